@@ -1,0 +1,141 @@
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from mmdet.models.layers import MLP, inverse_sigmoid
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmsoc.registry import MODELS
+from mmsoc.structures import FrameQueries, ObjectQueries, Predictions
+
+
+@MODELS.register_module()
+class DynamicMaskHead(BaseModule):
+    """Class, box and kernel branches, pixel decoder and dynamic convolution (paper section 3.5, Eq. 7).
+
+    Args:
+        pixel_decoder (dict): e.g. `FPNPixelDecoder`; its ``out_channels`` must be ``mask_channels``.
+        embed_dims (int): C.
+        num_classes (int): K, the class logits.  1 is "referred or not" (the paper's K = 0).
+        num_layers (int): D, decoder layers; each has its own class and box branch.
+        num_cls_fcs (int): fully connected layers of the class branch (3: the paper; 1: the released implementation).
+        mask_channels (int): channels of the mask features.
+        kernel_channels (int): channels between the dynamic convolutions.
+        num_convs (int): dynamic convolutions.
+    """
+
+    # Mask features have this stride in both axes; a location is the centre of its cell.
+    mask_stride = 4
+
+    def __init__(self,
+                 *,
+                 pixel_decoder: dict,
+                 embed_dims: int = 256,
+                 num_classes: int = 1,
+                 num_layers: int = 3,
+                 num_cls_fcs: int = 3,
+                 mask_channels: int = 8,
+                 kernel_channels: int = 8,
+                 num_convs: int = 3,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if num_classes < 1:
+            raise ValueError(f'DynamicMaskHead: num_classes counts the logits and must be at least 1, found {num_classes} '
+                             '(the paper\'s K = 0, "referred or not", is num_classes=1)')
+        self.num_classes = num_classes
+        self.pixel_decoder = MODELS.build(pixel_decoder)
+        self.cls_branches = nn.ModuleList(
+            MLP(embed_dims, embed_dims, num_classes, num_cls_fcs) for _ in range(num_layers))
+        self.box_branches = nn.ModuleList(MLP(embed_dims, embed_dims, 4, 3) for _ in range(num_layers))
+        # (in, out) of each dynamic convolution; the first also sees the relative coordinates (x, y).
+        widths = [mask_channels + 2] + [kernel_channels] * (num_convs - 1) + [1]
+        self.conv_shapes = list(zip(widths[:-1], widths[1:], strict=True))
+        self.kernel_branch = MLP(embed_dims, embed_dims, sum(i * o + o for i, o in self.conv_shapes), 3)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        # Focal loss starts from few positives; boxes start at the reference with a small size.
+        for branch in self.cls_branches:
+            nn.init.constant_(branch.layers[-1].bias, -math.log(99))
+        for branch in self.box_branches:
+            nn.init.zeros_(branch.layers[-1].weight)
+            nn.init.zeros_(branch.layers[-1].bias)
+        nn.init.constant_(self.box_branches[0].layers[-1].bias[2:], -2.)
+        for layer in self.kernel_branch.layers:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def mask_features(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
+        """(M*T, mask_channels, h, w) at stride 4, from SIM's maps and the backbone's stride-4 map."""
+        return self.pixel_decoder(memory, fine)
+
+    def logits(self, objects: ObjectQueries) -> Tensor:
+        """(S, M, T, N, K), each selected layer's class logits."""
+        return torch.stack([self.cls_branches[layer](queries)
+                            for layer, queries in zip(objects.layers, objects.queries, strict=True)])
+
+    def forward(self, objects: ObjectQueries, frame: FrameQueries, image_sizes: Tensor) -> list[Predictions]:
+        """Everything but the masks, for each of the S selected decoder layers.
+
+        Args:
+            objects (ObjectQueries): from SIM.
+            frame (FrameQueries): from SIM; its references anchor boxes and masks.
+            image_sizes (Tensor): (M, 2), un-padded (width, height) in pixels.
+        """
+        predictions = []
+        for layer, queries, logits in zip(objects.layers, objects.queries, self.logits(objects), strict=True):
+            offsets = self.box_branches[layer](queries)
+            # The branch adds to the reference that entered the decoder layer: at first a point, later a box.
+            anchor = inverse_sigmoid(frame.initial_reference if layer == 0 else frame.references[layer - 1])
+            offsets = torch.cat([offsets[..., :anchor.shape[-1]] + anchor, offsets[..., anchor.shape[-1]:]], -1)
+            predictions.append(Predictions(
+                logits=logits,
+                boxes=offsets.sigmoid(),
+                kernels=self.kernel_branch(queries),
+                points=frame.references[layer][..., :2] * image_sizes[:, None, None]))
+        return predictions
+
+    def decode_masks(self, features: Tensor, kernels: Tensor, points: Tensor) -> Tensor:
+        """Dynamic convolution of the mask features (Eq. 7), each query with its own kernel and relative coordinates.
+
+        Always in float32: coordinates reach the size of the picture in pixels.
+
+        Args:
+            features (Tensor): (M*T, mask_channels, h, w).
+            kernels (Tensor): (M, T, Q, P) for any Q queries.
+            points (Tensor): (M, T, Q, 2) in pixels (x, y).
+
+        Returns:
+            Tensor: (M, T, Q, h, w) mask logits at stride 4.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            height, width = features.shape[-2:]
+            num_frames, num_queries = kernels.shape[1:3]
+            kernels_FP = rearrange(kernels.float(), 'm t q p -> (m t q) p')
+            weights, biases = self._split_kernels(kernels_FP)
+            points_F2 = rearrange(points.float(), 'm t q xy -> (m t q) xy')
+            column = torch.arange(width, device=features.device) * self.mask_stride + self.mask_stride // 2
+            row = torch.arange(height, device=features.device) * self.mask_stride + self.mask_stride // 2
+            relative_x = points_F2[:, None, 0:1] - column
+            relative_y = points_F2[:, None, 1:2] - row
+
+            # First convolution: its feature part is shared by the queries of a frame, and of its coordinates one depends on the
+            # column only and the other on the row only, so the (F, 10, h, w) input is never made.
+            weight, weight_xy = weights[0][..., :-2], weights[0][..., -2:]
+            shared = rearrange(weight, '(f q) o i -> f (q o) i', q=num_queries)
+            pixels = rearrange(features.float(), 'f c h w -> f c (h w)')
+            x = rearrange(shared @ pixels, 'f (q o) (h w) -> (f q) o h w', q=num_queries, h=height)
+            x = x + (weight_xy[..., 0:1] * relative_x)[:, :, None, :] + (weight_xy[..., 1:2] * relative_y)[..., None]
+            x = rearrange(x, 'f o h w -> f o (h w)') + biases[0][..., None]
+            for weight, bias in zip(weights[1:], biases[1:], strict=True):
+                x = torch.baddbmm(bias[..., None], weight, x.relu())
+            return rearrange(x, '(m t q) 1 (h w) -> m t q h w', t=num_frames, q=num_queries, h=height)
+
+    def _split_kernels(self, kernels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(F, P) -> weights (F, out, in) and biases (F, out): all weights come first, then all biases."""
+        sizes = [i * o for i, o in self.conv_shapes] + [o for _, o in self.conv_shapes]
+        parts = kernels.split(sizes, 1)
+        weights = [part.unflatten(1, (o, i)) for part, (i, o) in zip(parts, self.conv_shapes, strict=False)]
+        return weights, list(parts[len(self.conv_shapes):])

@@ -1,0 +1,3 @@
+from .vl_contrastive_loss import VLContrastiveLoss
+
+__all__ = ['VLContrastiveLoss']

@@ -1,0 +1,33 @@
+from torch import Tensor, nn
+
+from mmsoc.registry import MODELS
+
+
+@MODELS.register_module()
+class VLContrastiveLoss(nn.Module):
+    """Visual-linguistic contrastive loss (paper section 3.4, Eq. 6).
+
+    Minus the log-softmax, over the N video queries of a clip, of ``(query . guidance) / C**dim_exponent`` at the matched query.
+
+    Args:
+        dim_exponent (float): 0.5 is the paper's division by sqrt(C); 1.0 is the released implementation's by C.
+        loss_weight (float): the paper's lambda_con.
+    """
+
+    def __init__(self, *, dim_exponent: float = 0.5, loss_weight: float = 1.) -> None:
+        super().__init__()
+        self.dim_exponent = dim_exponent
+        self.loss_weight = loss_weight
+
+    def forward(self, video_queries: Tensor, guidance: Tensor, matched: Tensor) -> Tensor:
+        """
+        Args:
+            video_queries (Tensor): (M, N, C).
+            guidance (Tensor): (M, C).
+            matched (Tensor): (M,) int64, each clip's matched query.
+
+        Returns:
+            Tensor: the mean over the M clips, a scalar.
+        """
+        similarity = (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1]**self.dim_exponent
+        return -self.loss_weight * similarity.log_softmax(-1).gather(1, matched[:, None]).mean()

@@ -1,0 +1,3 @@
+from .mmf import MMF, CrossAttentionGate, PassThrough
+
+__all__ = ['MMF', 'CrossAttentionGate', 'PassThrough']

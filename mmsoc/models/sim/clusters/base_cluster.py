@@ -1,0 +1,31 @@
+from abc import ABCMeta, abstractmethod
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+
+class BaseCluster(BaseModule, metaclass=ABCMeta):
+    """What fills SIM's cluster slot: groups the frames' queries into one set of video queries (paper section 3.3)."""
+
+    @abstractmethod
+    def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
+        """
+        Args:
+            queries (Tensor): (M, T, N, C), the frame queries of one decoder layer.
+            sentence (Tensor): (M, C).
+
+        Returns:
+            Tensor: (M, N, C), the video queries.
+        """
+
+    def enrich(self, queries: Tensor, video_queries: Tensor) -> Tensor:
+        """Frame queries plus the video queries repeated over T (end of paper section 3.3).
+
+        Args:
+            queries (Tensor): (M, T, N, C).
+            video_queries (Tensor): (M, N, C).
+
+        Returns:
+            Tensor: (M, T, N, C).
+        """
+        return queries + video_queries[:, None]

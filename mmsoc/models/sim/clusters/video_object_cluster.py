@@ -1,0 +1,47 @@
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from mmsoc.registry import MODELS
+
+from .base_cluster import BaseCluster
+
+
+@MODELS.register_module()
+class VideoObjectCluster(BaseCluster):
+    """The paper's VOC (section 3.3, Fig. 3): self-attention across frames, then a decoder that groups objects.
+
+    The encoder lets the T*N frame queries of a clip attend to each other, without positions.  In the decoder N video queries, which
+    all start as the sentence and differ by their learned position, gather from the encoded frame queries, whose learned position
+    is that of their slot and the same in every frame.
+
+    Args:
+        encoder (dict, optional): a ``DetrTransformerEncoder``; None: passed through (Table 8, "only decoder").
+        decoder (dict, optional): a ``Mask2FormerTransformerDecoder``; None: passed through, the video queries are then the mean
+            over frames (Table 8, "only encoder").
+        embed_dims (int): C.
+        num_queries (int): N, both of a frame and of the video, which are added to each other.
+    """
+
+    def __init__(self, *, encoder: dict | None, decoder: dict | None, embed_dims: int = 256, num_queries: int = 20,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.encoder = MODELS.build(encoder) if encoder is not None else None
+        self.decoder = MODELS.build(decoder) if decoder is not None else None
+        if self.decoder is not None:
+            self.query_pos = nn.Embedding(num_queries, embed_dims)
+            self.frame_query_pos = nn.Embedding(num_queries, embed_dims)
+
+    def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
+        num_sentences, num_frames, num_queries, _ = queries.shape
+        tokens = rearrange(queries, 'm t n c -> m (t n) c')
+        if self.encoder is not None:
+            tokens = self.encoder(query=tokens, query_pos=None, key_padding_mask=None)
+        if self.decoder is None:
+            return rearrange(tokens, 'm (t n) c -> m t n c', t=num_frames).mean(1)
+        return self.decoder(
+            query=repeat(sentence, 'm c -> m n c', n=num_queries),
+            key=tokens,
+            value=tokens,
+            query_pos=repeat(self.query_pos.weight, 'n c -> m n c', m=num_sentences),
+            key_pos=repeat(self.frame_query_pos.weight, 'n c -> m (t n) c', m=num_sentences, t=num_frames),
+            key_padding_mask=None)[-1]

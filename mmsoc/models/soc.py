@@ -1,0 +1,293 @@
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.mot.base import BaseMOTModel
+from mmdet.structures import TrackDataSample
+from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
+from mmdet.structures.mask import encode_mask_results
+from mmengine.logging import MessageHub
+from torch import Tensor
+
+from mmsoc.registry import MODELS
+from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, TextFeatures, VisualFeatures
+
+
+@MODELS.register_module()
+class SOC(BaseMOTModel):
+    """Semantic-assisted Object Cluster for referring video object segmentation (NeurIPS 2023, Fig. 2).
+
+    The path is extract -> fuse -> integrate -> head, in methods that another program can call one by one.  `extract_visual` does
+    not see the text and runs once per clip; everything behind it runs on a batch of M sentences, of which ``clip_of_expr`` says
+    which clip each speaks of.
+
+    Args:
+        backbone (dict): maps (B, T, 3, H, W) to four maps (B*T, C_i, h_i, w_i) at strides 4, 8, 16, 32: `VideoSwin`, or an image
+            backbone within `FrameBackbone`.
+        neck (dict): ``mmdet.ChannelMapper`` of the last three to C channels and a fourth level at stride 64.
+        positional_encoding (dict): ``mmdet.SinePositionalEncoding``.
+        text_encoder (dict): `RobertaTextEncoder`.
+        fusion (dict): `MMF`.
+        sim (dict): `SIM`.
+        head (dict): `DynamicMaskHead`.
+        criterion (dict): `ClipCriterion`.
+        test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
+            implementation); ``sentences_per_pass``, how many sentences of a video run at once; ``mask_threshold`` in (0, 1).
+        data_preprocessor (dict): ``mmdet.TrackDataPreprocessor``.
+    """
+
+    def __init__(self,
+                 *,
+                 backbone: dict,
+                 neck: dict,
+                 positional_encoding: dict,
+                 text_encoder: dict,
+                 fusion: dict,
+                 sim: dict,
+                 head: dict,
+                 criterion: dict,
+                 test_cfg: dict | None = None,
+                 data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+        self.positional_encoding = MODELS.build(positional_encoding)
+        self.text_encoder = MODELS.build(text_encoder)
+        self.fusion = MODELS.build(fusion)
+        self.sim = MODELS.build(sim)
+        self.head = MODELS.build(head)
+        self.criterion = MODELS.build(criterion)
+        defaults = dict(predict_layer=-1, sentences_per_pass=4, mask_threshold=0.5)
+        unknown = set(test_cfg or {}) - set(defaults)
+        if unknown:
+            raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
+        self.test_cfg = {**defaults, **(test_cfg or {})}
+        layers = self.sim.num_layers
+        if not -layers <= self.test_cfg['predict_layer'] < layers:
+            raise ValueError(f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers')
+
+    # ---------------------------------------------------------------------------------------------- the four steps
+
+    def extract_visual(self, inputs: Tensor, data_samples: Sequence[TrackDataSample]) -> VisualFeatures:
+        """Backbone, channel projections, padding and positions of B clips.
+
+        Where only some frames are annotated (``key_frames_inds``), all frames go through the backbone and only those go on.
+
+        Args:
+            inputs (Tensor): (B, T, 3, H, W), normalised and zero-padded to the size of the largest clip.
+            data_samples (Sequence[TrackDataSample]): B; their frames' ``img_shape`` says what is padding.
+        """
+        num_clips, num_frames, _, height, width = inputs.shape
+        outputs = self.backbone(inputs)
+        kept = _key_frames(data_samples, num_frames)
+        if kept is not None:
+            clips = torch.arange(num_clips, device=inputs.device)[:, None]
+            outputs = tuple(output.unflatten(0, (num_clips, num_frames))[clips, kept.to(inputs.device)].flatten(0, 1)
+                            for output in outputs)
+            num_frames = kept.shape[1]
+        levels = self.neck(outputs[1:])
+
+        sizes = [sample[0].img_shape for sample in data_samples]
+        pad_mask = torch.ones((num_clips, height, width), dtype=torch.bool, device=inputs.device)
+        for clip, (clip_height, clip_width) in enumerate(sizes):
+            pad_mask[clip, :clip_height, :clip_width] = False
+        pad_masks = tuple(
+            F.interpolate(pad_mask[:, None].float(), size=level.shape[-2:], mode='nearest')[:, 0].bool() for level in levels)
+        return VisualFeatures(
+            fine=outputs[0],
+            levels=tuple(levels),
+            pad_masks=pad_masks,
+            positions=tuple(self.positional_encoding(mask) for mask in pad_masks),
+            image_sizes=torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32, device=inputs.device),
+            num_frames=num_frames)
+
+    def extract_text(self, texts: Sequence[str]) -> TextFeatures:
+        """Words and sentence features of M sentences."""
+        return self.text_encoder(texts)
+
+    def fuse(self, visual: VisualFeatures, text: TextFeatures) -> FusedFeatures:
+        """Multi-modal fusion; ``visual`` is already that of the M sentences (`VisualFeatures.of_sentences`)."""
+        return self.fusion(visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions)
+
+    def aggregate(self, visual: VisualFeatures, fused: FusedFeatures) -> FrameQueries:
+        """SIM's frame level; the box branches that refine its references are the head's."""
+        return self.sim.aggregate(fused.levels, visual.pad_masks, visual.positions, self.head.box_branches)
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> dict[str, Tensor]:
+        """Losses of a batch (Eq. 9).
+
+        Raises:
+            FloatingPointError: if a prediction or a loss is not finite; names the iteration, videos and sentences.
+            ValueError: if a sentence is empty or too long.
+        """
+        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        visual = self.extract_visual(inputs, data_samples).of_sentences(clip_of_expr)
+        text = self.extract_text(texts)
+        fused = self.fuse(visual, text)
+        frame = self.aggregate(visual, fused)
+        layers = range(self.sim.num_layers)
+        objects = self.sim.integrate(frame, text.sentence, layers=layers, video_layers=layers)
+        predictions = self.head(objects, frame, visual.image_sizes)
+        features = self.head.mask_features(frame.memory, visual.fine)
+        # Looked at before the matching, which could not say where the number came from.
+        _check_finite({
+            'class logits': torch.stack([prediction.logits for prediction in predictions]).sum(),
+            'boxes': torch.stack([prediction.boxes for prediction in predictions]).sum(),
+            'mask kernels': torch.stack([prediction.kernels for prediction in predictions]).sum(),
+            'mask features': features.sum()
+        }, data_samples)
+        targets = _targets(data_samples, visual.num_frames, inputs)
+        losses = self.criterion(predictions, objects.video_queries, fused.guidance, features, self.head.decode_masks,
+                                ClipTargets(*(target[clip_of_expr] for target in targets)))
+        _check_finite(losses, data_samples)
+        return losses
+
+    # ---------------------------------------------------------------------------------------------- prediction
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[TrackDataSample]:
+        """Segments what each sentence names.
+
+        The visual features are made once per clip.  Of each sentence's N queries the one with the highest class score, averaged
+        over the frames, is chosen first; only its masks are decoded.
+
+        Returns:
+            list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
+            size), ``pred_scores`` (E,) in [0, 1] and ``pred_queries`` (E,) int64.
+        """
+        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        visual = self.extract_visual(inputs, data_samples)
+        scores, queries, masks = [], [], []
+        step = self.test_cfg['sentences_per_pass']
+        for start in range(0, len(texts), step):
+            of_pass = clip_of_expr[start:start + step]
+            logits, chosen_logits, chosen = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            scores.append(logits)
+            queries.append(chosen)
+            for clip, logit_THW in zip(of_pass.tolist(), chosen_logits, strict=True):
+                masks.append(self._to_original_size(logit_THW, data_samples[clip], inputs.shape[-2:]))
+
+        score, query = torch.cat(scores).cpu(), torch.cat(queries).cpu()
+        for clip, sample in enumerate(data_samples):
+            of_clip = (clip_of_expr == clip).nonzero().flatten().tolist()
+            sample.set_data(dict(
+                pred_masks=[masks[m] for m in of_clip], pred_scores=score[of_clip], pred_queries=query[of_clip]))
+        return list(data_samples)
+
+    def _predict_pass(self, visual: VisualFeatures, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (M,), mask logits (M, T, h, w) at stride 4 and query index (M,) of the chosen queries."""
+        text = self.extract_text(texts)
+        fused = self.fuse(visual, text)
+        frame = self.aggregate(visual, fused)
+        last = self.sim.num_layers - 1
+        layer = self.test_cfg['predict_layer'] % self.sim.num_layers
+        objects = self.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[last])
+        prediction, = self.head(objects, frame, visual.image_sizes)
+        # (M, T, N, K) -> (M, N): a query's score is its best class's mean over the frames.
+        score_MN = prediction.logits.sigmoid().mean(1).amax(-1)
+        score, chosen = score_MN.max(1)
+        sentence = torch.arange(len(chosen), device=chosen.device)
+        masks = self.head.decode_masks(
+            self.head.mask_features(frame.memory, visual.fine), prediction.kernels[sentence, :, chosen, None],
+            prediction.points[sentence, :, chosen, None])
+        return score, masks[:, :, 0], chosen
+
+    def _to_original_size(self, logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> list[dict]:
+        """(T, h, w) logits at stride 4 -> T run-length codes of the original frames."""
+        threshold = torch.tensor(self.test_cfg['mask_threshold']).logit().item()
+        height, width = sample[0].img_shape
+        if (height, width) != tuple(input_size):
+            # A padded batch: leave the padding behind first.
+            logits = F.interpolate(logits[None], size=tuple(input_size), mode='bilinear', align_corners=False)[0]
+            logits = logits[..., :height, :width]
+        codes = []
+        for frame in logits:  # one by one: a long video at its original size is large
+            full = F.interpolate(frame[None, None], size=tuple(sample[0].ori_shape), mode='bilinear', align_corners=False)
+            codes += encode_mask_results((full[0] > threshold).cpu().numpy())
+        return codes
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[dict[str, Tensor]]:
+        """Raw outputs, without choosing a query (mode ``'tensor'``).
+
+        Returns:
+            list[dict[str, Tensor]]: per decoder layer in training, of the predicting layer alone in evaluation: ``logits``
+            (M, T, N, K), ``boxes`` (M, T, N, 4), ``masks`` (M, T, N, h, w) at stride 4, ``video_queries`` (M, N, C) and
+            ``guidance`` (M, C).
+        """
+        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        visual = self.extract_visual(inputs, data_samples).of_sentences(clip_of_expr)
+        text = self.extract_text(texts)
+        fused = self.fuse(visual, text)
+        frame = self.aggregate(visual, fused)
+        last = self.sim.num_layers - 1
+        if self.training:
+            layers = video_layers = list(range(self.sim.num_layers))
+        else:
+            layers, video_layers = [self.test_cfg['predict_layer'] % self.sim.num_layers], [last]
+        objects = self.sim.integrate(frame, text.sentence, layers=layers, video_layers=video_layers)
+        features = self.head.mask_features(frame.memory, visual.fine)
+        return [
+            dict(
+                logits=prediction.logits,
+                boxes=prediction.boxes,
+                masks=self.head.decode_masks(features, prediction.kernels, prediction.points),
+                video_queries=video_queries,
+                guidance=fused.guidance)
+            for prediction, video_queries in zip(
+                self.head(objects, frame, visual.image_sizes), objects.video_queries, strict=True)
+        ]
+
+
+def _key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Tensor | None:
+    """(B, T') annotated frames of each clip, or None where all are."""
+    kept = [list(getattr(sample, 'key_frames_inds', range(num_frames))) for sample in data_samples]
+    if all(len(indices) == num_frames for indices in kept):
+        return None
+    if len(set(map(len, kept))) > 1:
+        raise ValueError('the clips of a batch must have equally many annotated frames, found '
+                         f'{[len(indices) for indices in kept]} (key_frames_inds of {_names(data_samples)})')
+    return torch.tensor(kept)
+
+
+def _sentences(data_samples: Sequence[TrackDataSample], device: torch.device) -> tuple[list[str], Tensor]:
+    """All sentences of the clips, and (M,) the clip of each."""
+    for sample in data_samples:
+        if not sample.metainfo.get('texts'):
+            raise ValueError(f'a sample without sentences (metainfo `texts`): {_names([sample])}')
+    texts = [text for sample in data_samples for text in sample.texts]
+    clips = [clip for clip, sample in enumerate(data_samples) for _ in sample.texts]
+    return texts, torch.tensor(clips, device=device)
+
+
+def _targets(data_samples: Sequence[TrackDataSample], num_frames: int, inputs: Tensor) -> ClipTargets:
+    """The one referred object of each clip, of its annotated frames."""
+    masks, boxes, visible, labels = [], [], [], []
+    for sample in data_samples:
+        frames = [sample[index] for index in getattr(sample, 'key_frames_inds', range(len(sample)))]
+        assert len(frames) == num_frames, f'{len(frames)} annotated frames of {num_frames}'
+        instances = [frame.gt_instances for frame in frames]
+        masks.append(torch.cat([instance.masks.to_tensor(torch.float32, inputs.device) for instance in instances]))
+        height, width = frames[0].img_shape
+        box = torch.cat([instance.bboxes for instance in instances]).to(inputs.device)
+        boxes.append(bbox_xyxy_to_cxcywh(box) / box.new_tensor([width, height, width, height]))
+        visible.append(torch.cat([instance.visible for instance in instances]).to(inputs.device))
+        labels.append(instances[0].labels[0].to(inputs.device))
+    return ClipTargets(torch.stack(masks), torch.stack(boxes), torch.stack(visible), torch.stack(labels))
+
+
+def _names(data_samples: Sequence[TrackDataSample]) -> str:
+    return '; '.join(f'video {sample.metainfo.get("video_id", "?")}: {sample.metainfo.get("texts")}'
+                     for sample in data_samples)
+
+
+def _check_finite(values: dict[str, Tensor], data_samples: Sequence[TrackDataSample]) -> None:
+    if torch.isfinite(sum(values.values())).item():  # one transfer; which one it was matters only when it failed
+        return
+    wrong = [name for name, value in values.items() if not torch.isfinite(value).item()]
+    iteration = MessageHub.get_current_instance().get_info('iter', None)
+    raise FloatingPointError(
+        f'not finite in iteration {iteration}: {", ".join(wrong) or "their sum"} ({_names(data_samples)}). '
+        'Lower the learning rate, check `optim_wrapper.clip_grad`, or leave out --amp.')

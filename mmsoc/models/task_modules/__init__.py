@@ -1,0 +1,3 @@
+from .clip_cost import ClipCost
+
+__all__ = ['ClipCost']

@@ -1,0 +1,186 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+
+from mmsoc.registry import MODELS, TASK_UTILS
+from mmsoc.structures import TextFeatures
+
+# Written down, not fetched, so that every config builds offline.
+_ROBERTA_BASE = dict(
+    vocab_size=50265, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+    max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+_HUB_CONFIGS = {
+    'roberta-base': _ROBERTA_BASE,
+    'FacebookAI/roberta-base': _ROBERTA_BASE,
+    'roberta-large': dict(
+        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+    'FacebookAI/roberta-large': dict(
+        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+}
+
+
+@MODELS.register_module()
+class RobertaTextEncoder(BaseModule):
+    """RoBERTa, and one resizer of its words and its sentence to C channels (paper section 3.1).
+
+    Args:
+        pretrained (str, optional): a hub name or a local folder, read in `init_weights`, never before.  None: from scratch.
+        config (dict, optional): sizes of the encoder, over those of roberta-base (keys of `transformers.RobertaConfig`).  Left
+            out, they are those of ``pretrained``.
+        tokenizer (str | dict, optional): a hub name or a local folder, or the config of a registered tokenizer (``TASK_UTILS``):
+            a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``.  Left out, it is that of ``pretrained``.
+        out_channels (int): C.
+        dropout (float): behind the resizer.
+        frozen (bool): RoBERTa is not trained and runs as in evaluation (no dropout); the resizer is trained.
+    """
+
+    def __init__(self,
+                 *,
+                 pretrained: str | None = 'roberta-base',
+                 config: dict | None = None,
+                 tokenizer: str | dict | None = None,
+                 out_channels: int = 256,
+                 dropout: float = 0.1,
+                 frozen: bool = True,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if tokenizer is None and pretrained is None:
+            raise ValueError('RobertaTextEncoder: with `pretrained=None` a `tokenizer` is needed, '
+                             "e.g. dict(type='HashTokenizer', vocab_size=8192)")
+        if pretrained is None and frozen:
+            raise ValueError('RobertaTextEncoder: `frozen=True` with `pretrained=None` would freeze random weights; '
+                             'set `frozen=False`, or name weights in `pretrained` '
+                             '(if a checkpoint will supply them, keep `pretrained` and do not call init_weights)')
+        self.pretrained = pretrained
+        self.frozen = frozen
+        self._tokenizer_source = tokenizer if tokenizer is not None else pretrained
+        self._tokenizer: Callable[..., Any] | None = None
+        self.roberta = RobertaModel(RobertaConfig(**self._sizes(pretrained, config)))
+        if frozen:
+            self.roberta.requires_grad_(False)
+        self.resizer = nn.Sequential(
+            nn.Linear(self.roberta.config.hidden_size, out_channels), nn.LayerNorm(out_channels, eps=1e-12),
+            nn.Dropout(dropout))
+
+    @staticmethod
+    def _sizes(pretrained: str | None, config: dict | None) -> dict:
+        if config is not None:
+            return {**_ROBERTA_BASE, **config}
+        if pretrained is None:
+            return _ROBERTA_BASE
+        if pretrained in _HUB_CONFIGS:
+            return _HUB_CONFIGS[pretrained]
+        folder_config = Path(pretrained) / 'config.json'
+        if folder_config.is_file():
+            return RobertaConfig.from_pretrained(pretrained).to_dict()
+        if Path(pretrained).is_dir():
+            raise FileNotFoundError(f'{folder_config}: no such file; `text_encoder.pretrained` must be a folder that '
+                                    'transformers wrote, or a hub name')
+        raise ValueError(f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(_HUB_CONFIGS)}; '
+                         'for another hub name give its sizes in `text_encoder.config`')
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sentence, ``<s>`` and ``</s>`` included."""
+        # RoBERTa counts positions from pad_token_id + 1.
+        return self.roberta.config.max_position_embeddings - self.roberta.config.pad_token_id - 1
+
+    @property
+    def tokenizer(self) -> Callable[..., Any]:
+        if self._tokenizer is None:
+            source = self._tokenizer_source
+            if isinstance(source, str):
+                try:
+                    self._tokenizer = AutoTokenizer.from_pretrained(source)
+                except Exception as error:
+                    raise FileNotFoundError(
+                        f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be '
+                        'neither found locally nor downloaded; give a local folder with vocab.json and merges.txt '
+                        f'({type(error).__name__}: {error})') from error
+            else:
+                self._tokenizer = TASK_UTILS.build(source)
+        assert self._tokenizer is not None
+        return self._tokenizer
+
+    def init_weights(self) -> None:
+        """Reads ``pretrained``.  RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.
+
+        Raises:
+            FileNotFoundError: if the weights are neither local nor can be downloaded.
+            ValueError: if a weight other than the pooler is missing, or a file holds other sizes than `config`.
+        """
+        super().init_weights()
+        if self.pretrained is None:
+            return
+        try:
+            loaded, report = RobertaModel.from_pretrained(
+                self.pretrained, config=self.roberta.config, output_loading_info=True, ignore_mismatched_sizes=False)
+        except OSError as error:
+            raise FileNotFoundError(
+                f'the text encoder {self.pretrained!r} (config key `text_encoder.pretrained`) can be neither found locally nor '
+                f'downloaded; give a local folder with its config.json and weights ({error})') from error
+        except RuntimeError as error:
+            raise ValueError(f'{self.pretrained!r} (config key `text_encoder.pretrained`) holds other sizes than '
+                             f'`text_encoder.config`: {error}') from error
+        missing = set(report['missing_keys'])
+        pooler = {key for key in missing if key.startswith('pooler.')}
+        if missing - pooler:
+            raise ValueError(f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of RoBERTa: '
+                             f'{sorted(missing - pooler)[:10]}')
+        self.roberta.load_state_dict(loaded.state_dict())
+        self.roberta.requires_grad_(not self.frozen)
+        print_log(f'RobertaTextEncoder: weights of {self.pretrained}'
+                  + (', which hold no pooler: the sentence feature starts from random weights' if pooler else ''),
+                  logger='current')
+
+    def train(self, mode: bool = True) -> 'RobertaTextEncoder':
+        super().train(mode)
+        if self.frozen:
+            self.roberta.eval()
+        return self
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """
+        Returns:
+            tuple[Tensor, Tensor]: ids (M, L) int64, and (M, L) bool, True where there is no word.
+
+        Raises:
+            ValueError: if a sentence is empty or longer than `max_tokens`; it is named.
+        """
+        for text in texts:
+            if not text.strip():
+                raise ValueError(f'empty sentence {text!r}: expected the words that name an object')
+        ids = self.tokenizer(list(texts))['input_ids']
+        for text, sentence_ids in zip(texts, ids, strict=True):
+            if len(sentence_ids) > self.max_tokens:
+                raise ValueError(f'sentence of {len(sentence_ids)} tokens; the text encoder takes at most {self.max_tokens} '
+                                 f'(`text_encoder.config.max_position_embeddings`): {text!r}')
+            if max(sentence_ids) >= self.roberta.config.vocab_size:
+                raise ValueError(f'the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder\'s '
+                                 f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)')
+        device = self.resizer[0].weight.device
+        longest = max(map(len, ids))
+        pad_id = self.roberta.config.pad_token_id
+        padded = torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids], device=device)
+        lengths = torch.tensor([len(row) for row in ids], device=device)
+        return padded, torch.arange(longest, device=device) >= lengths[:, None]
+
+    def forward(self, texts: Sequence[str]) -> TextFeatures:
+        """
+        Args:
+            texts (Sequence[str]): M sentences.
+
+        Returns:
+            TextFeatures: words (M, L, C), pad mask (M, L), sentence (M, C); ``<s>`` and ``</s>`` count as words.
+        """
+        ids, pad_mask = self.tokenize(texts)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            encoded = self.roberta(input_ids=ids, attention_mask=(~pad_mask).long())
+        return TextFeatures(
+            words=self.resizer(encoded.last_hidden_state), pad_mask=pad_mask, sentence=self.resizer(encoded.pooler_output))
