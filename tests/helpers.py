@@ -82,3 +82,24 @@ def stack_clips(clips: Sequence[Tensor]) -> Tensor:
     width = max(clip.shape[-1] for clip in clips)
     return torch.stack([
         torch.nn.functional.pad(clip, (0, width - clip.shape[-1], 0, height - clip.shape[-2])) for clip in clips])
+
+
+def offline_text_encoder(cfg) -> None:
+    """Replaces a config's text encoder by a small one that needs no download; frozen or not as before."""
+    cfg.text_encoder.update(
+        pretrained='none', config=TINY_ROBERTA, tokenizer=dict(type='HashTokenizer', vocab_size=1000))
+
+
+def small_model(root, **overrides):
+    """The small SOC, its random weights spread out so that queries and sentences differ, in evaluation mode."""
+    from mmengine import Config
+
+    from mmsoc.registry import MODELS
+    cfg = Config.fromfile(root / 'configs' / '_base_' / 'models' / 'soc_tiny.py').model
+    cfg.merge_from_dict(overrides) if hasattr(cfg, 'merge_from_dict') else cfg.update(overrides)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    for module in model.text_encoder.modules():
+        if isinstance(module, torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight)
+    return model.eval()

@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 
 from mmsoc.registry import MODELS, TASK_UTILS
 from mmsoc.structures import TextFeatures
@@ -96,17 +96,25 @@ class RobertaTextEncoder(BaseModule):
         if self._tokenizer is None:
             source = self._tokenizer_source
             if isinstance(source, str):
-                try:
-                    self._tokenizer = AutoTokenizer.from_pretrained(source)
-                except Exception as error:
-                    raise FileNotFoundError(
-                        f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be '
-                        'neither found locally nor downloaded; give a local folder with vocab.json and merges.txt '
-                        f'({type(error).__name__}: {error})') from error
+                self._tokenizer = self._load_tokenizer(source)
             else:
                 self._tokenizer = TASK_UTILS.build(source)
         assert self._tokenizer is not None
         return self._tokenizer
+
+    @staticmethod
+    def _load_tokenizer(source: str) -> RobertaTokenizerFast:
+        cause: Exception | None = None
+        try:
+            tokenizer = RobertaTokenizerFast.from_pretrained(source)
+        except Exception as error:  # transformers raises OSError, ValueError, TypeError, by version and by what is missing
+            cause = error
+        # transformers 5 makes an empty tokenizer of files that it cannot find.
+        if cause is not None or len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise FileNotFoundError(
+                f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be neither '
+                f'found locally nor downloaded; give a local folder with vocab.json and merges.txt ({cause})') from cause
+        return tokenizer
 
     def init_weights(self) -> None:
         """Reads ``pretrained``.  RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.

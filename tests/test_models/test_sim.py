@@ -1,0 +1,75 @@
+import pytest
+import torch
+from mmengine import Config
+
+from mmsoc.models import Conv1dCluster
+from mmsoc.models.sim import SIM
+from mmsoc.registry import MODELS
+
+CLUSTERS = [
+    dict(type='NoCluster'), dict(type='AverageCluster'), dict(type='Conv1dCluster', embed_dims=128),
+    dict(type='KMeansCluster'), 'both', 'encoder-only', 'decoder-only'
+]
+
+
+def build(cfg, root):
+    if isinstance(cfg, dict):
+        return MODELS.build(cfg)
+    paper = Config.fromfile(root / 'configs' / '_base_' / 'models' / 'soc_tiny.py').model.sim.cluster
+    if cfg == 'encoder-only':
+        paper.decoder = None
+    if cfg == 'decoder-only':
+        paper.encoder = None
+    return MODELS.build(paper)
+
+
+@pytest.mark.parametrize('cfg', CLUSTERS, ids=str)
+def test_clusters(cfg, root, seeded):
+    cluster = build(cfg, root).eval()
+    queries, sentence = torch.randn(3, 5, 8, 128, requires_grad=True), torch.randn(3, 128)
+    video = cluster(queries, sentence)
+    assert video.shape == (3, 8, 128)
+    video.sum().backward()
+    assert queries.grad.abs().sum() > 0
+    # The released implementation's cluster mixes the clips of a batch; ours must not.
+    for clip in range(3):
+        assert torch.allclose(cluster(queries[clip:clip + 1], sentence[clip:clip + 1])[0], video[clip], atol=1e-5)
+
+
+def test_the_paper_s_cluster_starts_from_the_sentence(root, seeded):
+    cluster = build('both', root).eval()
+    queries = torch.randn(1, 5, 8, 128)
+    assert (cluster(queries, torch.randn(1, 128)) - cluster(queries, torch.randn(1, 128))).abs().max() > 1e-3
+
+
+def test_the_paper_s_cluster_does_not_know_the_order_of_frames(root, seeded):
+    # Neither queries nor keys carry the frame's number (so order can only come from the backbone's windows).
+    cluster = build('both', root).eval()
+    queries, sentence = torch.randn(1, 5, 8, 128), torch.randn(1, 128)
+    assert torch.allclose(cluster(queries, sentence), cluster(queries.flip(1), sentence), atol=1e-5)
+
+
+def test_average_by_hand_and_residual():
+    cluster = MODELS.build(dict(type='AverageCluster'))
+    queries = torch.tensor([[[[1.]], [[3.]]]])  # one clip, two frames, one query, one channel
+    video = cluster(queries, torch.zeros(1, 1))
+    assert video.tolist() == [[[2.]]]
+    assert cluster.enrich(queries, video).flatten().tolist() == [3., 5.]
+    assert MODELS.build(dict(type='NoCluster')).enrich(queries, video).flatten().tolist() == [1., 3.]
+
+
+def test_k_means_by_hand():
+    # Frame 0 at 0 and 10, frame 1 at 11 and 1 (slots swapped): the groups are {0, 1} and {10, 11} whatever the slot.
+    queries = torch.tensor([[[[0.], [10.]], [[11.], [1.]]]])
+    assert MODELS.build(dict(type='KMeansCluster'))(queries, torch.zeros(1, 1)).flatten().tolist() == [0.5, 10.5]
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match='kernel_size must be odd, found 2'):
+        Conv1dCluster(kernel_size=2)
+
+
+def test_valid_ratio_by_hand():
+    mask = torch.ones(1, 4, 10, dtype=torch.bool)
+    mask[:, :3, :5] = False  # half of the width, three quarters of the height
+    assert SIM._valid_ratio(mask).tolist() == [[0.5, 0.75]]

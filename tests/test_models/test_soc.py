@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+
+from tests.helpers import make_sample, random_clip, small_model, stack_clips
+
+OUTPUTS = ('logits', 'boxes', 'masks', 'video_queries', 'guidance')
+
+
+@pytest.fixture(scope='module')
+def model(root):
+    return small_model(root)
+
+
+@torch.no_grad()
+def outputs(model, clips, samples):
+    output, = model(stack_clips(clips), samples, mode='tensor')
+    return output
+
+
+def assert_close(found, expected, rows=slice(None)):
+    for name in OUTPUTS:
+        difference = (found[name][rows] - expected[name]).abs().max() / expected[name].abs().max()
+        assert difference < 1e-5, f'{name}: {difference:.1e}'
+
+
+@pytest.mark.parametrize(('num_frames', 'size'), [(1, (64, 96)), (3, (45, 77)), (9, (33, 130))])
+def test_odd_sizes(model, num_frames, size):
+    video, masks = random_clip(num_frames, size)
+    losses = model(video[None], [make_sample(size, ['a red car'], masks)], mode='loss')
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sample, = model(video[None], [make_sample(size, ['a red car'], num_frames=num_frames, ori_shape=(101, 203))], mode='predict')
+    assert len(sample.pred_masks[0]) == num_frames
+    assert coco_mask.decode(sample.pred_masks[0][0]).shape == (101, 203)
+    assert sample.pred_scores.shape == sample.pred_queries.shape == (1, )
+
+
+def test_a_clip_does_not_see_its_neighbours(model):
+    videos = [random_clip(3, (64, 96), seed)[0] for seed in range(3)]
+    texts = ['a red car', 'the dog', 'a person on a very long and narrow wooden bench']  # unequal lengths: padded words too
+    together = outputs(model, videos, [make_sample((64, 96), [text], num_frames=3) for text in texts])
+    for index, (video, text) in enumerate(zip(videos, texts, strict=True)):
+        alone = outputs(model, [video], [make_sample((64, 96), [text], num_frames=3)])
+        assert_close(together, alone, slice(index, index + 1))
+
+
+def test_a_padded_clip_equals_itself_padded(model):
+    large, small = random_clip(3, (64, 96))[0], random_clip(3, (45, 77), 1)[0]
+    samples = [make_sample((64, 96), ['a red car'], num_frames=3), make_sample((45, 77), ['the dog'], num_frames=3)]
+    together = outputs(model, [large, small], samples)
+    padded = torch.nn.functional.pad(small, (0, 96 - 77, 0, 64 - 45))
+    alone = outputs(model, [padded], [make_sample((45, 77), ['the dog'], num_frames=3)])
+    assert_close(together, alone, slice(1, 2))
+    # ... and padding is seen for what it is: a picture whose right and lower part happens to be black is another one.
+    black = outputs(model, [padded], [make_sample((64, 96), ['the dog'], num_frames=3)])
+    assert (black['boxes'] - alone['boxes']).abs().max() > 1e-4
+
+
+def test_losses_are_the_mean_of_the_clips(model):
+    # Every sum is divided by the number of masks, so two clips of equal size give the mean of each alone.
+    clips = [random_clip(3, (64, 96), seed) for seed in range(2)]
+    samples = [make_sample((64, 96), ['a red car'], masks) for _, masks in clips]
+    together = model(torch.stack([video for video, _ in clips]), samples, mode='loss')
+    alone = [model(video[None], [sample], mode='loss') for (video, _), sample in zip(clips, samples, strict=True)]
+    for name, value in together.items():
+        assert value.item() == pytest.approx((alone[0][name] + alone[1][name]).item() / 2, rel=1e-4), name
+
+
+def test_many_sentences_share_the_visual_features(model, monkeypatch):
+    video = random_clip(4, (64, 96))[0]
+    texts = ['a red car', 'the dog', 'a person on a bench', 'the second bicycle from the left', 'a cat']
+    calls = []
+    forward = model.backbone.forward
+    monkeypatch.setattr(model.backbone, 'forward', lambda *args: calls.append(1) or forward(*args))
+    sample, = model(video[None], [make_sample((64, 96), texts, num_frames=4)], mode='predict')
+    assert len(calls) == 1
+    for index, text in enumerate(texts):
+        alone, = model(video[None], [make_sample((64, 96), [text], num_frames=4)], mode='predict')
+        assert alone.pred_masks[0] == sample.pred_masks[index]
+        assert alone.pred_scores[0].item() == pytest.approx(sample.pred_scores[index].item(), rel=1e-5)
+        assert alone.pred_queries[0] == sample.pred_queries[index]
+    assert len({str(masks) for masks in sample.pred_masks}) > 1, 'the sentences make no difference: the test tests nothing'
+
+
+def test_the_number_of_sentences_per_pass_changes_nothing(model, monkeypatch):
+    video = random_clip(2, (64, 96))[0]
+    sample = make_sample((64, 96), ['a red car', 'the dog', 'a cat'], num_frames=2)
+    expected = [model(video[None], [sample.clone()], mode='predict')[0]]
+    monkeypatch.setitem(model.test_cfg, 'sentences_per_pass', 1)
+    found, = model(video[None], [sample.clone()], mode='predict')
+    assert found.pred_masks == expected[0].pred_masks
+
+
+def test_clips_with_several_sentences_in_one_batch(model):
+    videos = [random_clip(2, (64, 96), seed)[0] for seed in range(2)]
+    samples = [make_sample((64, 96), ['a red car', 'the dog'], num_frames=2), make_sample((64, 96), ['a cat'], num_frames=2)]
+    found = model(torch.stack(videos), samples, mode='predict')
+    assert [len(sample.pred_masks) for sample in found] == [2, 1]
+    alone, = model(videos[1][None], [make_sample((64, 96), ['a cat'], num_frames=2)], mode='predict')
+    assert found[1].pred_masks == alone.pred_masks
+
+
+def test_prediction_is_the_best_query_s_mask(model):
+    """The query is chosen before its mask is decoded; choosing among all decoded masks gives the same."""
+    video = random_clip(3, (64, 96))[0]
+    sample = make_sample((64, 96), ['a red car'], num_frames=3, ori_shape=(64, 96))
+    every = outputs(model, [video], [sample])
+    found, = model(video[None], [sample], mode='predict')
+    score = every['logits'].sigmoid().mean(1).amax(-1)[0]
+    assert found.pred_queries[0] == score.argmax() and found.pred_scores[0].item() == pytest.approx(score.max().item(), rel=1e-5)
+    masks = torch.nn.functional.interpolate(every['masks'][0, :, score.argmax()][None], (64, 96), mode='bilinear')[0] > 0
+    assert np.array_equal(np.stack([coco_mask.decode(code) for code in found.pred_masks[0]]), masks.numpy())
+
+
+def test_only_annotated_frames_go_on(model):
+    video, masks = random_clip(5, (64, 96))
+    sample = make_sample((64, 96), ['a red car'], masks)
+    sample.key_frames_inds = [2]
+    output = outputs(model, [video], [sample])
+    assert output['masks'].shape[1] == 1
+    losses = model(video[None], [sample], mode='loss')
+    # Other frames' targets are not looked at.
+    masks[[0, 1, 3, 4]] = 0
+    other = make_sample((64, 96), ['a red car'], masks)
+    other.key_frames_inds = [2]
+    for name, value in model(video[None], [other], mode='loss').items():
+        assert value.item() == losses[name].item()
+
+
+def test_unequal_numbers_of_annotated_frames(model):
+    video, masks = random_clip(3, (64, 96))
+    samples = [make_sample((64, 96), ['a'], masks) for _ in range(2)]
+    samples[0].key_frames_inds, samples[1].key_frames_inds = [0], [0, 1]
+    with pytest.raises(ValueError, match=r'equally many annotated frames, found \[1, 2\]'):
+        model(torch.stack([video, video]), samples, mode='loss')
+
+
+def test_released_prediction_layer(root):
+    """predict_layer=0: frame queries and branches of layer 0, video queries of the last layer."""
+    first, last = small_model(root, test_cfg=dict(predict_layer=0)), small_model(root)
+    video, sample = random_clip(2, (64, 96))[0], make_sample((64, 96), ['a red car'], num_frames=2)
+    of_first, of_last = outputs(first, [video], [sample]), outputs(last, [video], [sample])
+    assert torch.equal(of_first['video_queries'], of_last['video_queries'])
+    assert (of_first['logits'] - of_last['logits']).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(('test_cfg', 'message'), [
+    (dict(predict_layer=2), 'predict_layer=2: the decoder has 2 layers'),
+    (dict(treshold=0.4), r"unknown \['treshold'\]; expected some of"),
+])
+def test_wrong_test_cfg(root, test_cfg, message):
+    with pytest.raises(ValueError, match=message):
+        small_model(root, test_cfg=test_cfg)
+
+
+def test_a_loss_that_is_not_finite_names_iteration_video_and_sentence(model):
+    from mmengine.logging import MessageHub
+    MessageHub.get_current_instance().update_info('iter', 41)
+    video, masks = random_clip(2, (64, 96))
+    video[0, 0, 0, 0] = float('nan')
+    with pytest.raises(FloatingPointError, match=r"iteration 41.*class logits.*video: \['a red car'\]"):
+        model(video[None], [make_sample((64, 96), ['a red car'], masks)], mode='loss')
+
+
+def test_a_sample_without_sentences(model):
+    video, masks = random_clip(2, (64, 96))
+    with pytest.raises(ValueError, match='without sentences.*video'):
+        model(video[None], [make_sample((64, 96), [], masks)], mode='loss')
