@@ -22,6 +22,7 @@ from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 _SCOPE = 'mmsoc'
@@ -49,6 +50,7 @@ TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmsoc.datasets')
 
 MODELS = _child('model', MMENGINE_MODELS, 'mmsoc.models')
 TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS, 'mmsoc.models', 'mmsoc.datasets')
+WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS, 'mmsoc.models')
 
 METRICS = _child('metric', MMENGINE_METRICS, 'mmsoc.evaluation')
 EVALUATOR = _child('evaluator', MMENGINE_EVALUATOR, 'mmsoc.evaluation')

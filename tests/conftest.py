@@ -4,9 +4,9 @@ from pathlib import Path
 # Before transformers is imported: tests never ask the hub, and need not wait until it does not answer.
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
+import pytest
+import torch
+from mmengine.registry import init_default_scope
 
 ROOT = Path(__file__).resolve().parent.parent
 

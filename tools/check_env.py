@@ -1,8 +1,8 @@
 """Does this Python have everything that mmsoc needs?  ``python tools/check_env.py``
 
-Reads ``requirements/*.txt`` (one list, no second copy of the versions here), compares it with what is installed, and imports
-what is known to install without working: the compiled ops of mmcv and OpenCV.  Exit status 0 if all is well, else 1 with one line
-per fault on standard error.  Needs nothing but the standard library to say what is wrong.
+Reads ``requirements/*.txt`` (one list, no second copy of the versions here), compares it with what is installed, and
+imports what is known to install without working: the compiled ops of mmcv and OpenCV.  Exit status 0 if all is well,
+else 1 with one line per fault on standard error.  Needs nothing but the standard library to say what is wrong.
 """
 
 import argparse
@@ -42,7 +42,8 @@ def faults(sets):
                 found.append(f'{line}: {version} is installed (requirements/{name}.txt)')
     if found:
         return found
-    # mmcv's sdist also installs without its compiled extension, and OpenCV's wheel without the system's libGL: import them.
+    # mmcv's sdist also installs without its compiled extension, and OpenCV's wheel without the system's libGL: import
+    # them.
     for module, remedy in (
         ('cv2', 'install opencv-python-headless'),
         ('mmcv.ops', 'mmcv was built without its ops, or for another torch'),

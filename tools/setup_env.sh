@@ -60,9 +60,14 @@ else
 fi
 "$BASE" -c 'import venv, ensurepip' 2>/dev/null || die "$BASE cannot make a virtual environment (modules venv, ensurepip)" \
   "Debian/Ubuntu: apt-get install $(basename "$("$BASE" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')")-venv"
+GET_COMPILER="Debian/Ubuntu: apt-get install g++    conda: conda install -c conda-forge gxx"
 if ! command -v "${CXX:-c++}" >/dev/null && ! command -v g++ >/dev/null; then
-  die "no C++ compiler (looked for ${CXX:-c++} and g++): mmcv's ops are compiled here" \
-    "Debian/Ubuntu: apt-get install g++    conda: conda install -c conda-forge gxx"
+  die "no C++ compiler (looked for ${CXX:-c++} and g++): mmcv's ops are compiled here" "$GET_COMPILER"
+fi
+COMPILER="${CXX:-$(command -v c++ || command -v g++)}"
+# CXX may be two words ("ccache g++").
+if ! COMPLAINT="$($COMPILER -std=c++17 -x c++ -fsyntax-only - 2>&1 <<<'int main() { return 0; }')"; then
+  die "$COMPILER cannot compile a C++17 program: $COMPLAINT" "$GET_COMPILER"
 fi
 HEADER="$("$BASE" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h"
 [ -f "$HEADER" ] || die "Python's headers are missing ($HEADER): mmcv's ops are compiled against them" \
@@ -73,13 +78,17 @@ FREE_KIB="$(df -Pk "$ROOT" | awk 'NR==2 {print $4}')"
   "free some space, or put the checkout on another disk"
 
 say "making $VENV with $($BASE --version 2>&1); mmcv is compiled on the way, about 6 minutes on 2 cores (log: $LOG)"
-[ -x "$PY" ] && "$PY" -c 'import pip' 2>/dev/null || "$BASE" -m venv --clear "$VENV"
+if ! { [ -x "$PY" ] && "$PY" -c 'import pip' 2>/dev/null; }; then
+  COMPLAINT="$("$BASE" -m venv --clear "$VENV" 2>&1)" || die "$VENV could not be made: $COMPLAINT" \
+    "check that the folder is writable and that its disk has space ($(df -Pk "$ROOT" | awk 'NR==2 {print int($4 / 1024)}') MiB free)"
+fi
 : > "$LOG"
 
 # Runs one step with its output in the log, a dot every 10 seconds, and the likeliest cause if it fails.
 step() {
   local title="$1"; shift
-  local start=$SECONDS
+  local start=$SECONDS before said
+  before="$(wc -c <"$LOG")"
   printf '[setup] %s ' "$title" >&2
   "$@" >>"$LOG" 2>&1 &
   local pid=$!
@@ -92,13 +101,18 @@ step() {
   trap - INT TERM
   if [ "$rc" -eq 0 ]; then printf ' done (%d s)\n' "$((SECONDS - start))" >&2; return 0; fi
   printf ' FAILED\n' >&2
-  tail -n 15 "$LOG" >&2
-  if grep -qiE 'no space left|errno 28' "$LOG"; then
+  said="$(tail -c "+$((before + 1))" "$LOG")"
+  tail -n 15 <<<"$said" >&2
+  if grep -qiE 'no space left|errno 28' <<<"$said"; then
     die "the disk is full (step: $title)" "free about $NEEDED_GIB GiB (df -h $ROOT), then run the same command again"
-  elif grep -qiE 'Connection(Error| refused)|Temporary failure in name resolution|Name or service not known|Network is unreachable|Max retries|ConnectTimeout|ReadTimeout|ProxyError|NewConnectionError' "$LOG"; then
+  elif grep -qiE 'Connection(Error| refused)|Temporary failure in name resolution|Name or service not known|Network is unreachable|Max retries|ConnectTimeout|ReadTimeout|ProxyError|NewConnectionError' <<<"$said"; then
     die "the package index cannot be reached (step: $title)" "check the network, or pip's proxy settings (pip config list), then run the same command again"
-  elif grep -qiE 'Killed signal|cc1plus.*killed|out of memory' "$LOG"; then
+  elif grep -qiE 'Killed signal|cc1plus.*killed|out of memory' <<<"$said"; then
     die "the compiler ran out of memory (step: $title)" "run again with fewer jobs: MAX_JOBS=1 bash $0"
+  fi
+  if grep -qiE 'No matching distribution found|ResolutionImpossible' <<<"$said"; then
+    die "no version of a package fits (step: $title; lines above)" \
+      "a torch of your own: MMSOC_TORCH=\"torch==2.11.0\" bash $0; another Python: MMSOC_PYTHON=/path/to/python3.11 bash $0"
   fi
   die "step failed: $title" "the whole log: $LOG"
 }

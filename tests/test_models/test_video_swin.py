@@ -97,13 +97,13 @@ def test_an_image_backbone_in_its_place(seeded):
 @pytest.mark.parametrize('before', [True, False], ids=['mmaction first', 'mmsoc first'])
 def test_beside_the_user_s_mmaction2(before):
     """A real import of mmaction2's models, working or broken, does the same with mmsoc as without."""
-    mmaction = '''
+    mmaction = """
 try:
     import mmaction.models
     print('works')
 except Exception as error:
     print(type(error).__name__, error)
-'''
+"""
     mmsoc = 'from mmsoc.models import VideoSwin; VideoSwin(arch="tiny")\n'
 
     def run(code):

@@ -44,7 +44,8 @@ def test_known_variations(released):
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda w: w.pop('vlf.multihead_attn.in_proj_bias'), r'missing \(1\): vlf.multihead_attn.in_proj_bias'),
     (lambda w: w.update({'voc.extra': torch.zeros(1)}), r'unexpected \(1\): voc.extra'),
-    (lambda w: w.update({'transformer.decoder.bbox_embed.0.layers.0.bias': torch.ones(1) * -1}), r'unequal.*bbox_embed.0.layers.0.bias'),
+    (lambda w: w.update({'transformer.decoder.bbox_embed.0.layers.0.bias': -torch.ones(1)}),
+     r'unequal.*bbox_embed.0.layers.0.bias'),
 ])
 def test_every_key_is_accounted_for(released, change, message):
     change(released)

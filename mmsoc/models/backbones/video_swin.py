@@ -44,7 +44,7 @@ _swin = _load_mmaction_swin()
 
 
 @MODELS.register_module()
-class VideoSwin(_swin.SwinTransformer3D):
+class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
     """Video Swin Transformer as SOC uses it (paper section 3.1): four un-normed maps per frame.
 
     mmaction2's `SwinTransformer3D` with a temporal patch of one frame, the output of each stage before it is merged into the next,
@@ -70,6 +70,7 @@ class VideoSwin(_swin.SwinTransformer3D):
                  with_cp: bool = False,
                  init_cfg: dict | list | None = None) -> None:
         kwargs: dict[str, Any] = {} if init_cfg is None else {'init_cfg': init_cfg}
+        self.pretrained: str | None
         super().__init__(
             arch=arch,
             pretrained=pretrained,
@@ -117,7 +118,8 @@ class VideoSwin(_swin.SwinTransformer3D):
         Raises:
             ValueError: if the file lacks a weight of this backbone, holds one that it does not have, or of another shape.
         """
-        pretrained, self.pretrained = self.pretrained, None
+        pretrained: str | None = self.pretrained
+        self.pretrained = None
         super().init_weights()  # with `pretrained` set, it would load without looking at the keys
         self.pretrained = pretrained
         if pretrained:
@@ -154,5 +156,5 @@ class VideoSwin(_swin.SwinTransformer3D):
             raise ValueError(
                 f'{source} does not hold the weights of this VideoSwin (config key `backbone.pretrained`): missing '
                 f'{shorten(missing)}, unexpected {shorten(unexpected)}, of another shape {shorten(shapes)}. '
-                'Does `backbone.arch` name the checkpoint\'s architecture?')
+                "Does `backbone.arch` name the checkpoint's architecture?")
         return {key: value.to(torch.float32) if value.is_floating_point() else value for key, value in state_dict.items()}

@@ -66,6 +66,9 @@ class DynamicMaskHead(BaseModule):
         for layer in self.kernel_branch.layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+        # Kernels start small, as in CondInst: they multiply coordinates in pixels, and the first mask logits would be in
+        # the hundreds.
+        nn.init.normal_(self.kernel_branch.layers[-1].weight, std=0.01)
 
     def mask_features(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
         """(M*T, mask_channels, h, w) at stride 4, from SIM's maps and the backbone's stride-4 map."""

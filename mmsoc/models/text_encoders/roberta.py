@@ -170,7 +170,7 @@ class RobertaTextEncoder(BaseModule):
                 raise ValueError(f'sentence of {len(sentence_ids)} tokens; the text encoder takes at most {self.max_tokens} '
                                  f'(`text_encoder.config.max_position_embeddings`): {text!r}')
             if max(sentence_ids) >= self.roberta.config.vocab_size:
-                raise ValueError(f'the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder\'s '
+                raise ValueError(f"the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder's "
                                  f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)')
         device = self.resizer[0].weight.device
         longest = max(map(len, ids))

@@ -1,0 +1,39 @@
+default_scope = 'mmsoc'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    # One line every 50 iterations with losses, time per iteration and time left.
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Five are kept as in the paper's code; the best by the first metric of val_evaluator is kept besides.
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=5, save_best='auto'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Writes nothing unless `tools/test.py --show-dir DIR` (or show_dir here) says where.
+    visualization=dict(type='RVOSVisualizationHook'))
+
+custom_hooks = [
+    # Other augmentations in every epoch, and the same ones in a resumed run.
+    dict(type='EpochSeedHook'),
+    # Checkpoints that PyTorch >= 2.6 can load.
+    dict(type='PlainCheckpointHook'),
+    # A checkpoint that does not fit stops the run; allow_missing / allow_unexpected (regular expressions) make exceptions.
+    dict(type='StrictLoadHook'),
+]
+
+env_cfg = dict(
+    # Clips differ in size, so that the search for the fastest convolution would be repeated all the time.
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='RVOSLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+
+# The seed of the paper's code. Ranks draw different numbers all the same (EpochSeedHook).
+randomness = dict(seed=42)
+
+# load_from: weights to start from; resume: go on with optimizer and epoch (tools/train.py --resume sets both).
+load_from = None
+resume = False

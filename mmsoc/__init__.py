@@ -1,0 +1,75 @@
+"""mmsoc: referring video object segmentation with SOC (NeurIPS 2023) as an OpenMMLab plugin.
+
+Importing the package checks the versions of what it stands on, from the distributions' metadata: nothing heavy is
+imported here. Components are imported at their first look-up in ``mmsoc.registry``.
+"""
+
+import importlib.util
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from .version import __version__
+
+# The same ranges as in setup.py and requirements/*.txt (a test compares them).
+# torch < 2.14: from there on mmcv 2.1 does not build. mmcv < 2.2: mmdet 3.3 and mmaction2 1.2 refuse it.
+PYTHON_RANGE = '>=3.10,<3.14'
+DEPENDENCIES = {
+    'torch': '>=2.1,<2.14',
+    'mmengine': '>=0.10.7,<0.11',
+    'mmcv': '>=2.1.0,<2.2',
+    'mmdet': '>=3.3.0,<3.4',
+    'mmaction2': '>=1.2.0,<1.3',
+}
+_REBUILD_MMCV = (
+    'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
+    f'"mmcv{DEPENDENCIES["mmcv"]}"'
+)
+
+
+def _faults() -> list[str]:
+    """One line, with its remedy, per dependency that is absent, of another version or without its compiled part."""
+    from packaging.specifiers import SpecifierSet
+
+    found = []
+    if not SpecifierSet(PYTHON_RANGE).contains(platform.python_version(), prereleases=True):
+        found.append(
+            f'python: found {platform.python_version()}, expected {PYTHON_RANGE}; '
+            'remedy: conda create -n mmsoc python=3.11'
+        )
+    for name, expected in DEPENDENCIES.items():
+        remedy = _REBUILD_MMCV if name == 'mmcv' else f'pip install "{name}{expected}"'
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = None
+        if version is None:
+            found.append(f'{name}: not installed, expected {expected}; remedy: {remedy}')
+        elif not SpecifierSet(expected).contains(version, prereleases=True):
+            found.append(f'{name}: found {version}, expected {expected}; remedy: {remedy}')
+    mmcv = importlib.util.find_spec('mmcv')
+    # mmcv installs without its ops too, and then fails at the first `import mmcv.ops` with a message about `mmcv._ext`.
+    if mmcv is not None and not any(
+        list(Path(folder).glob('_ext*')) for folder in mmcv.submodule_search_locations or ()
+    ):
+        found.append(
+            'mmcv: installed without its compiled ops (no mmcv/_ext*), expected a build with them; '
+            f'remedy: pip uninstall mmcv-lite; {_REBUILD_MMCV}'
+        )
+    return found
+
+
+def _check() -> None:
+    """Raise ImportError if a dependency does not fit."""
+    found = _faults()
+    if found:
+        raise ImportError(
+            'mmsoc cannot run in this environment:\n'
+            + ''.join(f'  - {line}\n' for line in found)
+            + 'In a checkout of mmsoc, `bash tools/setup_env.sh` makes a complete environment in .venv.'
+        )
+
+
+_check()
+
+__all__ = ['__version__']

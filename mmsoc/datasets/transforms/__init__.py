@@ -1,0 +1,22 @@
+from .formatting import PackReferringInputs
+from .loading import LoadReferredMasks, LoadVideoFrames
+from .processing import (
+    ForEachFrame,
+    PhotometricDistort,
+    RandomClipChoice,
+    RandomClipCrop,
+    ShortSideResize,
+    SwapLeftRight,
+)
+
+__all__ = [
+    'ForEachFrame',
+    'LoadReferredMasks',
+    'LoadVideoFrames',
+    'PackReferringInputs',
+    'PhotometricDistort',
+    'RandomClipChoice',
+    'RandomClipCrop',
+    'ShortSideResize',
+    'SwapLeftRight',
+]

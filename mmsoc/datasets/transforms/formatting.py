@@ -1,0 +1,49 @@
+from collections.abc import Sequence
+
+import torch
+from mmdet.datasets.transforms import PackTrackInputs
+
+from mmsoc.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class PackReferringInputs(PackTrackInputs):
+    """Makes the model's sample of a clip: ``dict(inputs=uint8 tensor (T, 3, H, W), data_samples=TrackDataSample)``.
+
+    The clip's metainfo gets ``texts``, ``video_id``, ``frames``, ``exp_ids``, ``obj_ids`` and ``mask_paths`` (test
+    only), each frame's the usual keys and ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds
+    one object: ``masks``, ``bboxes``, ``labels`` and ``visible`` (bool (1,): the mask, as the model gets it, is not
+    empty).
+
+    A training clip that shows the object in no frame is no sample: the result is None and the data set draws another
+    item.
+    """
+
+    CLIP_KEYS = ('texts', 'video_id', 'frames', 'exp_ids', 'obj_ids', 'mask_paths')
+    FRAME_META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'frame_id')
+
+    def __init__(self, *, meta_keys: Sequence[str] = ()) -> None:
+        super().__init__(default_meta_keys=self.FRAME_META_KEYS + tuple(meta_keys))
+
+    def transform(self, results: dict) -> dict | None:  # type: ignore[override]
+        results['frame_id'] = results['frame_ids']
+        results['img_id'] = results['frame_ids']  # the parent counts frames by it
+        packed = super().transform(results)
+        packed['inputs'] = packed['inputs'].contiguous()
+        sample = packed['data_samples']
+        has_masks = 'gt_masks' in results
+        clip_meta = {key: results[key] for key in self.CLIP_KEYS}
+        if has_masks:
+            clip_meta['mask_paths'] = None
+        sample.set_metainfo(clip_meta)
+        for frame in sample.video_data_samples:
+            frame.set_metainfo(dict(video_id=results['video_id']))
+            if has_masks:
+                objects = frame.gt_instances
+                objects.visible = torch.from_numpy(objects.masks.masks.any((1, 2)))
+                # A flip moves a box of zeros to [w, 0, w, 0]; the released code leaves it there, and it enters the box
+                # losses.
+                objects.bboxes[~objects.visible] = 0
+        if has_masks and not any(frame.gt_instances.visible.any() for frame in sample.video_data_samples):
+            return None
+        return packed

@@ -1,0 +1,94 @@
+"""From paths to frames and to the mask and box of the referred object.
+
+Between loading and packing, what belongs to one frame is a list over the T frames (the keys that :class:`ForEachFrame`
+hands to image transforms); what belongs to the clip (``texts``, ``video_id``, ...) is left as it is.
+"""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.structures.mask import BitmapMasks
+
+from mmsoc.registry import TRANSFORMS
+
+from ..io import read_frame, read_ids
+
+
+def _where(results: dict) -> str:
+    texts = results['texts']
+    return f'video {results["video_id"]}, ' + (
+        f'sentence {texts[0]!r}' if len(texts) == 1 else f'{len(texts)} sentences'
+    )
+
+
+def box_of_mask(mask: np.ndarray) -> np.ndarray:
+    """Box of a mask (H, W): float32 (4,), x1 y1 x2 y2 = first and *last* set column and row; zeros if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return np.zeros(4, np.float32)
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32)
+
+
+@TRANSFORMS.register_module()
+class LoadVideoFrames(BaseTransform):
+    """Reads ``img_paths``.
+
+    Adds, as lists over frames: ``img`` (uint8 (H, W, 3), RGB), ``ori_shape``, ``img_shape``, ``img_path``,
+    ``scale_factor``, ``flip``, ``flip_direction``.
+
+    Raises:
+        FileNotFoundError, ValueError: a frame is missing, broken, or of another size than the first one.
+    """
+
+    def transform(self, results: dict) -> dict:
+        where = _where(results)
+        paths = results['img_paths']
+        images = [read_frame(path, where) for path in paths]
+        for path, image in zip(paths, images):
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f'frame {path} is {image.shape[1]}x{image.shape[0]}, but {paths[0]} of the same clip is '
+                    f'{images[0].shape[1]}x{images[0].shape[0]} ({where})'
+                )
+        shapes = [image.shape[:2] for image in images]
+        results.update(
+            img=images,
+            img_path=list(paths),
+            ori_shape=shapes,
+            img_shape=list(shapes),
+            scale_factor=[(1.0, 1.0)] * len(images),
+            flip=[False] * len(images),
+            flip_direction=[None] * len(images),
+        )
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadReferredMasks(BaseTransform):
+    """Reads ``mask_paths`` and keeps the one object that the sentence names.
+
+    Adds, as lists over frames, each for exactly one object: ``gt_masks`` (BitmapMasks (1, H, W)), ``gt_bboxes``
+    (float32 (1, 4); zeros where the object is absent) and ``gt_bboxes_labels`` (int64 (1,)).
+
+    Raises:
+        FileNotFoundError, ValueError: a mask is missing, broken, or of another size than its frame.
+    """
+
+    def transform(self, results: dict) -> dict:
+        where = _where(results)
+        obj_id = int(results['obj_ids'][0])
+        masks, boxes = [], []
+        for path, frame_path, image in zip(results['mask_paths'], results['img_paths'], results['img'], strict=True):
+            ids = read_ids(path, where)
+            height, width = ids.shape
+            if (height, width) != image.shape[:2]:
+                raise ValueError(
+                    f'mask {path} is {width}x{height}, but its frame {frame_path} is '
+                    f'{image.shape[1]}x{image.shape[0]} ({where})'
+                )
+            mask = (ids == obj_id).astype(np.uint8)
+            masks.append(BitmapMasks(mask[None], height, width))
+            boxes.append(box_of_mask(mask)[None])
+        results.update(
+            gt_masks=masks, gt_bboxes=boxes, gt_bboxes_labels=[np.array([results['label']], np.int64) for _ in masks]
+        )
+        return results

@@ -1,0 +1,145 @@
+"""Augmentation of clips. Image transforms of mmcv and mmdet run inside :class:`ForEachFrame`; texts stay outside."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform, RandomChoice, TransformBroadcaster
+from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, Resize
+
+from mmsoc.registry import TRANSFORMS
+
+# What image transforms may read or write. Everything else describes the clip and must not be split over its frames.
+FRAME_KEYS = ('img', 'img_shape', 'gt_masks', 'gt_bboxes', 'gt_bboxes_labels', 'scale_factor', 'flip', 'flip_direction')
+
+
+@TRANSFORMS.register_module()
+class ForEachFrame(TransformBroadcaster):
+    """Applies image transforms to each frame of a clip.
+
+    Args:
+        share_random_params: the same random decisions for all frames of the clip; False draws them per frame.
+    """
+
+    def __init__(self, *, transforms: Sequence[dict], share_random_params: bool = True) -> None:
+        super().__init__(transforms=list(transforms), share_random_params=share_random_params)
+
+    def transform(self, results: dict) -> dict:
+        results.update(super().transform({key: results[key] for key in FRAME_KEYS if key in results}))
+        return results
+
+    def _apply_transforms(self, inputs: dict) -> dict:
+        # Transforms add notes of their own, some of them only where they act; all frames must return the same keys.
+        outputs = super()._apply_transforms(inputs)
+        return {key: outputs[key] for key in inputs}
+
+
+@TRANSFORMS.register_module()
+class ShortSideResize(Resize):
+    """Resizes to the sizes that DETR and its descendants use.
+
+    The short side becomes ``min(scale)``, unless the long side would then exceed ``max(scale)``: in that case the short
+    side becomes what makes the long side fit, rounded. The other side is cut to an integer, where mmcv rounds: for
+    718x406 and ``scale=(640, 360)`` that is 636x360 instead of 637x360. Masks are resized by nearest neighbour.
+
+    Args:
+        scale: (longest allowed long side, short side) in pixels.
+        backend: 'pillow' averages when it shrinks, as the published models' loader does; 'cv2' takes neighbouring
+            pixels only.
+    """
+
+    def __init__(
+        self, *, scale: int | tuple[int, int], backend: str = 'pillow', interpolation: str = 'bilinear'
+    ) -> None:
+        super().__init__(scale=scale, keep_ratio=False, backend=backend, interpolation=interpolation)
+
+    def _resize_img(self, results: dict) -> None:
+        height, width = results['img'].shape[:2]
+        results['scale'] = self.target_size(width, height, results['scale'])
+        super()._resize_img(results)
+
+    @staticmethod
+    def target_size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+        """Returns (width, height) after resizing."""
+        short, long = sorted((width, height))
+        target = min(scale)
+        if long / short * target > max(scale):
+            target = round(max(scale) * short / long)
+        if width < height:
+            return target, int(target * height / width)
+        return int(target * width / height), target
+
+
+@TRANSFORMS.register_module()
+class RandomClipChoice(RandomChoice):
+    """mmcv's ``RandomChoice`` for use in :class:`ForEachFrame`."""
+
+    # mmcv keeps these names in a list that subclasses share; mmdet's RandomOrder adds the name a second time, after
+    # which mmcv takes every call for two and refuses to share the choice between frames.
+    _methods_with_randomness = ['random_pipeline_index']
+
+
+@TRANSFORMS.register_module()
+class RandomClipCrop(RandomCrop):
+    """Cuts the same random rectangle, each side between ``min_size`` and ``max_size`` pixels, out of every frame.
+
+    Unlike in mmdet's ``RandomCrop`` an object that is cut away stays in the sample, with an empty mask and a box of
+    zeros.
+    """
+
+    def __init__(self, *, min_size: int = 384, max_size: int = 600) -> None:
+        super().__init__(crop_size=(min_size, max_size), crop_type='absolute_range', allow_negative_crop=True)
+
+    def transform(self, results: dict) -> dict:
+        height, width = results['img'].shape[:2]
+        crop_height, crop_width = self._get_crop_size((height, width))
+        top, left = self._rand_offset((height - crop_height, width - crop_width))
+        bottom, right = top + crop_height, left + crop_width
+        results['img'] = results['img'][top:bottom, left:right]
+        results['img_shape'] = results['img'].shape[:2]
+        if 'gt_masks' in results:
+            results['gt_masks'] = results['gt_masks'].crop(np.array([left, top, right, bottom]))
+            shifted = results['gt_bboxes'] - np.array([left, top, left, top], np.float32)
+            limit = np.array([crop_width, crop_height] * 2, np.float32)
+            inside = results['gt_masks'].masks.any((1, 2))
+            results['gt_bboxes'] = np.where(inside[:, None], shifted.clip(0, limit), 0).astype(np.float32)
+        return results
+
+
+@TRANSFORMS.register_module()
+class PhotometricDistort(PhotoMetricDistortion):
+    """mmdet's ``PhotoMetricDistortion`` with a uint8 result.
+
+    Values are clipped to 0..255. (ReferFormer's loader casts without clipping, so that bright pixels wrap to dark
+    ones.) mmdet's code takes BGR; on RGB it does the same, since the hue's shift is symmetric.
+    """
+
+    def transform(self, results: dict) -> dict:
+        results = super().transform(results)
+        results['img'] = results['img'].clip(0, 255).astype(np.uint8)
+        return results
+
+
+@TRANSFORMS.register_module()
+class SwapLeftRight(BaseTransform):
+    """Exchanges left and right in ``texts`` if the clip was flipped horizontally (lower-case text).
+
+    Args:
+        whole_words: also exchanges leftmost/rightmost, leftward(s), lefthand and the like, but leaves "bright" alone.
+            False replaces letters inside of words too ("bright" becomes "bleft"), as the released code of SOC and
+            ReferFormer does.
+    """
+
+    _SUBSTRING = re.compile('left|right')
+    _WORD = re.compile(r'\b(left|right)(?=(?:most|wards?|hand|handed|side)?\b)')
+    _OTHER = {'left': 'right', 'right': 'left'}
+
+    def __init__(self, *, whole_words: bool = True) -> None:
+        self.pattern = self._WORD if whole_words else self._SUBSTRING
+
+    def transform(self, results: dict) -> dict:
+        if results['flip'][0] and results['flip_direction'][0] in ('horizontal', 'diagonal'):
+            results['texts'] = [
+                self.pattern.sub(lambda match: self._OTHER[match[0]], text) for text in results['texts']
+            ]
+        return results

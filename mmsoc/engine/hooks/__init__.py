@@ -1,0 +1,7 @@
+from .epoch_seed_hook import EpochSeedHook
+from .plain_checkpoint_hook import PlainCheckpointHook
+from .safe_checkpoint_hook import SafeCheckpointHook
+from .strict_load_hook import StrictLoadHook
+from .visualization_hook import RVOSVisualizationHook
+
+__all__ = ['EpochSeedHook', 'PlainCheckpointHook', 'RVOSVisualizationHook', 'SafeCheckpointHook', 'StrictLoadHook']

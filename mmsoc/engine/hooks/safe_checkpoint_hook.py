@@ -1,0 +1,153 @@
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from mmsoc.registry import HOOKS
+
+_TEMPORARY = '.tmp'
+
+
+@register_backend('mmsoc_atomic', force=True)
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's local files, except that a reader finds either the old file or the whole new one."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + _TEMPORARY)
+        try:
+            with temporary.open('wb') as f:
+                f.write(obj)
+                f.flush()
+                os.fsync(f.fileno())  # else a power cut can leave the new name on an empty file
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f'{os.strerror(error.errno or 0)} while writing {path} ({len(obj) / 2**20:.0f} MiB); '
+                'what was saved before is untouched',
+            ) from error
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        self.put(obj.encode(encoding), filepath)
+
+
+def _shell_safe(key: str) -> str:
+    return key.replace('&', '')
+
+
+class _Removals:
+    """Stands in for a file backend and remembers removals until they are safe."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.paths: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.paths.append(path)
+
+    rmtree = remove
+
+    def carry_out(self, keep: set[str]) -> None:
+        for path in self.paths:
+            if path in keep:
+                continue
+            if self.backend.isfile(path):
+                self.backend.remove(path)
+            elif self.backend.isdir(path):
+                self.backend.rmtree(path)
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook that is safe to kill at any moment: a new file is written under another name, renamed
+    when it is complete, and only then are old ones removed and ``last_checkpoint`` moved on.
+
+    MMEngine removes the old checkpoint first, so with ``max_keep_ckpts=1`` a kill at that moment leaves none. Applies
+    to local folders; another storage (``backend_args``, or ``out_dir`` with a scheme) is used as it is, in the same
+    order.
+
+    The scores of this package, J&F, J, F and IoU, are better when greater: ``save_best`` needs no ``rule`` for them.
+    The ``&`` is left out of file names (``best_rvos_JF_epoch_3.pth``), because a shell would take it for its own.
+
+    Raises:
+        ValueError: after the first validation, if ``save_best`` names a score that no metric returned.
+    """
+
+    backend_args: dict | None
+    file_backend: Any
+
+    _default_greater_keys = [*CheckpointHook._default_greater_keys, 'JF', 'J-', 'F-', 'rvos/J', 'rvos/F', 'IoU', 'P@']
+
+    def __init__(self, *args: Any, save_best: str | list[str] | None = None, **kwargs: Any) -> None:
+        if save_best is not None:
+            save_best = (
+                _shell_safe(save_best) if isinstance(save_best, str) else [_shell_safe(key) for key in save_best]
+            )
+        super().__init__(*args, save_best=save_best, **kwargs)
+        if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir or ''):
+            self.backend_args = dict(backend='mmsoc_atomic')
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
+            for leftover in Path(self.out_dir).glob(f'*.pth{_TEMPORARY}'):
+                runner.logger.warning(f'{leftover} is what a killed run left half-written: removed')
+                leftover.unlink()
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        outdated: list[str] = []
+        if self.max_keep_ckpts > 0 and not (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated.append(self._path(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            self.filename_tmpl.format(step),
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        AtomicLocalBackend().put_text(self.last_ckpt, os.path.join(runner.work_dir, 'last_checkpoint'))
+        removals = _Removals(self.file_backend)
+        removals.paths = outdated
+        removals.carry_out(keep={self.last_ckpt})
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        metrics = {_shell_safe(key): value for key, value in metrics.items()}
+        absent = [key for key in self.save_best or [] if key != 'auto' and key not in metrics]
+        if absent:
+            raise ValueError(
+                f'default_hooks.checkpoint.save_best names {absent}: expected scores of val_evaluator, which are '
+                f'{sorted(metrics)}'
+            )
+        backend = self.file_backend
+        removals = _Removals(backend)
+        self.file_backend = removals
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        best = getattr(self, 'best_ckpt_path_dict', None) or {'': getattr(self, 'best_ckpt_path', None)}
+        removals.carry_out(keep={str(path) for path in best.values()})
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))

@@ -1,0 +1,85 @@
+import os
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mmsoc.datasets.io import atomic_path
+
+
+class VideoWriter:
+    """Writes RGB frames to an H.264 MP4 (yuv420p, which every player shows)::
+
+        with VideoWriter('out.mp4', fps=6) as video:
+            for frame in frames:
+                video.write(frame)
+
+    The file appears under its name when the block ends without an error. Sizes may be odd: the last row or column is
+    doubled.
+
+    Args:
+        path: ends in .mp4, .mkv or .mov.
+        fps: frames per second.
+        crf: 0 (lossless) to 51; 18 looks like the original.
+
+    Raises:
+        ValueError: the suffix, ``fps`` or a frame is not as above, frames differ in size, or none was written.
+        RuntimeError: PyAV, or its H.264 encoder, is missing.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float = 6, crf: int = 18) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in ('.mp4', '.mkv', '.mov'):
+            raise ValueError(f'a video must be named .mp4, .mkv or .mov, found {self.path}')
+        if not fps > 0:
+            raise ValueError(f'fps must be positive, found {fps} ({self.path})')
+        self.fps = Fraction(fps).limit_denominator(1001)
+        self.crf = crf
+        self._shape: tuple[int, ...] | None = None
+
+    def __enter__(self) -> 'VideoWriter':
+        try:
+            import av
+        except ImportError as error:
+            raise RuntimeError(f'writing {self.path} needs PyAV: pip install av ({error})') from None
+        self._av = av
+        with ExitStack() as stack:
+            self._temporary = stack.enter_context(atomic_path(self.path))
+            self._container = stack.enter_context(av.open(os.fspath(self._temporary), 'w'))
+            try:
+                self._stream = self._container.add_stream('libx264', rate=self.fps)
+            except Exception as error:
+                raise RuntimeError(f'{self.path}: this build of PyAV has no H.264 encoder (libx264): {error}') from None
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends one frame, uint8 (H, W, 3) RGB."""
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f'{self.path}: a frame must be uint8 (H, W, 3), found {frame.dtype} {frame.shape}')
+        height, width = frame.shape[:2]
+        if self._shape is None:
+            self._shape = frame.shape
+            self._stream.width, self._stream.height = width + width % 2, height + height % 2
+            self._stream.pix_fmt = 'yuv420p'
+            self._stream.options = {'crf': str(self.crf)}
+        elif frame.shape != self._shape:
+            raise ValueError(
+                f'{self.path}: the first frame is {self._shape[1]}x{self._shape[0]}, a later one {width}x{height}'
+            )
+        # yuv420p keeps one colour per 2x2 pixels
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+        self._container.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(even, format='rgb24')))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if error is not None:
+                self._stack.__exit__(kind, error, trace)  # closes the container and removes the temporary file
+                return
+            if self._shape is None:
+                raise ValueError(f'{self.path}: no frame was written')
+            self._container.mux(self._stream.encode())

@@ -1,0 +1,39 @@
+"""Packaging of mmsoc. The versions of its dependencies are in requirements/*.txt and nowhere else."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def requirements(name):
+    """The requirement lines of requirements/NAME.txt."""
+    lines = (line.split('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines())
+    return [line for line in lines if line]
+
+
+EXTRAS = {name: requirements(name) for name in ('mminstall', 'optional', 'tests')}
+
+setup(
+    name='mmsoc',
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmsoc' / 'version.py').read_text()).group(1),
+    description='Referring video object segmentation with SOC (NeurIPS 2023) on OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    author='The mmsoc authors',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.14',
+    packages=find_packages(include=['mmsoc', 'mmsoc.*']),
+    include_package_data=True,
+    # torch and the OpenMMLab packages are not here: pip cannot build mmcv unattended (see tools/setup_env.sh).
+    install_requires=requirements('runtime'),
+    extras_require={**EXTRAS, 'all': requirements('runtime') + [line for lines in EXTRAS.values() for line in lines]},
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    zip_safe=False,
+)

@@ -1,0 +1,53 @@
+import argparse
+
+import pytest
+
+from mmsoc.engine.cli import add_common_arguments, load_config
+
+
+def parse(*options, config='c.py'):
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    return parser.parse_args([config, '--cfg-options', *options])
+
+
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ('1', 1),
+        ('1e-4', 1e-4),
+        ('true', True),
+        ('None', None),
+        ('/a folder/b', '/a folder/b'),
+        ('', ''),
+        ('x=1', 'x=1'),
+        ('1,2', [1, 2]),
+        ('[a,b]', ['a', 'b']),
+        ('[(1,2),[a]]', [(1, 2), ['a']]),
+        ("['a b', 'c,d']", ['a b', 'c,d']),
+        ("'1'", '1'),
+        ("{'a': 1}", {'a': 1}),
+        ('[]', []),
+    ],
+)
+def test_option_values(text, value):
+    assert parse(f'a.b={text}').cfg_options == {'a.b': value}
+
+
+def test_options_are_collected(capsys):
+    assert parse('a=1', 'b=2', '--cfg-options', 'c=3').cfg_options == dict(a=1, b=2, c=3)
+    for wrong in ('abc', '=1'):
+        with pytest.raises(SystemExit):
+            parse(wrong)
+        assert f'--cfg-options {wrong}: expected KEY=VALUE' in capsys.readouterr().err
+
+
+def test_work_dir(tmp_path):
+    file = tmp_path / 'a_config.py'
+    file.write_text('a = dict(b=1)\n')
+    args = parse('a.b=2', config=str(file))
+    cfg = load_config(args)
+    assert cfg.a.b == 2 and cfg.work_dir == 'work_dirs/a_config' and cfg.launcher == 'none'
+    assert load_config(parse('work_dir=there', config=str(file))).work_dir == 'there'
+    args.work_dir = 'here'
+    assert load_config(args).work_dir == 'here'

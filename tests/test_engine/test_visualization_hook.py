@@ -1,0 +1,65 @@
+from types import SimpleNamespace
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample, TrackDataSample
+from mmengine.visualization import Visualizer
+from pycocotools import mask as coco_mask
+
+from mmsoc.engine.hooks import RVOSVisualizationHook
+from mmsoc.visualization import RVOSLocalVisualizer
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """Three frames of 20 x 30 pixels and two sentences; the second one's object is never there."""
+    frames = []
+    for t in range(3):
+        path = tmp_path / 'frames' / f'{t:05d}.png'
+        mmcv.imwrite(np.full((20, 30, 3), 50 * t, np.uint8), str(path))
+        frames.append(DetDataSample(metainfo=dict(img_path=str(path), ori_shape=(20, 30))))
+    there, absent = np.zeros((20, 30), np.uint8, order='F'), np.zeros((20, 30), np.uint8, order='F')
+    there[5:10, 5:10] = 1
+    track = TrackDataSample(metainfo=dict(texts=['a square', 'nothing'], video_id='v/1', exp_ids=['0', '1']))
+    track.video_data_samples = frames
+    track.set_field([[coco_mask.encode(mask)] * 3 for mask in (there, absent)], 'pred_masks')
+    track.set_field(torch.tensor([0.9, 0.1]), 'pred_scores')
+    return track
+
+
+def runner(visualizer):
+    return SimpleNamespace(visualizer=visualizer, epoch=2)
+
+
+def test_writes_a_video_and_a_sheet_per_sentence(sample, tmp_path):
+    av = pytest.importorskip('av')
+    hook = RVOSVisualizationHook(show_dir=str(tmp_path / 'out'), sheet_frames=2)
+    hook.after_test_iter(runner(RVOSLocalVisualizer()), 0, outputs=[sample])
+    folder = tmp_path / 'out' / 'v_1'
+    assert sorted(path.name for path in folder.iterdir()) == ['0.mp4', '0.png', '1.mp4', '1.png']
+    with av.open(str(folder / '0.mp4')) as video:
+        assert video.streams.video[0].codec_context.name == 'h264'
+        assert len(list(video.decode(video=0))) == 3
+    # two frames of 30 pixels with gaps beside each other
+    assert mmcv.imread(str(folder / '0.png')).shape[1] > 60
+    hook.after_val_iter(runner(RVOSLocalVisualizer()), 0, outputs=[sample])
+    assert (tmp_path / 'out' / 'epoch_2' / 'v_1' / '1.mp4').is_file()
+
+
+def test_does_nothing_unless_asked(sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob('*'))
+    RVOSVisualizationHook().after_test_iter(runner(RVOSLocalVisualizer()), 0, outputs=[sample])
+    RVOSVisualizationHook(show_dir='out', interval=2).after_test_iter(
+        runner(RVOSLocalVisualizer()), 1, outputs=[sample]
+    )
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_mistakes(sample, tmp_path):
+    with pytest.raises(ValueError, match=r'visualizer\.type is Visualizer'):
+        RVOSVisualizationHook(show_dir=str(tmp_path)).after_test_iter(runner(Visualizer()), 0, outputs=[sample])
+    with pytest.raises(ValueError, match='interval >= 1'):
+        RVOSVisualizationHook(interval=0)

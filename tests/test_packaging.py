@@ -1,0 +1,121 @@
+"""What a user installs: versions in one place, the check at import, and `pip install .`."""
+
+import importlib.metadata
+import importlib.util
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import mmsoc
+
+ROOT = Path(mmsoc.__file__).resolve().parents[1]
+
+
+def requirements(name):
+    lines = (line.split('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines())
+    return {Requirement(line).name: Requirement(line).specifier for line in lines if line}
+
+
+def test_versions_agree():
+    listed = {**requirements('build'), **requirements('mminstall')}
+    assert {name: SpecifierSet(text) for name, text in mmsoc.DEPENDENCIES.items()} == {
+        name: listed[name] for name in mmsoc.DEPENDENCIES
+    }
+    assert f"python_requires='{mmsoc.PYTHON_RANGE}'" in (ROOT / 'setup.py').read_text()
+    assert mmsoc.__version__ == '0.1.0'
+
+
+def test_this_environment_fits():
+    assert mmsoc._faults() == []
+
+
+@pytest.mark.parametrize(
+    'name, version',
+    [('torch', '1.13.1'), ('mmengine', '0.9.0'), ('mmcv', '2.2.0'), ('mmdet', '2.28.0'), ('mmaction2', '0.24.0')],
+)
+def test_other_version_is_named(monkeypatch, name, version):
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, 'version', lambda asked: version if asked == name else real(asked))
+    with pytest.raises(ImportError) as error:
+        mmsoc._check()
+    message = str(error.value)
+    assert f'{name}: found {version}, expected {mmsoc.DEPENDENCIES[name]}; remedy: ' in message
+    assert f'"{name}{mmsoc.DEPENDENCIES[name]}"' in message and 'tools/setup_env.sh' in message
+
+
+def test_local_and_prerelease_versions_fit(monkeypatch):
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, 'version', lambda asked: '2.6.0+cu124' if asked == 'torch' else real(asked))
+    assert mmsoc._faults() == []
+
+
+def test_absent_package_and_old_python_are_named(monkeypatch):
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, 'version', absent)
+    monkeypatch.setattr(platform, 'python_version', lambda: '3.8.18')
+    faults = mmsoc._faults()
+    assert len(faults) == 6 and faults[0].startswith('python: found 3.8.18, expected >=3.10,<3.14')
+    assert all('not installed' in fault for fault in faults[1:])
+
+
+def test_mmcv_without_ops_is_named(monkeypatch, tmp_path):
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv' / '__init__.py').touch()
+    spec = importlib.util.spec_from_file_location(
+        'mmcv', tmp_path / 'mmcv' / '__init__.py', submodule_search_locations=[str(tmp_path / 'mmcv')]
+    )
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: spec)
+    (fault,) = mmsoc._faults()
+    assert fault.startswith('mmcv: installed without its compiled ops') and 'MMCV_WITH_OPS=1' in fault
+
+
+def test_import_is_light():
+    code = (
+        'import sys, mmsoc\n'
+        'heavy = {"torch", "mmcv", "mmdet", "mmaction", "transformers"} & set(sys.modules)\n'
+        'assert not heavy, heavy'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_pip_install(tmp_path):
+    """The wheel holds the package with all its sub-packages and declares the requirement files."""
+    source = tmp_path / 'source'
+    source.mkdir()
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'requirements', 'mmsoc'):
+        (source / name).symlink_to(ROOT / name)
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '-q',
+            '--no-build-isolation',
+            '--no-deps',
+            '--no-index',
+            '--target',
+            str(tmp_path / 'site'),
+            str(source),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    installed = {str(path.relative_to(tmp_path / 'site')) for path in (tmp_path / 'site' / 'mmsoc').rglob('*.py')}
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / 'mmsoc').rglob('*.py')}
+    assert installed == expected
+    (metadata,) = (tmp_path / 'site').glob('mmsoc-*.dist-info/METADATA')
+    text = metadata.read_text()
+    assert 'Version: 0.1.0' in text and 'Requires-Dist: transformers>=4.36' in text
+    for extra in ('mminstall', 'optional', 'tests', 'all'):
+        assert f'Provides-Extra: {extra}' in text
+    assert 'Apache License' in (ROOT / 'LICENSE').read_text() and 'The mmsoc authors' in (ROOT / 'LICENSE').read_text()

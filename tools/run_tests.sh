@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every check of this package: bash tools/run_tests.sh [--slow] [arguments of pytest]
+#
+# Makes the environment first if there is none (tools/setup_env.sh). Without arguments: ruff, mypy and all tests that are not marked
+# `slow`; --slow: those too. Other arguments go to pytest as they are: bash tools/run_tests.sh tests/test_engine -k resume
+#
+# Environment: MMSOC_REFERENCE (default: ../shared/reference beside the checkout; tests that need it skip where it is absent),
+# OMP_NUM_THREADS (default: the number of cores, 4 at most).
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$ROOT"
+PYTHON="$(bash tools/setup_env.sh)"
+export MMSOC_REFERENCE="${MMSOC_REFERENCE:-$ROOT/../shared/reference}"
+CORES="$(getconf _NPROCESSORS_ONLN)"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( CORES < 4 ? CORES : 4 ))}"
+# Nothing in the tests may need a network; this makes an attempt fail at once.
+export HF_HUB_OFFLINE=1
+
+SLOW=0
+ARGS=()
+for argument in "$@"; do
+  if [ "$argument" = --slow ]; then SLOW=1; else ARGS+=("$argument"); fi
+done
+MARKER=(-m 'not slow')
+for argument in ${ARGS[@]+"${ARGS[@]}"}; do [[ "$argument" != -m* ]] || MARKER=(); done
+[ "$SLOW" -eq 0 ] || MARKER=()
+
+if [ ${#ARGS[@]} -eq 0 ]; then
+  "$PYTHON" -m ruff check .
+  "$PYTHON" -m mypy
+  ARGS=(tests -q)
+fi
+exec "$PYTHON" -m pytest ${MARKER[@]+"${MARKER[@]}"} "${ARGS[@]}"

@@ -1,0 +1,92 @@
+"""Test a checkpoint: ``python tools/test.py configs/soc/NAME.py CHECKPOINT``; several processes: tools/dist_test.sh."""
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
+
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
+from mmsoc.engine.dist import finish_distributed, prepare_distributed
+from mmsoc.registry import METRICS
+
+VISUALIZATION_HOOK = 'RVOSVisualizationHook'
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help="FILE.json: the metrics' full report; FILE.pkl: the predictions, a list with one dict per video",
+    )
+    parser.add_argument('--show-dir', metavar='DIR', help='write one video and one contact sheet per sentence into DIR')
+    args = parse_arguments(parser)
+    require_file(parser, args.checkpoint, 'checkpoint')
+    if args.out is not None and Path(args.out).suffix not in ('.json', '.pkl', '.pickle'):
+        parser.error(f'--out {args.out}: expected a name that ends in .json (report) or .pkl (predictions)')
+    return parser, args
+
+
+def evaluators_of(cfg):
+    """``cfg.test_evaluator`` as a list, in place."""
+    if cfg.get('test_evaluator') is None:
+        raise ValueError('the config has no test_evaluator')
+    if not isinstance(cfg.test_evaluator, list):
+        cfg.test_evaluator = [cfg.test_evaluator]
+    return cfg.test_evaluator
+
+
+def set_out(cfg, out):
+    evaluators = evaluators_of(cfg)
+    if Path(out).suffix != '.json':
+        evaluators.append(dict(type='DumpResults', out_file_path=out))
+        cfg.test_evaluator = evaluators
+        return
+    init_default_scope(cfg.get('default_scope', 'mmsoc'))
+    reporting = [e for e in evaluators if 'out_file' in inspect.signature(METRICS.get(e['type'])).parameters]
+    if not reporting:
+        raise ValueError(
+            f'--out {out}: no metric of test_evaluator writes a report (setting `out_file`); found '
+            f'{[e["type"] for e in evaluators]}'
+        )
+    for index, evaluator in enumerate(reporting):
+        path = Path(out)
+        evaluator['out_file'] = out if len(reporting) == 1 else str(path.with_name(f'{path.stem}_{index}{path.suffix}'))
+
+
+def set_show_dir(cfg, show_dir):
+    hooks = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', [])]
+    drawing = [hook for hook in hooks if hook and str(hook['type']).split('.')[-1] == VISUALIZATION_HOOK]
+    if not drawing:
+        drawing = [dict(type=f'mmsoc.{VISUALIZATION_HOOK}')]
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), *drawing]
+        drawing = [cfg.custom_hooks[-1]]
+    for hook in drawing:
+        hook['show_dir'] = show_dir
+
+
+def main():
+    parser, args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    try:
+        if args.out is not None:
+            set_out(cfg, args.out)
+        if args.show_dir is not None:
+            set_show_dir(cfg, args.show_dir)
+        prepare_distributed(cfg, args.launcher)
+    except ValueError as error:
+        parser.error(str(error))
+    Runner.from_cfg(cfg).test()
+    finish_distributed()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,109 @@
+"""Train a model: ``python tools/train.py configs/soc/NAME.py``; several processes: tools/dist_train.sh."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
+
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
+from mmsoc.engine.dist import finish_distributed, prepare_distributed
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Train a model.')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or from the newest one in the work dir if none is named (or "auto")',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by (processes x batch size) / auto_scale_lr.base_batch_size',
+    )
+    args = parse_arguments(parser)
+    if args.resume not in (None, 'auto'):
+        require_file(parser, args.resume, '--resume')
+    if args.amp and get_device() == 'cpu':
+        parser.error(
+            '--amp: mixed precision needs a GPU, and this machine shows none (PyTorch: torch.cuda.is_available() is '
+            'False); train without --amp'
+        )
+    return parser, args
+
+
+def turn_on_amp(cfg):
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp: optim_wrapper.type is {kind!r} in the config; expected OptimWrapper or AmpOptimWrapper'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def turn_on_lr_scaling(cfg):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ValueError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size (the batch size, over all processes, '
+            'that '
+            'its learning rate is for)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def newest_checkpoint(work_dir):
+    """The checkpoint that ``work_dir/last_checkpoint`` names, also after the folder was moved; None in a new folder."""
+    named = find_latest_checkpoint(work_dir)
+    if not named or '://' in named:
+        return named or None
+    for path in (Path(named), Path(work_dir) / Path(named).name):
+        if path.is_file():
+            return str(path)
+    raise FileNotFoundError(
+        f'--resume: {Path(work_dir) / "last_checkpoint"} names {named}, which is not there (nor is '
+        f'{Path(work_dir) / Path(named).name}); name a checkpoint: --resume PATH'
+    )
+
+
+def set_resume(cfg, resume):
+    if resume == 'auto':
+        path = newest_checkpoint(cfg.work_dir)
+        if path is None:
+            # cfg.load_from stays: the first start of a fine-tuning run.
+            print_log(
+                f'--resume: no last_checkpoint in {cfg.work_dir}, training starts from the beginning', logger='current'
+            )
+            return
+        resume = path
+    cfg.load_from, cfg.resume = resume, True
+
+
+def main():
+    parser, args = parse_args()
+    cfg = load_config(args)
+    try:
+        if args.amp:
+            turn_on_amp(cfg)
+        if args.auto_scale_lr:
+            turn_on_lr_scaling(cfg)
+        if args.resume is not None:
+            set_resume(cfg, args.resume)
+        prepare_distributed(cfg, args.launcher)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    Runner.from_cfg(cfg).train()
+    finish_distributed()
+
+
+if __name__ == '__main__':
+    main()
