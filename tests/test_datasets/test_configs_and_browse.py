@@ -1,4 +1,5 @@
 import importlib.util
+import math
 import os
 import sys
 
@@ -62,9 +63,9 @@ def test_sanity_config(root, tmp_path, monkeypatch, reference):
     cfg = load(root, 'ref_davis17_mini_sanity.py', monkeypatch, reference / 'data')
     cfg.train_dataloader.dataset.cache_dir = str(tmp_path)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    # 40 and 50 frames in windows of 4: 10 + 13, times four sentences
-    assert len(loader) == 4 * (10 + 13)
-    assert next(iter(loader))['inputs'][0].shape == (4, 3, 90, 160)
+    # 40 and 50 frames, four sentences each; 854x480 is cut to the long side of `scale`
+    assert len(loader.dataset) == 4 * (math.ceil(40 / cfg.num_frames) + math.ceil(50 / cfg.num_frames))
+    assert next(iter(loader))['inputs'][0].shape[::3] == (cfg.num_frames, max(cfg.scale))
     assert len(Runner.build_dataloader(cfg.test_dataloader, seed=0)) == 2
     assert EVALUATOR.build(dict(type='mmengine.Evaluator', metrics=cfg.test_evaluator))
 
@@ -99,7 +100,7 @@ def test_browse(root, tmp_path, monkeypatch, browse, capsys, split):
     assert np.array_equal(pictures[0], pictures[1])
     if split == 'train':
         assert pictures[0].shape != pictures[2].shape or not np.array_equal(pictures[0], pictures[2])
-    assert pictures[0].shape[1] >= 4 * 160  # four frames of a window
+    assert pictures[0].shape[1] >= 4 * 100  # four frames of a window
     assert not any(name.startswith('.') for name in os.listdir(tmp_path / 'out'))
 
 
