@@ -77,7 +77,7 @@ FREE_KIB="$(df -Pk "$ROOT" | awk 'NR==2 {print $4}')"
   "only $((FREE_KIB / 1024)) MiB free on the disk of $ROOT; the environment needs about $NEEDED_GIB GiB" \
   "free some space, or put the checkout on another disk"
 
-say "making $VENV with $($BASE --version 2>&1); mmcv is compiled on the way, about 6 minutes on 2 cores (log: $LOG)"
+say "making $VENV with $($BASE --version 2>&1); mmcv is compiled on the way, 6 to 25 minutes on 2 cores (log: $LOG)"
 if ! { [ -x "$PY" ] && "$PY" -c 'import pip' 2>/dev/null; }; then
   COMPLAINT="$("$BASE" -m venv --clear "$VENV" 2>&1)" || die "$VENV could not be made: $COMPLAINT" \
     "check that the folder is writable and that its disk has space ($(df -Pk "$ROOT" | awk 'NR==2 {print int($4 / 1024)}') MiB free)"
@@ -148,12 +148,18 @@ mmcv_has_cuda() { "$PY" -c 'import mmcv.ops as o, sys; sys.exit("not available" 
 
 grep_requirement() { grep -E "^$1\b" "$ROOT/requirements/mminstall.txt"; }
 
+# opencv-python needs libGL, which a bare server lacks; the three OpenCV wheels share one cv2 folder, so the headless one goes on top.
+without_display() {
+  "$PY" -c 'import cv2' 2>>"$LOG" || step "OpenCV without a display" pip_install --force-reinstall --no-deps opencv-python-headless
+}
+
 step "torch ($TORCH)" pip_install "$TORCH"
 step "build tools" pip_install -r "$ROOT/requirements/build.txt"
 KIND="$(build_env)" || die "torch was installed but does not start" "the whole log: $LOG"
 step "mmcv with compiled ops ($(eval "$KIND" >/dev/null; echo "$MMCV_KIND"))" \
   bash -c "$KIND
     \"$PY\" -m pip install --disable-pip-version-check --no-build-isolation '$(grep_requirement mmcv)'"
+without_display  # mmcv imports OpenCV
 # pip caches the wheel by version only: it may be one built for another torch, or without CUDA.
 if ! mmcv_works || { [[ "$KIND" == *FORCE_CUDA=1* ]] && ! mmcv_has_cuda; }; then
   step "mmcv again (the cached wheel was built for another torch)" \
@@ -163,8 +169,7 @@ if ! mmcv_works || { [[ "$KIND" == *FORCE_CUDA=1* ]] && ! mmcv_has_cuda; }; then
 fi
 step "mmengine, mmdet, mmaction2" pip_install -r "$ROOT/requirements/mminstall.txt"
 step "runtime and test packages" pip_install -r "$ROOT/requirements/runtime.txt" -r "$ROOT/requirements/optional.txt" -r "$ROOT/requirements/tests.txt"
-# opencv-python needs libGL, which a bare server lacks; the three OpenCV wheels share one cv2 folder, so the headless one goes on top.
-"$PY" -c 'import cv2' 2>>"$LOG" || step "OpenCV without a display" pip_install --force-reinstall --no-deps opencv-python-headless
+without_display
 [ ! -f "$ROOT/setup.py" ] || step "mmsoc itself (editable)" pip_install --no-build-isolation --no-deps -e "$ROOT"
 "$PY" "$ROOT/tools/check_env.py" || die "the environment is still not complete (lines above)" "the whole log: $LOG"
 fingerprint > "$STAMP"

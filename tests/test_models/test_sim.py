@@ -49,6 +49,15 @@ def test_the_paper_s_cluster_does_not_know_the_order_of_frames(root, seeded):
     assert torch.allclose(cluster(queries, sentence), cluster(queries.flip(1), sentence), atol=1e-5)
 
 
+def test_frame_position_tells_the_frames_apart(root, seeded):
+    cfg = Config.fromfile(root / 'configs' / '_base_' / 'models' / 'soc_tiny.py').model.sim.cluster
+    plain, ordered = MODELS.build(cfg).eval(), MODELS.build(dict(cfg, frame_position=True)).eval()
+    ordered.load_state_dict(plain.state_dict())  # no parameters of its own
+    queries, sentence = torch.randn(2, 5, 8, 128), torch.randn(2, 128)
+    assert (ordered(queries, sentence) - ordered(queries.flip(1), sentence)).abs().max() > 1e-3
+    assert torch.allclose(ordered(queries[:1], sentence[:1])[0], ordered(queries, sentence)[0], atol=1e-5)
+
+
 def test_average_by_hand_and_residual():
     cluster = MODELS.build(dict(type='AverageCluster'))
     queries = torch.tensor([[[[1.]], [[3.]]]])  # one clip, two frames, one query, one channel

@@ -3,7 +3,7 @@
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/ref-davis17-mini'
 num_frames = 4
-scale = (256, 144)
+scale = (160, 96)
 cache_dir = 'work_dirs/object_frames'  # what the masks show, read once
 
 dataset_type = 'RefYouTubeVOSDataset'

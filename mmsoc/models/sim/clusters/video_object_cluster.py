@@ -1,6 +1,8 @@
+import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from mmsoc.models.layers import sine_positional_encoding_1d
 from mmsoc.registry import MODELS
 
 from .base_cluster import BaseCluster
@@ -20,11 +22,14 @@ class VideoObjectCluster(BaseCluster):
             over frames (Table 8, "only encoder").
         embed_dims (int): C.
         num_queries (int): N, both of a frame and of the video, which are added to each other.
+        frame_position (bool): tell the frames apart by a sine encoding of their place in the video, in the encoder's queries and
+            keys and in the decoder's keys.  The paper does not: its cluster sees the frames as an unordered set.
     """
 
     def __init__(self, *, encoder: dict | None, decoder: dict | None, embed_dims: int = 256, num_queries: int = 20,
-                 init_cfg: dict | None = None) -> None:
+                 frame_position: bool = False, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        self.frame_position = frame_position
         self.encoder = MODELS.build(encoder) if encoder is not None else None
         self.decoder = MODELS.build(decoder) if decoder is not None else None
         if self.decoder is not None:
@@ -34,14 +39,19 @@ class VideoObjectCluster(BaseCluster):
     def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
         num_sentences, num_frames, num_queries, _ = queries.shape
         tokens = rearrange(queries, 'm t n c -> m (t n) c')
+        position = None
+        if self.frame_position:
+            of_frame_1TC = sine_positional_encoding_1d(tokens.new_zeros((1, num_frames), dtype=torch.bool), queries.shape[-1])
+            position = repeat(of_frame_1TC.to(tokens.dtype), '1 t c -> m (t n) c', m=num_sentences, n=num_queries)
         if self.encoder is not None:
-            tokens = self.encoder(query=tokens, query_pos=None, key_padding_mask=None)
+            tokens = self.encoder(query=tokens, query_pos=position, key_padding_mask=None)
         if self.decoder is None:
             return rearrange(tokens, 'm (t n) c -> m t n c', t=num_frames).mean(1)
+        key_pos = repeat(self.frame_query_pos.weight, 'n c -> m (t n) c', m=num_sentences, t=num_frames)
         return self.decoder(
             query=repeat(sentence, 'm c -> m n c', n=num_queries),
             key=tokens,
             value=tokens,
             query_pos=repeat(self.query_pos.weight, 'n c -> m n c', m=num_sentences),
-            key_pos=repeat(self.frame_query_pos.weight, 'n c -> m (t n) c', m=num_sentences, t=num_frames),
+            key_pos=key_pos if position is None else key_pos + position,
             key_padding_mask=None)[-1]

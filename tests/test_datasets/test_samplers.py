@@ -1,0 +1,44 @@
+import pytest
+
+from mmsoc.datasets import ShortEpochSampler
+
+
+def epochs(sampler, number):
+    for epoch in range(number):
+        sampler.set_epoch(epoch)
+        yield list(sampler)
+
+
+def test_every_sample_is_seen_equally_often():
+    # 7 samples in epochs of 4: seven epochs are four whole shuffles.
+    sampler = ShortEpochSampler(range(7), epoch_size=4, seed=3)
+    taken = [index for epoch in epochs(sampler, 7) for index in epoch]
+    assert len(sampler) == 4
+    for start in range(0, 28, 7):
+        assert sorted(taken[start:start + 7]) == list(range(7))
+    assert taken[:7] != taken[7:14]
+
+
+def test_an_epoch_does_not_depend_on_those_before():
+    sampler = ShortEpochSampler(range(7), epoch_size=4, seed=3)
+    expected = list(epochs(sampler, 4))[3]
+    fresh = ShortEpochSampler(range(7), epoch_size=4, seed=3)
+    fresh.set_epoch(3)
+    assert list(fresh) == expected
+
+
+def test_epochs_longer_than_the_data():
+    sampler = ShortEpochSampler(range(3), epoch_size=8, seed=0)
+    assert sorted(list(sampler)[:6]) == [0, 0, 1, 1, 2, 2]
+
+
+def test_processes_share_an_epoch(monkeypatch):
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, 2))
+        parts.append(list(ShortEpochSampler(range(10), epoch_size=6, seed=1)))
+    monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 1))
+    assert sorted(parts[0] + parts[1]) == sorted(ShortEpochSampler(range(10), epoch_size=6, seed=1))
+    monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 4))
+    with pytest.raises(ValueError, match=r'multiple of the number of processes \(4\), found 6'):
+        ShortEpochSampler(range(10), epoch_size=6)
