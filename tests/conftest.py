@@ -11,6 +11,10 @@ from mmengine.registry import init_default_scope
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Here for fixtures that live longer than a test, and again before each test, which may have changed it.
+init_default_scope('mmsoc')
+
+
 @pytest.fixture(autouse=True)
 def _default_scope():
     init_default_scope('mmsoc')

@@ -32,7 +32,9 @@ class SOC(BaseMOTModel):
         head (dict): `DynamicMaskHead`.
         criterion (dict): `ClipCriterion`.
         test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
-            implementation); ``sentences_per_pass``, how many sentences of a video run at once; ``mask_threshold`` in (0, 1).
+            implementation); ``sentences_per_pass``, how many sentences of a video run at once; ``frames_per_clip``, where a longer
+            video is cut into clips that are predicted on their own, each with a query of its own (None: never; the published
+            protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1).
         data_preprocessor (dict): ``mmdet.TrackDataPreprocessor``.
     """
 
@@ -58,7 +60,7 @@ class SOC(BaseMOTModel):
         self.sim = MODELS.build(sim)
         self.head = MODELS.build(head)
         self.criterion = MODELS.build(criterion)
-        defaults = dict(predict_layer=-1, sentences_per_pass=4, mask_threshold=0.5)
+        defaults = dict(predict_layer=-1, sentences_per_pass=4, frames_per_clip=None, mask_threshold=0.5)
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
             raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
@@ -156,26 +158,42 @@ class SOC(BaseMOTModel):
 
         Returns:
             list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
-            size), ``pred_scores`` (E,) in [0, 1] and ``pred_queries`` (E,) int64.
+            size), ``pred_scores`` (E,) in [0, 1], the mean over the frames, and ``pred_queries`` (E, number of clips) int64.
         """
+        num_frames = inputs.shape[1]
+        step = self.test_cfg['frames_per_clip'] or num_frames
+        masks: list[list[list[dict]]] = [[[] for _ in sample.texts] for sample in data_samples]
+        scores, queries = [], []
+        for start in range(0, num_frames, step):
+            clip = inputs[:, start:start + step]
+            score, query = self._predict_clip(clip, data_samples, masks)
+            scores.append(score * clip.shape[1] / num_frames)
+            queries.append(query)
+
+        _, clip_of_expr = _sentences(data_samples, torch.device('cpu'))
+        score_M, query_MC = torch.stack(scores).sum(0).cpu(), torch.stack(queries, 1).cpu()
+        for index, sample in enumerate(data_samples):
+            own = clip_of_expr == index
+            sample.set_data(dict(pred_masks=masks[index], pred_scores=score_M[own], pred_queries=query_MC[own]))
+        return list(data_samples)
+
+    def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample],
+                      masks: list[list[list[dict]]]) -> tuple[Tensor, Tensor]:
+        """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence); scores and queries (M,)."""
         texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        expr_of_clip = [expr for sample in data_samples for expr in range(len(sample.texts))]
         visual = self.extract_visual(inputs, data_samples)
-        scores, queries, masks = [], [], []
+        scores, queries = [], []
         step = self.test_cfg['sentences_per_pass']
         for start in range(0, len(texts), step):
             of_pass = clip_of_expr[start:start + step]
-            logits, chosen_logits, chosen = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
-            scores.append(logits)
-            queries.append(chosen)
-            for clip, logit_THW in zip(of_pass.tolist(), chosen_logits, strict=True):
-                masks.append(self._to_original_size(logit_THW, data_samples[clip], inputs.shape[-2:]))
-
-        score, query = torch.cat(scores).cpu(), torch.cat(queries).cpu()
-        for clip, sample in enumerate(data_samples):
-            of_clip = (clip_of_expr == clip).nonzero().flatten().tolist()
-            sample.set_data(dict(
-                pred_masks=[masks[m] for m in of_clip], pred_scores=score[of_clip], pred_queries=query[of_clip]))
-        return list(data_samples)
+            score, logits_MTHW, query = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            scores.append(score)
+            queries.append(query)
+            for clip, expr, logit_THW in zip(
+                    of_pass.tolist(), expr_of_clip[start:start + step], logits_MTHW, strict=True):
+                masks[clip][expr] += self._to_original_size(logit_THW, data_samples[clip], inputs.shape[-2:])
+        return torch.cat(scores), torch.cat(queries)
 
     def _predict_pass(self, visual: VisualFeatures, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (M,), mask logits (M, T, h, w) at stride 4 and query index (M,) of the chosen queries."""

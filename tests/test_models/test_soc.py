@@ -33,7 +33,7 @@ def test_odd_sizes(model, num_frames, size):
     sample, = model(video[None], [make_sample(size, ['a red car'], num_frames=num_frames, ori_shape=(101, 203))], mode='predict')
     assert len(sample.pred_masks[0]) == num_frames
     assert coco_mask.decode(sample.pred_masks[0][0]).shape == (101, 203)
-    assert sample.pred_scores.shape == sample.pred_queries.shape == (1, )
+    assert sample.pred_scores.shape == (1, ) and sample.pred_queries.shape == (1, 1)
 
 
 def test_a_clip_does_not_see_its_neighbours(model):
@@ -108,9 +108,23 @@ def test_prediction_is_the_best_query_s_mask(model):
     every = outputs(model, [video], [sample])
     found, = model(video[None], [sample], mode='predict')
     score = every['logits'].sigmoid().mean(1).amax(-1)[0]
-    assert found.pred_queries[0] == score.argmax() and found.pred_scores[0].item() == pytest.approx(score.max().item(), rel=1e-5)
+    assert found.pred_queries[0, 0] == score.argmax() and found.pred_scores[0].item() == pytest.approx(score.max().item(), rel=1e-5)
     masks = torch.nn.functional.interpolate(every['masks'][0, :, score.argmax()][None], (64, 96), mode='bilinear')[0] > 0
     assert np.array_equal(np.stack([coco_mask.decode(code) for code in found.pred_masks[0]]), masks.numpy())
+
+
+def test_long_videos_in_clips(model, monkeypatch):
+    # 5 frames in clips of 2, 2 and 1: each clip as if it were a video; the score is the mean over the frames.
+    video, texts = random_clip(5, (64, 96))[0], ['a red car', 'the dog']
+    monkeypatch.setitem(model.test_cfg, 'frames_per_clip', 2)
+    found, = model(video[None], [make_sample((64, 96), texts, num_frames=5)], mode='predict')
+    parts = [model(video[None, a:b], [make_sample((64, 96), texts, num_frames=b - a)], mode='predict')[0]
+             for a, b in ((0, 2), (2, 4), (4, 5))]
+    for expr in range(2):
+        assert found.pred_masks[expr] == [code for part in parts for code in part.pred_masks[expr]]
+        assert found.pred_queries[expr].tolist() == [part.pred_queries[expr, 0].item() for part in parts]
+        expected = sum(weight * part.pred_scores[expr] for weight, part in zip((2, 2, 1), parts, strict=True)) / 5
+        assert found.pred_scores[expr].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_only_annotated_frames_go_on(model):

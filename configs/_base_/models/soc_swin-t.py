@@ -79,14 +79,14 @@ model = dict(
             type='FPNPixelDecoder', in_channels=256, fine_channels=96, channels=(256, 128, 64, 32, 16), out_channels=8)),
     criterion=dict(
         type='ClipCriterion',
-        # The paper is silent on the costs: the released implementation's.
+        # The paper is silent on the costs: the released implementation's.  (With scope: mmdet builds them.)
         assigner=dict(
             type='mmdet.HungarianAssigner',
             match_costs=[
-                dict(type='ClipCost', visible_only=True, cost=dict(type='mmdet.FocalLossCost', weight=2., eps=1e-8)),
-                dict(type='ClipCost', cost=dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)),
-                dict(type='ClipCost', cost=dict(type='mmdet.BBoxL1Cost', weight=2., box_format='xywh')),
-                dict(type='ClipCost', cost=dict(type='mmdet.IoUCost', weight=2., iou_mode='giou')),
+                dict(type='mmsoc.ClipCost', visible_only=True, cost=dict(type='mmdet.FocalLossCost', weight=2., eps=1e-8)),
+                dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)),
+                dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.BBoxL1Cost', weight=2., box_format='xywh')),
+                dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.IoUCost', weight=2., iou_mode='giou')),
             ]),
         # Weights: paper section 4.2.
         loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2., alpha=0.25, loss_weight=2.),
