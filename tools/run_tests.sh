@@ -5,14 +5,16 @@
 # `slow`; --slow: those too. Other arguments go to pytest as they are: bash tools/run_tests.sh tests/test_engine -k resume
 #
 # Environment: MMSOC_REFERENCE (default: ../shared/reference beside the checkout; tests that need it skip where it is absent),
-# OMP_NUM_THREADS (default: the number of cores, 4 at most).
+# OMP_NUM_THREADS (default: 1).
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 PYTHON="$(bash tools/setup_env.sh)"
 export MMSOC_REFERENCE="${MMSOC_REFERENCE:-$ROOT/../shared/reference}"
+# One process per core, 4 at most, with one thread each: two torch processes with two threads each would wait for each other.
 CORES="$(getconf _NPROCESSORS_ONLN)"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( CORES < 4 ? CORES : 4 ))}"
+WORKERS=$(( CORES < 4 ? CORES : 4 ))
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # Nothing in the tests may need a network; this makes an attempt fail at once.
 export HF_HUB_OFFLINE=1
 
@@ -28,6 +30,6 @@ for argument in ${ARGS[@]+"${ARGS[@]}"}; do [[ "$argument" != -m* ]] || MARKER=(
 if [ ${#ARGS[@]} -eq 0 ]; then
   "$PYTHON" -m ruff check .
   "$PYTHON" -m mypy
-  ARGS=(tests -q)
+  ARGS=(tests -q -n "$WORKERS" --dist loadfile)
 fi
 exec "$PYTHON" -m pytest ${MARKER[@]+"${MARKER[@]}"} "${ARGS[@]}"

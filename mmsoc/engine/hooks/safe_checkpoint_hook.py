@@ -5,11 +5,14 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from mmsoc.registry import HOOKS
 
 _TEMPORARY = '.tmp'
+# In the message hub, hence in the checkpoint: files to remove once this one is complete; the last validated step.
+_OUTDATED = 'outdated_ckpts'
+_VALIDATED = 'validated_step'
 
 
 @register_backend('mmsoc_atomic', force=True)
@@ -40,6 +43,12 @@ class AtomicLocalBackend(LocalBackend):
 
 def _shell_safe(key: str) -> str:
     return key.replace('&', '')
+
+
+def _progress(runner: Runner) -> tuple[int, int]:
+    """Steps done and steps in all: iterations of an `IterBasedTrainLoop`, else epochs."""
+    loop = runner.train_loop
+    return (loop.iter, loop.max_iters) if isinstance(loop, IterBasedTrainLoop) else (loop.epoch, loop.max_epochs)
 
 
 class _Removals:
@@ -76,6 +85,10 @@ class SafeCheckpointHook(CheckpointHook):
     to local folders; another storage (``backend_args``, or ``out_dir`` with a scheme) is used as it is, in the same
     order.
 
+    A resumed run first finishes what the killed one had begun: files that the checkpoint names as outdated are removed,
+    and a validation that was due at the checkpoint's step and is not recorded in it is run. (MMEngine would skip it, so
+    that the best checkpoint could be missed, or be there twice.)
+
     The scores of this package, J&F, J, F and IoU, are better when greater: ``save_best`` needs no ``rule`` for them.
     The ``&`` is left out of file names (``best_rvos_JF_epoch_3.pth``), because a shell would take it for its own.
 
@@ -85,6 +98,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     backend_args: dict | None
     file_backend: Any
+    best_ckpt_path: str | None
+    best_ckpt_path_dict: dict[str, str | None]
 
     _default_greater_keys = [*CheckpointHook._default_greater_keys, 'JF', 'J-', 'F-', 'rvos/J', 'rvos/F', 'IoU', 'P@']
 
@@ -103,6 +118,46 @@ class SafeCheckpointHook(CheckpointHook):
             for leftover in Path(self.out_dir).glob(f'*.pth{_TEMPORARY}'):
                 runner.logger.warning(f'{leftover} is what a killed run left half-written: removed')
                 leftover.unlink()
+        if self.save_best is not None:
+            self._move_best(runner)
+        if runner.iter > 0:
+            self._finish_interrupted(runner)
+
+    def _move_best(self, runner: Runner) -> None:
+        # The work dir may have been moved; and resuming another run's checkpoint must not remove that run's best one.
+        def moved(path: str | None) -> str | None:
+            return path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
+
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = moved(self.best_ckpt_path)
+        else:
+            self.best_ckpt_path_dict = {key: moved(path) for key, path in self.best_ckpt_path_dict.items()}
+
+    def _finish_interrupted(self, runner: Runner) -> None:
+        self.last_ckpt = self._path(runner.epoch if self.by_epoch else runner.iter)
+        info = runner.message_hub.runtime_info
+        if is_main_process():
+            removals = _Removals(self.file_backend)
+            removals.paths = [self.file_backend.join_path(self.out_dir, name) for name in info.get(_OUTDATED, [])]
+            removals.carry_out(keep={self.last_ckpt, str(runner._load_from), *self._best_paths()})
+        loop = runner.train_loop
+        if runner.val_loop is None or not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+            return
+        step, last = _progress(runner)
+        loop._decide_current_val_interval()
+        due = step >= loop.val_begin and (step % loop.val_interval == 0 or step == last)
+        if due and info.get(_VALIDATED) != step:
+            runner.logger.info(f'The checkpoint was saved before the validation of step {step}, which is run now')
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        runner.message_hub.update_info(_VALIDATED, _progress(runner)[0])
+        self._saved = False  # MMEngine saves again where the best checkpoint changed
+        super().after_val_epoch(runner, metrics)
+        step = runner.epoch if self.by_epoch else runner.iter
+        if not self._saved and self.last_ckpt is not None and self.last_ckpt == self._path(step):
+            # Else a run that is resumed here would validate again.
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated: list[str] = []
@@ -113,6 +168,8 @@ class SafeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        replaced_best = self.file_backend.paths if isinstance(self.file_backend, _Removals) else []
+        runner.message_hub.update_info(_OUTDATED, [os.path.basename(path) for path in (*outdated, *replaced_best)])
         runner.save_checkpoint(
             self.out_dir,
             self.filename_tmpl.format(step),
@@ -124,6 +181,7 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        self._saved = True
         if not is_main_process():
             return
         AtomicLocalBackend().put_text(self.last_ckpt, os.path.join(runner.work_dir, 'last_checkpoint'))
@@ -146,8 +204,11 @@ class SafeCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
+        removals.carry_out(keep=self._best_paths())
+
+    def _best_paths(self) -> set[str]:
         best = getattr(self, 'best_ckpt_path_dict', None) or {'': getattr(self, 'best_ckpt_path', None)}
-        removals.carry_out(keep={str(path) for path in best.values()})
+        return {str(path) for path in best.values()}
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
