@@ -23,14 +23,17 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--out',
+        nargs='+',
+        default=[],
         metavar='FILE',
         help="FILE.json: the metrics' full report; FILE.pkl: the predictions, a list with one dict per video",
     )
     parser.add_argument('--show-dir', metavar='DIR', help='write one video and one contact sheet per sentence into DIR')
     args = parse_arguments(parser)
     require_file(parser, args.checkpoint, 'checkpoint')
-    if args.out is not None and Path(args.out).suffix not in ('.json', '.pkl', '.pickle'):
-        parser.error(f'--out {args.out}: expected a name that ends in .json (report) or .pkl (predictions)')
+    for out in args.out:
+        if Path(out).suffix not in ('.json', '.pkl', '.pickle'):
+            parser.error(f'--out {out}: expected a name that ends in .json (report) or .pkl (predictions)')
     return parser, args
 
 
@@ -77,8 +80,8 @@ def main():
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
     try:
-        if args.out is not None:
-            set_out(cfg, args.out)
+        for out in args.out:
+            set_out(cfg, out)
         if args.show_dir is not None:
             set_show_dir(cfg, args.show_dir)
         prepare_distributed(cfg, args.launcher)

@@ -6,12 +6,12 @@ _base_ = [
 ]
 
 # Knobs
-max_epochs = 8
-lr = 1e-3  # for a batch of 8
+max_epochs = 14
+lr = 5e-4  # for a batch of 4
 
 model = dict(backbone=dict(window_size=(6, 7, 7)))  # a whole video in one window of time
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -23,6 +23,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, T_max=max_epochs, eta_min_ratio=0.01,
          convert_to_iter_based=True),
 ]
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+auto_scale_lr = dict(enable=False, base_batch_size=4)
 
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=1))

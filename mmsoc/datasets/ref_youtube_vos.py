@@ -44,7 +44,8 @@ class RefYouTubeVOSDataset(BaseDataset):
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
     ``img_paths``, ``mask_paths`` (None where a test split has no folder of masks), ``texts``, ``exp_ids``, ``obj_ids``
-    (None where the file has none) and, for training, ``label``.
+    (None where the file has none) and, for training, ``label``; for testing also ``families`` and ``held_out``, what the
+    expressions' optional keys ``family`` (a name) and ``held_out`` (true or false) say, one per sentence, else None.
 
     Frames, masks and expressions are checked against the disk when the data set is loaded.
 
@@ -182,7 +183,15 @@ class RefYouTubeVOSDataset(BaseDataset):
             raise ValueError(f"{where}: there is no 'obj_id', which training needs")
         if obj_id is not None and not (str(obj_id).isdecimal() and 1 <= int(obj_id) <= 255):
             raise ValueError(f"{where}: 'obj_id' must be a palette index 1..255, found {obj_id!r}")
-        return dict(exp=text if self.test_mode else ' '.join(text.lower().split()), obj_id=obj_id and str(int(obj_id)))
+        for name, kind in (('family', str), ('held_out', bool)):
+            if item.get(name) is not None:
+                _get(item, name, kind, where)
+        return dict(
+            exp=text if self.test_mode else ' '.join(text.lower().split()),
+            obj_id=obj_id and str(int(obj_id)),
+            family=item.get('family'),
+            held_out=item.get('held_out'),
+        )
 
     def _select_videos(self, videos: dict[str, dict]) -> dict[str, dict]:
         logger = MMLogger.get_current_instance()
@@ -259,6 +268,8 @@ class RefYouTubeVOSDataset(BaseDataset):
                     texts=[item['exp'] for item in expressions.values()],
                     exp_ids=list(expressions),
                     obj_ids=None if None in obj_ids else obj_ids,
+                    families=_listed(expressions, 'family'),
+                    held_out=_listed(expressions, 'held_out'),
                     has_masks=has_masks,
                 )
             )
@@ -373,6 +384,12 @@ def _get(record: Any, name: str, kind: type, where: str) -> Any:
     if not isinstance(record[name], kind):
         raise ValueError(f'{where}: {name!r} must be a {kind.__name__}, found {record[name]!r}')
     return record[name]
+
+
+def _listed(expressions: dict[str, dict], name: str) -> list | None:
+    """What each expression says under an optional key; None if none says anything."""
+    values = [item[name] for item in expressions.values()]
+    return None if all(value is None for value in values) else values
 
 
 def _check_files(root: str, video: str, frames: Sequence[str], suffix: str, key: str) -> None:

@@ -1,3 +1,3 @@
-from .jf_metric import JFMetric, boundary_f, region_similarity
+from .jf_metric import JFMetric, boundary_f, mean_jf, region_similarity, subsets
 
-__all__ = ['JFMetric', 'boundary_f', 'region_similarity']
+__all__ = ['JFMetric', 'boundary_f', 'mean_jf', 'region_similarity', 'subsets']

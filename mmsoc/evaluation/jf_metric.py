@@ -107,7 +107,9 @@ class JFMetric(BaseMetric):
     """Mean J and F over frames for each sentence, then over sentences; J&F is the mean of both; all in 0..1.
 
     Reads from each sample ``pred_masks`` (per sentence and frame an RLE at the original size), ``pred_scores``, and
-    from its metainfo ``texts``, ``exp_ids``, ``video_id``, ``frames``, ``obj_ids`` and ``mask_paths``.
+    from its metainfo ``texts``, ``exp_ids``, ``video_id``, ``frames``, ``obj_ids`` and ``mask_paths``, and optionally
+    ``families`` and ``held_out``: then there are also ``J&F_<family>``, ... and ``J&F_held_out``, ..., the means over
+    the sentences of a family and over the held-out ones.
 
     Args:
         skip_first_last: leave out the first and last frame of each video, as the semi-supervised DAVIS protocol does.
@@ -196,23 +198,28 @@ class JFMetric(BaseMetric):
                 f'{sorted(seen - {0})}'
             )
         scores = [float(score) for score in sample['pred_scores']]
-        rows = [
+        rows: list[dict] = [
             dict(video=video, exp_id=exp_id, sentence=text, J=j, F=f, score=score, num_frames=len(kept))
             | {'J&F': (j + f) / 2}
             for exp_id, text, j, f, score in zip(
                 sample['exp_ids'], texts, region.mean(1).tolist(), contour.mean(1).tolist(), scores, strict=True
             )
         ]
+        for key, values in (('family', sample.get('families')), ('held_out', sample.get('held_out'))):
+            if values is not None:
+                rows = [scored | {key: value} for scored, value in zip(rows, values, strict=True)]
         return dict(video=video, rows=rows)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Returns J, F and J&F, and prints and writes them."""
+        """Returns J, F and J&F, and the same for each subset (:func:`subsets`), and prints and writes them."""
         if not results:
             raise ValueError('JFMetric: there is nothing to evaluate; was the test loader empty?')
-        means = _means([row for result in results for row in result['rows']])
-        self._print(results, means)
+        rows = [row for result in results for row in result['rows']]
+        means = mean_jf(rows)
+        for name, subset in subsets(rows).items():
+            means |= {f'{key}_{name}': value for key, value in mean_jf(subset).items()}
+        self._print(results)
         if self.out_file is not None:
-            rows = [row for result in results for row in result['rows']]
             dump_json(
                 dict(metrics=means, num_videos=len(results), num_sentences=len(rows), rows=rows),
                 self.out_file,
@@ -221,32 +228,48 @@ class JFMetric(BaseMetric):
             MMLogger.get_current_instance().info(f'JFMetric: {len(rows)} rows written to {self.out_file}')
         return means
 
-    def _print(self, results: list[dict], means: dict[str, float]) -> None:
+    def _print(self, results: list[dict]) -> None:
         table = Table(title='mean over sentences')
         table.add_column('video', overflow='fold')
         for name in ('sentences', 'frames', 'J&F', 'J', 'F'):
             table.add_column(name, justify='right')
 
-        def add(name: str, rows: list[dict], values: dict[str, float], frames: int) -> None:
-            table.add_row(name, str(len(rows)), str(frames), *(f'{values[key]:.4f}' for key in ('J&F', 'J', 'F')))
+        def add(name: str, rows: list[dict]) -> None:
+            values = mean_jf(rows)
+            frames = {row['video']: row['num_frames'] for row in rows}
+            table.add_row(
+                name, str(len(rows)), str(sum(frames.values())), *(f'{values[key]:.4f}' for key in ('J&F', 'J', 'F'))
+            )
 
         for result in results[: self.max_table_videos]:
-            add(result['video'], result['rows'], _means(result['rows']), result['rows'][0]['num_frames'])
+            add(result['video'], result['rows'])
         if len(results) > self.max_table_videos:
             table.add_row(f'({len(results) - self.max_table_videos} more videos)', *[''] * 5)
+        rows = [row for result in results for row in result['rows']]
         table.add_section()
-        add(
-            'all',
-            [row for result in results for row in result['rows']],
-            means,
-            sum(result['rows'][0]['num_frames'] for result in results),
-        )
+        for name, subset in subsets(rows).items():
+            add(name.replace('_', ' '), subset)
+        add('all', rows)
         text = io.StringIO()
         Console(file=text, width=100).print(table)
         MMLogger.get_current_instance().info('\n' + text.getvalue().rstrip())
 
 
-def _means(rows: list[dict]) -> dict[str, float]:
+def subsets(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows of each family, in the order in which they appear, and those that are ``held_out``; {} if none says so.
+
+    A row can be of a family and held out.
+    """
+    result: dict[str, list[dict]] = {}
+    for row in rows:
+        if row.get('family') is not None:
+            result.setdefault(row['family'], []).append(row)
+    held_out = [row for row in rows if row.get('held_out')]
+    return result | ({'held_out': held_out} if held_out else {})
+
+
+def mean_jf(rows: list[dict]) -> dict[str, float]:
+    """J&F, J and F, 0..1, over rows that have J and F."""
     j = float(np.mean([row['J'] for row in rows]))
     f = float(np.mean([row['F'] for row in rows]))
     return {'J&F': (j + f) / 2, 'J': j, 'F': f}  # the first one is what `save_best='auto'` follows

@@ -1,10 +1,10 @@
-# MovingShapes (docs/moving_shapes.md): made by `python tools/dataset_converters/moving_shapes.py`, in the layout of Ref-YouTube-VOS.
+# MovingShapes (docs/moving_shapes.md), made by `python tools/dataset_converters/moving_shapes.py`.
 
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/moving-shapes'
 num_frames = 6  # a whole video: the events of `change` and `order` lie inside one training sample
-batch_size = 4  # per process
-epoch_size = 480  # samples between two checkpoints, over all processes
+batch_size = 2  # per process
+epoch_size = 400  # samples between two checkpoints, over all processes
 num_select = 48  # videos of the valid split that choose the best checkpoint; the test is on the others
 
 dataset_type = 'RefYouTubeVOSDataset'
@@ -22,7 +22,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=batch_size,
-    num_workers=1,
+    num_workers=0,  # reading small pictures takes less time than handing them over
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='ShortEpochSampler', epoch_size=epoch_size),
@@ -36,7 +36,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=1,
-    num_workers=1,
+    num_workers=0,  # reading small pictures takes less time than handing them over
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -51,7 +51,7 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = dict(
     batch_size=1,
-    num_workers=1,
+    num_workers=0,  # reading small pictures takes less time than handing them over
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),

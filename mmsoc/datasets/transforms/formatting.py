@@ -11,15 +11,16 @@ class PackReferringInputs(PackTrackInputs):
     """Makes the model's sample of a clip: ``dict(inputs=uint8 tensor (T, 3, H, W), data_samples=TrackDataSample)``.
 
     The clip's metainfo gets ``texts``, ``video_id``, ``frames``, ``exp_ids``, ``obj_ids`` and ``mask_paths`` (test
-    only), each frame's the usual keys and ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds
-    one object: ``masks``, ``bboxes``, ``labels`` and ``visible`` (bool (1,): the mask, as the model gets it, is not
-    empty).
+    only), and where the item has them ``families`` and ``held_out``; each frame's gets the usual keys and
+    ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds one object: ``masks``, ``bboxes``,
+    ``labels`` and ``visible`` (bool (1,): the mask, as the model gets it, is not empty).
 
     A training clip that shows the object in no frame is no sample: the result is None and the data set draws another
     item.
     """
 
     CLIP_KEYS = ('texts', 'video_id', 'frames', 'exp_ids', 'obj_ids', 'mask_paths')
+    OPTIONAL_CLIP_KEYS = ('families', 'held_out')
     FRAME_META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'frame_id')
 
     def __init__(self, *, meta_keys: Sequence[str] = ()) -> None:
@@ -33,6 +34,7 @@ class PackReferringInputs(PackTrackInputs):
         sample = packed['data_samples']
         has_masks = 'gt_masks' in results
         clip_meta = {key: results[key] for key in self.CLIP_KEYS}
+        clip_meta |= {key: results[key] for key in self.OPTIONAL_CLIP_KEYS if results.get(key) is not None}
         if has_masks:
             clip_meta['mask_paths'] = None
         sample.set_metainfo(clip_meta)

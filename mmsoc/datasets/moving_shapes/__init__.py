@@ -1,0 +1,30 @@
+"""MovingShapes: generated videos of moving shapes with sentences, in the layout of Ref-YouTube-VOS.
+
+In order: ``scene`` (what a scene is), ``predicates`` (what is true of it), ``sentences`` (in words), ``families``
+(which scenes there are), ``render`` (pixels), ``writer`` (files).
+"""
+
+from .families import draw_scene, order_tracks
+from .predicates import fulfils, names_exactly_its_target
+from .render import Video, render
+from .scene import DIFFICULTIES, FAMILIES, Expression, Noun, Scene, Settings, Thing
+from .writer import MANIFEST, draw_video, generate
+
+__all__ = [
+    'DIFFICULTIES',
+    'FAMILIES',
+    'MANIFEST',
+    'Expression',
+    'Noun',
+    'Scene',
+    'Settings',
+    'Thing',
+    'Video',
+    'draw_scene',
+    'draw_video',
+    'fulfils',
+    'generate',
+    'names_exactly_its_target',
+    'order_tracks',
+    'render',
+]

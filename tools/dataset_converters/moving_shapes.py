@@ -1,0 +1,91 @@
+"""Generates MovingShapes: small videos of moving shapes, with masks and sentences, in the layout of Ref-YouTube-VOS.
+
+    python tools/dataset_converters/moving_shapes.py --out data/moving-shapes
+
+The set depends on the parameters alone, not on the number of workers. It appears under its name when it is complete;
+if it is there with the same parameters, nothing is done.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from mmsoc.datasets.moving_shapes import DIFFICULTIES, Settings, generate
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Settings()
+    data = Path(os.environ.get('MMSOC_DATA') or 'data')
+    parser.add_argument('--out', default=str(data / 'moving-shapes'), help='folder (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=default.seed, help='(default: %(default)s)')
+    for split, number in (('train', default.train_videos), ('valid', default.valid_videos)):
+        parser.add_argument(
+            f'--{split}-videos', type=int, default=number, metavar='N', help='a multiple of 4 (default: %(default)s)'
+        )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(default.width, default.height),
+        metavar=('W', 'H'),
+        help='(default: 96 64)',
+    )
+    parser.add_argument(
+        '--num-frames', type=int, default=default.num_frames, metavar='T', help='of a video (default: %(default)s)'
+    )
+    parser.add_argument('--difficulty', choices=DIFFICULTIES, default=default.difficulty, help='(default: %(default)s)')
+    parser.add_argument('--workers', type=int, help='processes (default: one per core)')
+    args = parser.parse_args()
+    try:
+        settings = Settings(
+            seed=args.seed,
+            train_videos=args.train_videos,
+            valid_videos=args.valid_videos,
+            width=args.size[0],
+            height=args.size[1],
+            num_frames=args.num_frames,
+            difficulty=args.difficulty,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    return args, settings
+
+
+class Progress:
+    """A line that is rewritten on a terminal, and every tenth of the way a line of its own elsewhere."""
+
+    def __init__(self):
+        self.start = time.monotonic()
+        self.tenths = 0
+
+    def __call__(self, done, total):
+        left = (time.monotonic() - self.start) / done * (total - done)
+        line = f'MovingShapes: {done} of {total} videos, about {left:.0f} s left'
+        if sys.stderr.isatty():
+            print(f'\r{line}\033[K', end='\n' if done == total else '', file=sys.stderr, flush=True)
+        elif done * 10 // total > self.tenths:
+            self.tenths = done * 10 // total
+            print(line, file=sys.stderr, flush=True)
+
+
+def main():
+    args, settings = parse_args()
+    start = time.monotonic()
+    try:
+        written = generate(args.out, settings, workers=args.workers, progress=Progress())
+    except KeyboardInterrupt:
+        print(f'\nstopped: {args.out} was not written, and nothing is left of it', file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ValueError, OSError) as error:
+        raise SystemExit(f'\nerror: {error}') from None
+    if written:
+        print(f'{args.out}: written in {time.monotonic() - start:.0f} s')
+    else:
+        print(f'{args.out}: there already, with the same parameters; nothing to do')
+
+
+if __name__ == '__main__':
+    main()

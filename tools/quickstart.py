@@ -1,0 +1,281 @@
+"""The main job on the embedded data: generate, train, test, look.  Called by tools/quickstart.sh; see there."""
+import argparse
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+CONFIG = ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py'
+FAMILIES = ('appearance', 'relation', 'change', 'order')
+PROBE_ITERS = 24  # iterations that measure this machine's speed; the first ones are slower and are left out
+SHOWN_PER_FAMILY = 3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--procs', type=int, help='training processes (default: one per GPU if --gpus, else 2, or 1 on one core)')
+    parser.add_argument('--gpus', type=int, default=0, help='train on this many GPUs, one process each (default: on the CPU)')
+    parser.add_argument('--minutes', type=float, default=13., help='training time to aim at (default: 13)')
+    parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='where everything goes')
+    args = parser.parse_args()
+    if args.minutes <= 0:
+        parser.error(f'--minutes must be positive, found {args.minutes}')
+    if args.procs is not None and args.procs < 1:
+        parser.error(f'--procs must be at least 1, found {args.procs}')
+    if args.gpus:
+        import torch
+        if args.gpus > torch.cuda.device_count():
+            parser.error(f'--gpus {args.gpus}: this machine shows {torch.cuda.device_count()}')
+        if args.procs not in (None, args.gpus):
+            parser.error(f'--procs {args.procs} with --gpus {args.gpus}: one process per GPU')
+        args.procs = args.gpus
+    args.procs = args.procs or min(os.cpu_count() or 1, 2)
+    args.work_dir = Path(args.work_dir).resolve()
+    return args
+
+
+class Steps:
+    """Numbers the steps and keeps what they did in ``quickstart.json``, so that a second run leaves out what is done."""
+
+    def __init__(self, work_dir: Path, total: int) -> None:
+        self.total, self.current, self.start = total, 0, time.time()
+        self.file = work_dir / 'quickstart.json'
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.state = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def begin(self, title: str) -> None:
+        self.current += 1
+        print(f'\n[{self.current}/{self.total}] {title}  ({(time.time() - self.start) / 60:.1f} min since the start)', flush=True)
+
+    def keep(self, **values) -> None:
+        from mmsoc.datasets.io import dump_json
+        self.state.update(values)
+        dump_json(self.state, self.file, indent=1)
+
+
+def run(*command, gpus: int = 0, log: Path | None = None) -> None:
+    """A sub-command; its output goes to the terminal, or to a log that is named if it fails."""
+    env = dict(os.environ, PYTHON=sys.executable)
+    if not gpus:
+        env['CUDA_VISIBLE_DEVICES'] = ''
+    command = [str(part) for part in command]
+    if log is None:
+        code = subprocess.run(command, cwd=ROOT, env=env).returncode
+    else:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open('w') as stream:
+            code = subprocess.run(command, cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT).returncode
+    if code:
+        if log is not None:
+            print(''.join(log.read_text(errors='replace').splitlines(keepends=True)[-20:]), file=sys.stderr)
+        sys.exit(f'\nquickstart stopped: {" ".join(command)} ended with status {code}'
+                 + (f' (the whole log: {log})' if log else '') + '\nRun the same command again to go on where it was.')
+
+
+def scalars(folder: Path) -> list[dict]:
+    """The training log of all runs in a work directory, in order of iteration; a repeated iteration counts once."""
+    records: dict[int, dict] = {}
+    for file in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            if 'loss' in record:
+                records[record['step']] = record
+    return [records[step] for step in sorted(records)]
+
+
+def plan_epochs(args, steps: Steps) -> int:
+    """How many epochs fit into the minutes, by the speed of a few iterations on this machine."""
+    key = f'{args.minutes} min on {args.procs} processes, {args.gpus} GPUs'
+    if steps.state.get('plan') == key:
+        return steps.state['epochs']
+    if 'plan' in steps.state and scalars(args.work_dir):
+        print(f'this work directory holds a training planned for {steps.state["plan"]}; going on with it '
+              '(another --work-dir starts anew)')
+        return steps.state['epochs']
+    from mmengine import Config
+    cfg = Config.fromfile(CONFIG)
+    probe = args.work_dir / 'probe'
+    batch = cfg.batch_size * args.procs
+    run('bash', 'tools/dist_train.sh', CONFIG, args.procs, '--work-dir', probe, '--cfg-options',
+        'train_cfg.max_epochs=1', f'train_dataloader.sampler.epoch_size={PROBE_ITERS * batch}', 'val_dataloader=None',
+        'val_evaluator=None', 'val_cfg=None', 'default_hooks.checkpoint.save_best=None', 'default_hooks.checkpoint.interval=9',
+        'default_hooks.logger.interval=4', 'log_processor.window_size=4', gpus=args.gpus, log=probe / 'probe.log')
+    seconds = [record['time'] for record in scalars(probe)][1:]
+    per_epoch = sum(seconds) / len(seconds) * cfg.epoch_size / batch
+    epochs = max(round(args.minutes * 60 / per_epoch), 1)
+    print(f'one epoch ({cfg.epoch_size} clips) takes about {per_epoch:.0f} s here: {epochs} epochs in {args.minutes:g} minutes')
+    steps.keep(plan=key, epochs=epochs, seconds_per_epoch=round(per_epoch, 1))
+    return epochs
+
+
+def train(args, epochs: int) -> Path:
+    """Trains, or goes on with it; returns the best checkpoint."""
+    run('bash', 'tools/dist_train.sh', CONFIG, args.procs, '--work-dir', args.work_dir, '--resume', '--cfg-options',
+        f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={max(epochs // 4, 1)}', f'param_scheduler.1.end={epochs}',
+        f'param_scheduler.1.T_max={epochs}', gpus=args.gpus)
+    best = sorted(args.work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    if not best:
+        sys.exit(f'quickstart stopped: no best_*.pth in {args.work_dir}')
+    return best[-1]
+
+
+def finished(work_dir: Path, epochs: int) -> bool:
+    return (work_dir / f'epoch_{epochs}.pth').is_file()
+
+
+def swapped_expressions(source: Path, target: Path) -> None:
+    """The same videos and objects, each with a sentence that names another object (of the same video if there is one)."""
+    from mmsoc.datasets.io import dump_json
+    videos = json.loads(source.read_text())['videos']
+    draw = random.Random(0)
+    by_family: dict[str, list[tuple[str, str]]] = {}
+    for name, video in videos.items():
+        for expression in video['expressions'].values():
+            by_family.setdefault(expression['family'], []).append((name, expression['exp']))
+    for name, video in videos.items():
+        given = [dict(expression) for expression in video['expressions'].values()]
+        for expression in video['expressions'].values():
+            others = [other['exp'] for other in given if other['obj_id'] != expression['obj_id']]
+            if not others:  # no sentence names another object here: one about another video's object
+                others = [text for video_name, text in by_family[expression['family']]
+                          if video_name != name and text != expression['exp']]
+            expression['exp'] = draw.choice(others)
+    dump_json(dict(videos=videos), target)
+
+
+def test(args, checkpoint: Path, data_root: Path) -> tuple[dict, dict]:
+    """Reports of the best checkpoint on the held-out videos, with their sentences and with another object's."""
+    report, swapped = args.work_dir / 'test.json', args.work_dir / 'test_swapped.json'
+    run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', args.work_dir / 'test',
+        '--out', report, args.work_dir / 'predictions.pkl', gpus=args.gpus)
+    expressions = data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json'
+    wrong = args.work_dir / 'swapped_expressions.json'
+    swapped_expressions(expressions, wrong)
+    run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', args.work_dir / 'test', '--out', swapped,
+        '--cfg-options', f'test_dataloader.dataset.ann_file={wrong}', gpus=args.gpus, log=args.work_dir / 'test_swapped.log')
+    return json.loads(report.read_text()), json.loads(swapped.read_text())
+
+
+def by_family(rows: list[dict], key: str = 'J&F') -> dict[str, float]:
+    """Mean over the sentences of each family and over all, 0-100."""
+    groups = {family: [row[key] for row in rows if row['family'] == family] for family in FAMILIES}
+    groups['all'] = [row[key] for row in rows]
+    return {name: round(100 * sum(values) / len(values), 2) for name, values in groups.items() if values}
+
+
+def table(result: dict, rows: list[dict]) -> str:
+    """A row per family."""
+    lines = [f'{"":12s} {"J":>6s} {"F":>6s} {"J&F":>6s}   {"empty":>6s} {"frame":>6s} {"random":>6s} {"swapped":>7s}']
+    region, contour = by_family(rows, 'J'), by_family(rows, 'F')
+    for name in result['jf']:
+        lines.append(f'{name:12s} {region[name]:6.1f} {contour[name]:6.1f} {result["jf"][name]:6.1f}   '
+                     f'{result["empty"][name]:6.1f} {result["whole_frame"][name]:6.1f} {result["random_object"][name]:6.1f} '
+                     f'{result["swapped_sentence"][name]:7.1f}')
+    lines += [
+        'empty: no mask at all; frame: the whole frame; random: the perfect mask of a random object, blind to the sentence;',
+        'swapped: the model, given a sentence about another object',
+    ]
+    return '\n'.join(lines)
+
+
+def pictures(args, data_root: Path) -> None:
+    """Loss curve, contact sheet and video of some held-out videos."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import cv2
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from PIL import Image
+    from pycocotools import mask as coco_mask
+
+    from mmsoc.datasets.io import atomic_path, read_frame
+    from mmsoc.registry import VISUALIZERS
+    from mmsoc.visualization import VideoWriter, contact_sheet
+
+    records = scalars(args.work_dir)
+    figure, axis = plt.subplots(figsize=(8, 4.5))
+    axis.plot([r['step'] for r in records], [r['loss'] for r in records], label='total')
+    for name in ('loss_mask', 'loss_dice', 'loss_cls', 'loss_bbox', 'loss_giou', 'loss_contrastive'):
+        axis.plot([r['step'] for r in records], [r[name] for r in records], label=name, linewidth=0.8)
+    axis.set(xlabel='iteration', ylabel='loss (weighted)', yscale='log', title='MovingShapes, small SOC')
+    axis.legend(fontsize=7)
+    with atomic_path(args.work_dir / 'loss.png') as path:
+        figure.savefig(path, dpi=120, bbox_inches='tight')
+
+    with (args.work_dir / 'predictions.pkl').open('rb') as stream:  # written by this program's own test
+        samples = pickle.load(stream)
+    visualizer = VISUALIZERS.build(dict(type='RVOSLocalVisualizer', name='quickstart'))
+    shown: dict[str, int] = dict.fromkeys(FAMILIES, 0)
+    sheet = []
+    for sample in sorted(samples, key=lambda s: s['video_id']):
+        family, text = sample['families'][0], sample['texts'][0]
+        if shown[family] == SHOWN_PER_FAMILY:
+            continue
+        shown[family] += 1
+        for t, frame in enumerate(sample['frames']):
+            image = read_frame(data_root / 'valid' / 'JPEGImages' / sample['video_id'] / f'{frame}.jpg')
+            image, mask = (cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
+                           for picture in (image, coco_mask.decode(sample['pred_masks'][0][t])))
+            sheet.append(visualizer.draw_frame(image, mask, f'{text} [{family}]', score=float(sample['pred_scores'][0])))
+    height = max(image.shape[0] for image in sheet)  # captions differ, a video's frames may not
+    with VideoWriter(args.work_dir / 'quickstart.mp4', fps=3) as video:
+        for image in sheet:
+            video.write(np.pad(image, ((0, height - image.shape[0]), (0, 0), (0, 0))))
+    with atomic_path(args.work_dir / 'contact_sheet.png') as path:
+        Image.fromarray(contact_sheet(sheet, ncols=len(samples[0]['frames']))).save(path)
+
+
+def main() -> None:
+    args = parse_args()
+    from mmsoc.datasets.io import dump_json
+    from tools.analysis_tools.moving_shapes_baselines import baselines
+
+    steps = Steps(args.work_dir, total=6)
+    data_root = Path(os.environ.get('MMSOC_DATA', ROOT / 'data')) / 'moving-shapes'
+
+    steps.begin(f'MovingShapes in {data_root}')
+    run(sys.executable, 'tools/dataset_converters/moving_shapes.py', '--out', data_root)
+
+    steps.begin('How fast is this machine?')
+    epochs = plan_epochs(args, steps)
+
+    steps.begin(f'Training, {epochs} epochs, {args.procs} processes (log and checkpoints: {args.work_dir})')
+    checkpoint = train(args, epochs)
+
+    steps.begin(f'Test of {checkpoint.name} on videos it has never seen')
+    report, swapped = test(args, checkpoint, data_root)
+
+    steps.begin('Baselines')
+    videos = {row['video'] for row in report['rows']}
+    result = dict(
+        jf=by_family(report['rows']), swapped_sentence=by_family(swapped['rows']),
+        **baselines(data_root, videos),
+        training_minutes=round(sum(r['time'] for r in scalars(args.work_dir)) * _interval(args.work_dir) / 60, 2))
+    dump_json(result, args.work_dir / 'result.json', indent=1)
+
+    steps.begin('Pictures')
+    pictures(args, data_root)
+    text = table(result, report['rows'])
+    (args.work_dir / 'result.txt').write_text(text + '\n')
+    print(f'\nJ&F on {len(videos)} held-out videos, {len(report["rows"])} sentences, after '
+          f'{result["training_minutes"]:.1f} minutes of training:\n\n{text}\n')
+    for name, what in (('result.json', 'the figures'), ('result.txt', 'this table'), ('test.json', 'one row per sentence'),
+                       ('loss.png', 'the loss curve'), ('contact_sheet.png', 'held-out videos, a row each'),
+                       ('quickstart.mp4', 'the same as a video'), (checkpoint.name, 'the weights')):
+        print(f'  {what:30s} {args.work_dir / name}')
+
+
+def _interval(work_dir: Path) -> int:
+    steps = [record['step'] for record in scalars(work_dir)]
+    return min((b - a for a, b in zip(steps[:-1], steps[1:], strict=True)), default=1)
+
+
+if __name__ == '__main__':
+    main()
