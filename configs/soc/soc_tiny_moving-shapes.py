@@ -9,7 +9,11 @@ _base_ = [
 max_epochs = 14
 lr = 5e-4  # for a batch of 4
 
-model = dict(backbone=dict(window_size=(6, 7, 7)))  # a whole video in one window of time
+vocab_size = 3000  # at this size no two of the set's words that matter share an id ("grows" and "whose" do)
+
+model = dict(
+    backbone=dict(window_size=(6, 7, 7)),  # a whole video in one window of time
+    text_encoder=dict(tokenizer=dict(vocab_size=vocab_size), config=dict(vocab_size=vocab_size)))
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
