@@ -34,36 +34,22 @@ train_dataloader = dict(
         data_prefix=dict(img='train/JPEGImages', mask='train/Annotations'),
         clip_sampler=dict(type='WindowClipSampler', num_frames=num_frames),
         pipeline=train_pipeline))
-val_dataloader = dict(
+_valid_loader = dict(
     batch_size=1,
-    num_workers=0,  # reading small pictures takes less time than handing them over
+    num_workers=0,
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='meta_expressions/valid/meta_expressions.json',
-        data_prefix=dict(img='valid/JPEGImages', mask='valid/Annotations'),
-        test_mode=True,
-        require_masks=True,
-        indices=num_select,
-        pipeline=test_pipeline))
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=0,  # reading small pictures takes less time than handing them over
-    persistent_workers=False,
-    worker_init_fn=dict(type='mmsoc.seed_worker'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='meta_expressions/valid/meta_expressions.json',
-        data_prefix=dict(img='valid/JPEGImages', mask='valid/Annotations'),
-        test_mode=True,
-        require_masks=True,
-        indices=list(range(num_select, 240)),
-        pipeline=test_pipeline))
+    sampler=dict(type='DefaultSampler', shuffle=False))
+_valid = dict(
+    type=dataset_type,
+    data_root=data_root,
+    ann_file='meta_expressions/valid/meta_expressions.json',
+    data_prefix=dict(img='valid/JPEGImages', mask='valid/Annotations'),
+    test_mode=True,
+    require_masks=True,
+    pipeline=test_pipeline)
+val_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=num_select))
+test_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=list(range(num_select, 240))))
 
 val_evaluator = dict(type='JFMetric', max_table_videos=0)
 test_evaluator = val_evaluator
