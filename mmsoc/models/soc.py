@@ -162,6 +162,9 @@ class SOC(BaseMOTModel):
         """
         num_frames = inputs.shape[1]
         step = self.test_cfg['frames_per_clip'] or num_frames
+        if step < num_frames and any('key_frames_inds' in sample for sample in data_samples):
+            raise ValueError(f'model.test_cfg.frames_per_clip={step} cuts a clip of {num_frames} frames of which only some are '
+                             f'annotated ({_names(data_samples)}); set it to None')
         masks: list[list[list[dict]]] = [[[] for _ in sample.texts] for sample in data_samples]
         scores, queries = [], []
         for start in range(0, num_frames, step):

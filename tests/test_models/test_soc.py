@@ -142,6 +142,14 @@ def test_only_annotated_frames_go_on(model):
         assert value.item() == losses[name].item()
 
 
+def test_annotated_frames_are_not_cut_into_clips(model, monkeypatch):
+    monkeypatch.setitem(model.test_cfg, 'frames_per_clip', 2)
+    sample = make_sample((64, 96), ['a red car'], num_frames=5)
+    sample.key_frames_inds = [2]
+    with pytest.raises(ValueError, match='frames_per_clip=2 cuts a clip of 5 frames'):
+        model(random_clip(5, (64, 96))[0][None], [sample], mode='predict')
+
+
 def test_unequal_numbers_of_annotated_frames(model):
     video, masks = random_clip(3, (64, 96))
     samples = [make_sample((64, 96), ['a'], masks) for _ in range(2)]
