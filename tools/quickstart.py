@@ -109,8 +109,9 @@ def plan_epochs(args, steps: Steps) -> int:
         'default_hooks.logger.interval=4', 'log_processor.window_size=4', gpus=args.gpus, log=probe / 'probe.log')
     seconds = [record['time'] for record in scalars(probe)][1:]
     per_epoch = sum(seconds) / len(seconds) * cfg.epoch_size / batch
-    epochs = max(round(args.minutes * 60 / per_epoch), 1)
-    print(f'one epoch ({cfg.epoch_size} clips) takes about {per_epoch:.0f} s here: {epochs} epochs in {args.minutes:g} minutes')
+    epochs = max(int(args.minutes * 60 / per_epoch), 1)  # an epoch is the least
+    print(f'one epoch ({cfg.epoch_size} clips) takes about {per_epoch:.0f} s here: {epochs} of them, about '
+          f'{epochs * per_epoch / 60:.1f} minutes of training')
     steps.keep(plan=key, epochs=epochs, seconds_per_epoch=round(per_epoch, 1))
     return epochs
 

@@ -55,8 +55,7 @@ def turn_on_lr_scaling(cfg):
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ValueError(
             '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size (the batch size, over all processes, '
-            'that '
-            'its learning rate is for)'
+            'that its learning rate is for)'
         )
     cfg.auto_scale_lr.enable = True
 

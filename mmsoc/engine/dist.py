@@ -29,8 +29,7 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         if absent:
             raise ValueError(
                 f'--launcher pytorch: the environment variables {", ".join(absent)} are not set; expected to be '
-                'started by '
-                'torchrun: use tools/dist_train.sh or tools/dist_test.sh'
+                'started by torchrun: use tools/dist_train.sh or tools/dist_test.sh'
             )
         local_rank = int(os.environ['LOCAL_RANK'])
         if device == 'cuda' and local_rank >= torch.cuda.device_count():

@@ -35,8 +35,7 @@ class EpochSeedHook(Hook):
             raise ValueError(
                 f'train_dataloader.worker_init_fn is {getattr(function, "__qualname__", function)}: expected '
                 "dict(type='mmsoc.seed_worker'). MMEngine's default gives each worker the same seed in every epoch, so "
-                'every '
-                'epoch would repeat the same augmentations. (Or drop EpochSeedHook from custom_hooks.)'
+                'every epoch would repeat the same augmentations. (Or drop EpochSeedHook from custom_hooks.)'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:

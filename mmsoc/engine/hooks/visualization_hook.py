@@ -17,8 +17,8 @@ class RVOSVisualizationHook(Hook):
     sheet.
 
     Files: ``SHOW_DIR/VIDEO/EXPRESSION.mp4`` and ``.png``; from validation in ``SHOW_DIR/epoch_N``. Reads ``pred_masks``
-        and ``pred_scores``
-    of each ``TrackDataSample``, its metainfo ``texts``, ``video_id``, ``exp_ids``, and the frames' ``img_path``.
+    and ``pred_scores`` of each ``TrackDataSample``, its metainfo ``texts``, ``video_id``, ``exp_ids``, and the frames'
+    ``img_path``.
 
     Args:
         show_dir: None: draws nothing.

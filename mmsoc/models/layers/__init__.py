@@ -1,4 +1,4 @@
+from . import transformer  # registers mmdet's layers
 from .positional_encoding import sine_positional_encoding_1d
-from .transformer import register_mmdet_transformers
 
-__all__ = ['register_mmdet_transformers', 'sine_positional_encoding_1d']
+__all__ = ['sine_positional_encoding_1d', 'transformer']

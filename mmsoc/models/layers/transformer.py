@@ -12,12 +12,6 @@ from mmdet.models.layers import (
 
 from mmsoc.registry import MODELS
 
-
-def register_mmdet_transformers() -> None:
-    for layer in (DeformableDetrTransformerEncoder, DeformableDetrTransformerDecoder, DetrTransformerEncoder,
-                  Mask2FormerTransformerDecoder):
-        if layer.__name__ not in MODELS.module_dict:
-            MODELS.register_module(module=layer)
-
-
-register_mmdet_transformers()
+for layer in (DeformableDetrTransformerEncoder, DeformableDetrTransformerDecoder, DetrTransformerEncoder,
+              Mask2FormerTransformerDecoder):
+    MODELS.register_module(module=layer)
