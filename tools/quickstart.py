@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from mmengine import Config
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -99,28 +101,43 @@ def plan_epochs(args, steps: Steps) -> int:
         print(f'this work directory holds a training planned for {steps.state["plan"]}; going on with it '
               '(another --work-dir starts anew)')
         return steps.state['epochs']
-    from mmengine import Config
     cfg = Config.fromfile(CONFIG)
     probe = args.work_dir / 'probe'
     batch = cfg.batch_size * args.procs
-    run('bash', 'tools/dist_train.sh', CONFIG, args.procs, '--work-dir', probe, '--cfg-options',
-        'train_cfg.max_epochs=1', f'train_dataloader.sampler.epoch_size={PROBE_ITERS * batch}', 'val_dataloader=None',
+    run('bash', 'tools/dist_train.sh', CONFIG, args.procs, '--work-dir', probe, '--cfg-options', *schedule(cfg, 2),
+        f'train_dataloader.sampler.epoch_size={PROBE_ITERS * batch}', 'val_dataloader=None',
         'val_evaluator=None', 'val_cfg=None', 'default_hooks.checkpoint.save_best=None', 'default_hooks.checkpoint.interval=9',
         'default_hooks.logger.interval=4', 'log_processor.window_size=4', gpus=args.gpus, log=probe / 'probe.log')
-    seconds = [record['time'] for record in scalars(probe)][1:]
-    per_epoch = sum(seconds) / len(seconds) * cfg.epoch_size / batch
-    epochs = max(int(args.minutes * 60 / per_epoch), 1)  # an epoch is the least
-    print(f'one epoch ({cfg.epoch_size} clips) takes about {per_epoch:.0f} s here: {epochs} of them, about '
-          f'{epochs * per_epoch / 60:.1f} minutes of training')
+    seconds = []  # per epoch: of single frames, of videos
+    for epoch in (1, 2):
+        times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch][1:]
+        seconds.append(sum(times) / len(times) * cfg.epoch_size / batch)
+    pictures_share = cfg.picture_epochs / cfg.max_epochs
+    per_epoch = seconds[0] * pictures_share + seconds[1] * (1 - pictures_share)
+    epochs = max(int(args.minutes * 60 / per_epoch), 2)  # one of each is the least
+    print(f'one epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
+          f'here: {epochs} of them, about {epochs * per_epoch / 60:.1f} minutes of training')
     steps.keep(plan=key, epochs=epochs, seconds_per_epoch=round(per_epoch, 1))
     return epochs
+
+
+def schedule(cfg: Config, epochs: int) -> list[str]:
+    """Options that stretch the config's schedule to so many epochs; its stages keep their shares."""
+    def scaled(epoch: int) -> int:
+        return 0 if epoch == 0 else min(max(round(epoch * epochs / cfg.max_epochs), 1), epochs - 1)
+
+    switch = next(i for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook')
+    return [
+        f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={max(epochs // 6, 1)}', f'param_scheduler.1.end={epochs}',
+        f'param_scheduler.1.T_max={epochs}', f'custom_hooks.{switch}.switch_epoch={scaled(cfg.picture_epochs)}',
+        *(f'train_dataloader.sampler.family_starts.{family}={scaled(start)}' for family, start in cfg.family_starts.items())
+    ]
 
 
 def train(args, epochs: int) -> Path:
     """Trains, or goes on with it; returns the best checkpoint."""
     run('bash', 'tools/dist_train.sh', CONFIG, args.procs, '--work-dir', args.work_dir, '--resume', '--cfg-options',
-        f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={max(epochs // 4, 1)}', f'param_scheduler.1.end={epochs}',
-        f'param_scheduler.1.T_max={epochs}', gpus=args.gpus)
+        *schedule(Config.fromfile(CONFIG), epochs), gpus=args.gpus)
     best = sorted(args.work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if not best:
         sys.exit(f'quickstart stopped: no best_*.pth in {args.work_dir}')

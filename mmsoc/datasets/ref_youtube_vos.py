@@ -44,8 +44,9 @@ class RefYouTubeVOSDataset(BaseDataset):
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
     ``img_paths``, ``mask_paths`` (None where a test split has no folder of masks), ``texts``, ``exp_ids``, ``obj_ids``
-    (None where the file has none) and, for training, ``label``; for testing also ``families`` and ``held_out``, what the
-    expressions' optional keys ``family`` (a name) and ``held_out`` (true or false) say, one per sentence, else None.
+    (None where the file has none), ``families``; for training ``label``, for testing ``held_out``. ``families`` and
+    ``held_out`` are what the expressions' optional keys ``family`` (a name) and ``held_out`` (true or false) say, one per
+    sentence, else None.
 
     Frames, masks and expressions are checked against the disk when the data set is loaded.
 
@@ -320,6 +321,7 @@ class RefYouTubeVOSDataset(BaseDataset):
                     texts=[item['exp']],
                     exp_ids=[exp_id],
                     obj_ids=[item['obj_id']],
+                    families=_listed({exp_id: item}, 'family'),
                     label=label,
                     has_masks=True,
                 )

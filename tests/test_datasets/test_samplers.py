@@ -32,6 +32,38 @@ def test_epochs_longer_than_the_data():
     assert sorted(list(sampler)[:6]) == [0, 0, 1, 1, 2, 2]
 
 
+class Families:
+    """Six samples of two families."""
+
+    def __len__(self):
+        return 6
+
+    def get_data_info(self, index):
+        return dict(families=['easy' if index % 2 else 'hard'])
+
+
+def test_a_curriculum():
+    # Epochs of 3: two of the easy ones alone, each in turn all of them; from then on a row of shuffles of all six.
+    sampler = ShortEpochSampler(Families(), epoch_size=3, family_starts=dict(easy=0, hard=2), seed=0)
+    taken = list(epochs(sampler, 6))
+    assert sorted(taken[0]) == sorted(taken[1]) == [1, 3, 5]
+    assert sorted(taken[2] + taken[3]) == sorted(taken[4] + taken[5]) == list(range(6))
+    # all from the start is no curriculum at all
+    plain = ShortEpochSampler(Families(), epoch_size=3, seed=0)
+    assert list(epochs(plain, 4)) == list(
+        epochs(ShortEpochSampler(Families(), epoch_size=3, family_starts=dict(easy=0, hard=0), seed=0), 4))
+
+
+@pytest.mark.parametrize('starts, message', [
+    (dict(easy=0), r"family_starts names \['easy'\], the families of the data set are \['easy', 'hard'\]"),
+    (dict(easy=0, hard=1, odd=2), "names .*'odd'"),
+    (dict(easy=1, hard=2), 'must start in epoch 0'),
+])
+def test_a_wrong_curriculum(starts, message):
+    with pytest.raises(ValueError, match=message):
+        ShortEpochSampler(Families(), epoch_size=3, family_starts=starts)
+
+
 def test_processes_share_an_epoch(monkeypatch):
     parts = []
     for rank in range(2):

@@ -241,3 +241,20 @@ def test_photometric_distort_is_per_frame_uint8_and_does_not_wrap():
 
 def test_clip_without_the_object_is_redrawn():
     assert run(clip_results(present=(False, False)), PACK) is None
+
+
+def test_random_frames():
+    paths = dict(frames=['a', 'b', 'c'], frame_ids=[0, 1, 2], img_paths=['0', '1', '2'], mask_paths=None, texts=['x'], video_id='v')
+    np.random.seed(0)
+    seen = set()
+    for _ in range(50):
+        kept = run(dict(paths), dict(type='RandomFrames', num_frames=2))
+        assert kept['mask_paths'] is None and kept['texts'] == ['x']
+        assert [dict(zip('abc', range(3)))[name] for name in kept['frames']] == kept['frame_ids'] == sorted(kept['frame_ids'])
+        assert [int(path) for path in kept['img_paths']] == kept['frame_ids']
+        seen.add(tuple(kept['frame_ids']))
+    assert seen == {(0, 1), (0, 2), (1, 2)}
+    with pytest.raises(ValueError, match='num_frames=4, but the clip has 3 .video v'):
+        run(dict(paths), dict(type='RandomFrames', num_frames=4))
+    with pytest.raises(ValueError, match='at least 1, found 0'):
+        run(dict(paths), dict(type='RandomFrames', num_frames=0))

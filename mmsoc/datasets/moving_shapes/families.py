@@ -59,6 +59,7 @@ ORDER_ATTRIBUTES = {  # what runs forward, what runs back
     'size': ('grows', 'shrinks'),
     'colour': ('red_green_blue', 'red_blue_green'),
 }
+TILT = 15.0  # degrees; a shape of 20 pixels that may lie any way round is hard to tell from another
 _ALL_LOOKS = tuple(product(SHAPES, COLORS))
 _SEEN_LOOKS = tuple(look for look in _ALL_LOOKS if look not in HELD_OUT_LOOKS)
 
@@ -94,9 +95,9 @@ def _pick(rng: np.random.Generator, options: Sequence):
 def _thing(
     rng: np.random.Generator, settings: Settings, look: Look, texture: str, size: float | np.ndarray, **states
 ) -> Thing:
-    """A thing that is bright and in which nothing changes, but for the states that are given."""
+    """A thing that is bright and nearly upright and in which nothing changes, but for the states that are given."""
     T = settings.num_frames
-    angle = 0.0 if look[0] == 'circle' else rng.uniform(0, 360)
+    angle = 0.0 if look[0] == 'circle' else rng.uniform(-TILT, TILT)
     values = dict(color=look[1], bright=True, x=0.0, y=0.0, size=size, angle=angle) | states
     return Thing(look[0], texture, **{name: np.broadcast_to(value, T).copy() for name, value in values.items()})
 
@@ -115,17 +116,27 @@ def _appearance(rng: np.random.Generator, settings: Settings, held_out: bool) ->
     low, high = settings.level.objects
     number = int(rng.integers(low, high + 1))
     looks = _different_looks(rng, number, held_out)
-    things = [_wanderer(rng, settings, look, _pick(rng, settings.level.textures)) for look in looks]
+    things: list[Thing] = []
+    for look in looks:
+        # the least crowded of three: objects pass over each other, but few are hidden most of the time
+        candidates = [_wanderer(rng, settings, look, _pick(rng, settings.level.textures)) for _ in range(3)]
+        things.append(min(candidates, key=lambda thing: sum(_overlap(thing, other) for other in things)))
     scene = _make_scene(rng, settings, 'appearance', things, number)
     for target in things[:2]:
         color = str(target.color[0])
-        nouns = [Noun(target.shape, color)] * 3 + [Noun(target.shape), Noun(None, color)]
+        nouns = [Noun(target.shape, color)] * 2 + [Noun(target.shape)] * 2 + [Noun(None, color)]
         if target.texture != 'plain':
             nouns += [Noun(target.shape, None, target.texture), Noun(target.shape, color, target.texture)]
         claims = [Expression(noun, 'is', target, held_out=(target.shape, color) in HELD_OUT_LOOKS) for noun in nouns]
         claims = [claim for claim in claims if names_exactly_its_target(scene, claim)]
         scene.expressions.append(_pick(rng, claims))
     return scene
+
+
+def _overlap(one: Thing, other: Thing) -> float:
+    """Mean over the frames of how far two objects reach into each other, from 0 (apart) to 1 (the same centre)."""
+    distance = np.hypot(one.x - other.x, one.y - other.y)
+    return float(np.maximum(1 - distance / (one.size + other.size), 0).mean())
 
 
 def _different_looks(rng: np.random.Generator, number: int, held_out: bool) -> list[Look]:
@@ -140,24 +151,21 @@ def _different_looks(rng: np.random.Generator, number: int, held_out: bool) -> l
 
 
 def _wanderer(rng: np.random.Generator, settings: Settings, look: Look, texture: str) -> Thing:
-    """Stands still, or moves straight on over a torus larger than the frame by the object: it leaves and enters."""
-    size = settings.unit * rng.uniform(0.13, 0.21)
+    """Stands still, moves to and fro within the frame, or crosses its border: there it leaves on one side and enters on the other."""
+    size = settings.unit * rng.uniform(0.16, 0.25)
     reach = size * REACH[look[0]]
-    if rng.random() < 0.35:
-        place = dict(
-            x=rng.uniform(0.5 * reach, settings.width - 0.5 * reach),
-            y=rng.uniform(0.5 * reach, settings.height - 0.5 * reach),
-        )
-    else:
-        direction, speed = rng.uniform(0, 2 * np.pi), settings.unit * rng.uniform(0.04, 0.16)
-        steps = np.arange(settings.num_frames) * speed
-        place = dict(
-            x=(rng.uniform(0, settings.width + 2 * reach) + steps * np.cos(direction)) % (settings.width + 2 * reach)
-            - reach,
-            y=(rng.uniform(0, settings.height + 2 * reach) + steps * np.sin(direction)) % (settings.height + 2 * reach)
-            - reach,
-        )
-    return _thing(rng, settings, look, texture, size, **place)
+    way = rng.choice(['stands', 'stays', 'crosses'], p=[0.3, 0.45, 0.25])
+    direction = rng.uniform(0, 2 * np.pi)
+    speed = 0.0 if way == 'stands' else settings.unit * rng.uniform(0.04, 0.16)
+    states = {}
+    for axis, extent, part in (('x', settings.width, np.cos(direction)), ('y', settings.height, np.sin(direction))):
+        if way == 'crosses':  # a torus that is larger than the frame by the object
+            span = extent + 2 * reach
+            steps = speed * part * np.arange(settings.num_frames)
+            states[axis] = (rng.uniform(0, span) + steps) % span - reach
+        else:
+            states[axis] = _bounce(rng, settings.num_frames, 0.7 * reach, extent - 0.7 * reach, speed * abs(part))
+    return _thing(rng, settings, look, texture, size, **states)
 
 
 # --- relation
@@ -313,11 +321,11 @@ def _change(rng: np.random.Generator, settings: Settings, held_out: bool) -> Sce
         size: float | np.ndarray = places.size * rng.uniform(0.88, 1.12)
         if 'size' in changing:
             span = float(np.log(sizes[1] / sizes[0]))
-            logs = _bounce(rng, T, 0, span, span * rng.uniform(0.2, 0.35))
+            logs = _bounce(rng, T, 0, span, span * rng.uniform(1, 1.75) / (T - 1))
             size = sizes[0] * np.exp(logs if changes('size') else logs[0])
         if axis is not None:
             margin = (sizes[1] if 'size' in changing else places.size * 1.12) * REACH[shape]
-            track = _bounce(rng, T, margin, places.extent[axis] - margin, settings.unit * rng.uniform(0.07, 0.13))
+            track = _bounce(rng, T, margin, places.extent[axis] - margin, settings.unit * rng.uniform(0.35, 0.65) / (T - 1))
             state[axis] = track if changes('position') else track[0]
         if 'light' in changing:
             lit = (np.arange(T) + rng.integers(2)) % 2 == 0

@@ -9,7 +9,7 @@ from .scene import COLORS, POLYGONS, Scene, Settings, Thing
 
 _FINE = 3  # each pixel is drawn as 3x3 finer ones: frames take their mean, id maps the one in the middle
 _DIM = 0.42
-_MARK = 0.5  # stripes and dots are darker than their ground
+_MARK = 0.65  # stripes and dots are darker than their ground
 
 
 class Video(NamedTuple):

@@ -84,6 +84,7 @@ class Difficulty:
         objects: in a video of the family appearance.
         group: look-alikes in the families relation and change.
         others: further objects in the families change and order.
+        textures: each as often as it stands here.
         scale: factor on all sizes.
         grain: standard deviation of the noise that differs in each frame, in grey levels.
     """
@@ -100,7 +101,7 @@ class Difficulty:
 _BACKGROUNDS = ('plain', 'gradient', 'clouds', 'stripes', 'checks')
 DIFFICULTIES = {
     'easy': Difficulty((2, 3), (3, 3), (0, 0), TEXTURES[:1], _BACKGROUNDS[:2], 1.1, 0),
-    'normal': Difficulty((2, 5), (3, 4), (0, 1), TEXTURES, _BACKGROUNDS, 1.0, 3),
+    'normal': Difficulty((2, 5), (3, 4), (0, 1), ('plain', *TEXTURES), _BACKGROUNDS, 1.0, 3),
     'hard': Difficulty((4, 5), (4, 4), (1, 1), TEXTURES, _BACKGROUNDS[2:], 0.85, 8),
 }
 
@@ -114,11 +115,11 @@ class Settings:
     """
 
     seed: int = 0
-    train_videos: int = 1600
+    train_videos: int = 6400
     valid_videos: int = 240
     width: int = 96
     height: int = 64
-    num_frames: int = 6
+    num_frames: int = 4
     difficulty: str = 'normal'
 
     def __post_init__(self) -> None:

@@ -1,5 +1,5 @@
 from .formatting import PackReferringInputs
-from .loading import LoadReferredMasks, LoadVideoFrames
+from .loading import LoadReferredMasks, LoadVideoFrames, RandomFrames
 from .processing import (
     ForEachFrame,
     PhotometricDistort,
@@ -17,6 +17,7 @@ __all__ = [
     'PhotometricDistort',
     'RandomClipChoice',
     'RandomClipCrop',
+    'RandomFrames',
     'ShortSideResize',
     'SwapLeftRight',
 ]

@@ -29,6 +29,33 @@ def box_of_mask(mask: np.ndarray) -> np.ndarray:
 
 
 @TRANSFORMS.register_module()
+class RandomFrames(BaseTransform):
+    """Keeps some of a clip's frames, before they are read: with one, a video data set trains like one of pictures.
+
+    Args:
+        num_frames (int): how many, drawn without replacement; they stay in order.  Randomness is numpy's global generator.
+
+    Raises:
+        ValueError: the clip has fewer.
+    """
+
+    def __init__(self, *, num_frames: int = 1) -> None:
+        if num_frames < 1:
+            raise ValueError(f'RandomFrames: num_frames must be at least 1, found {num_frames}')
+        self.num_frames = num_frames
+
+    def transform(self, results: dict) -> dict:
+        length = len(results['img_paths'])
+        if length < self.num_frames:
+            raise ValueError(f'RandomFrames: num_frames={self.num_frames}, but the clip has {length} ({_where(results)})')
+        kept = sorted(np.random.choice(length, self.num_frames, replace=False).tolist())
+        for key in ('frames', 'frame_ids', 'img_paths', 'mask_paths'):
+            if results.get(key) is not None:
+                results[key] = [results[key][i] for i in kept]
+        return results
+
+
+@TRANSFORMS.register_module()
 class LoadVideoFrames(BaseTransform):
     """Reads ``img_paths``.
 

@@ -117,7 +117,7 @@ class RobertaTextEncoder(BaseModule):
         return tokenizer
 
     def init_weights(self) -> None:
-        """Reads ``pretrained``.  RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.
+        """Reads ``pretrained``, or starts from random weights if it is None.  RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.
 
         Raises:
             FileNotFoundError: if the weights are neither local nor can be downloaded.
@@ -125,6 +125,7 @@ class RobertaTextEncoder(BaseModule):
         """
         super().init_weights()
         if self.pretrained is None:
+            self._init_from_scratch()
             return
         try:
             loaded, report = RobertaModel.from_pretrained(
@@ -146,6 +147,18 @@ class RobertaTextEncoder(BaseModule):
         print_log(f'RobertaTextEncoder: weights of {self.pretrained}'
                   + (', which hold no pooler: the sentence feature starts from random weights' if pooler else ''),
                   logger='current')
+
+    def _init_from_scratch(self) -> None:
+        """Words far apart from the first step on.
+
+        RoBERTa's initial standard deviation of 0.02 in all tables lets position and type outweigh the word; after the norms,
+        sentences that differ in a word are equal to three digits, and fusion has nothing to learn from.
+        """
+        for name, module in self.roberta.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=1. if name.endswith('word_embeddings') else 0.1)
 
     def train(self, mode: bool = True) -> 'RobertaTextEncoder':
         super().train(mode)
