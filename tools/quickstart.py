@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--procs', type=int, help='training processes (default: one per GPU if --gpus, else 2, or 1 on one core)')
     parser.add_argument('--gpus', type=int, default=0, help='train on this many GPUs, one process each (default: on the CPU)')
-    parser.add_argument('--minutes', type=float, default=13., help='training time to aim at (default: 13)')
+    parser.add_argument('--minutes', type=float, default=14., help='training time to aim at (default: 14)')
     parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='where everything goes')
     args = parser.parse_args()
     if args.minutes <= 0:

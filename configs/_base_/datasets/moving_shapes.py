@@ -10,7 +10,7 @@ num_select = 48  # videos of the valid split that choose the best checkpoint; th
 # As the paper pre-trains on pictures: first single frames, with the sentences that a frame decides, then videos with all of them.
 # A sample is a quarter of the cost, and what a sentence names is learned faster without look-alikes.
 picture_epochs = 12
-family_starts = dict(appearance=0, relation=5, change=picture_epochs, order=picture_epochs + 2)
+family_starts = dict(appearance=0, relation=6, change=picture_epochs, order=picture_epochs + 3)
 
 dataset_type = 'RefYouTubeVOSDataset'
 
