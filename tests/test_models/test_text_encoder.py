@@ -137,11 +137,14 @@ def test_roberta_base_s_tokenizer(reference):
         assert encoder.tokenize([text])[0][0].tolist() == ids, text
 
 
-def test_from_scratch_words_are_far_apart():
-    # With RoBERTa's own start (0.02 in all tables) the words of these two sentences have a cosine of 0.9 and more.
+def test_from_scratch_sentences_differ():
     torch.manual_seed(0)
-    encoder = scratch()
-    encoder.init_weights()
-    encoder.eval()
-    words = encoder(['the red circle', 'the blue circle']).words
-    assert torch.cosine_similarity(words[0, 2], words[1, 2], dim=0) < 0.5
+    encoder = scratch().eval()
+
+    def cosine():
+        return torch.cosine_similarity(*encoder(['the red circle', 'the blue circle']).sentence, dim=0).item()
+
+    with torch.no_grad():
+        of_roberta = cosine()  # as transformers makes it: a standard deviation of 0.02 in all tables
+        encoder.init_weights()
+        assert cosine() < 0.98 < 0.999 < of_roberta

@@ -149,10 +149,11 @@ class RobertaTextEncoder(BaseModule):
                   logger='current')
 
     def _init_from_scratch(self) -> None:
-        """Words far apart from the first step on.
+        """Sentences that differ from the first step on.
 
-        RoBERTa's initial standard deviation of 0.02 in all tables lets position and type outweigh the word; after the norms,
-        sentences that differ in a word are equal to three digits, and fusion has nothing to learn from.
+        RoBERTa's initial standard deviation of 0.02 in all tables and matrices is made for 768 channels and pre-training: position
+        and type weigh as much as the word, and hardly anything goes from a word to another or to the pooled ``<s>``, so that
+        sentences that differ in a word are equal to four digits.
         """
         for name, module in self.roberta.named_modules():
             if isinstance(module, nn.Linear):
