@@ -248,7 +248,7 @@ def test_words_are_exchanged_by_a_flip():
 def test_shapes_are_drawn_as_their_states_say():
     """A square of size 8 stands at (30, 40): corners at 0.87 * 8 = 6.96 around it."""
     rng = np.random.default_rng(0)
-    settings = Settings(difficulty='easy')
+    settings = Settings(num_frames=6, difficulty='easy')
     square = families_module._thing(rng, settings, ('square', 'red'), 'plain', 8.0, x=30.0, y=40.0, angle=0.0)
     circle = families_module._thing(rng, settings, ('circle', 'blue'), 'plain', 8.0, x=34.0, y=40.0, bright=False)
     frames, ids = moving_shapes.render(rng, settings, Scene('appearance', 96, 64, 6, [square, circle]))

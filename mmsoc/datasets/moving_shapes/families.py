@@ -151,7 +151,7 @@ def _different_looks(rng: np.random.Generator, number: int, held_out: bool) -> l
 
 
 def _wanderer(rng: np.random.Generator, settings: Settings, look: Look, texture: str) -> Thing:
-    """Stands still, moves to and fro within the frame, or crosses its border: there it leaves on one side and enters on the other."""
+    """Stands still, moves to and fro within the frame, or crosses its border: leaves on one side, enters on the other."""
     size = settings.unit * rng.uniform(0.16, 0.25)
     reach = size * REACH[look[0]]
     way = rng.choice(['stands', 'stays', 'crosses'], p=[0.3, 0.45, 0.25])

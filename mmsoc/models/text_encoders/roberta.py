@@ -117,7 +117,9 @@ class RobertaTextEncoder(BaseModule):
         return tokenizer
 
     def init_weights(self) -> None:
-        """Reads ``pretrained``, or starts from random weights if it is None.  RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.
+        """Reads ``pretrained``, or starts from random weights if it is None.
+
+        RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.
 
         Raises:
             FileNotFoundError: if the weights are neither local nor can be downloaded.
