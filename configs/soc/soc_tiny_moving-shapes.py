@@ -13,7 +13,7 @@ vocab_size = 3000  # at this size no two of the set's words that matter share an
 _deformable = dict(num_heads=4)
 
 model = dict(
-    # 4 x 4 divides these pictures where 7 x 7 would pad them: half the time of a training step.  A video is one window of time.
+    # 4 x 4 divides these pictures where 7 x 7 would pad 16 x 24 cells to 21 x 28.  A video is one window of time.
     backbone=dict(window_size=(4, 4, 4), arch=dict(num_heads=[1, 2, 4, 8])),
     text_encoder=dict(
         tokenizer=dict(vocab_size=vocab_size),

@@ -8,7 +8,7 @@ epoch_size = 1600  # samples between two checkpoints, over all processes
 num_select = 48  # videos of the valid split that choose the best checkpoint; the test is on the others
 
 # As the paper pre-trains on pictures: first single frames, with the sentences that a frame decides, then videos with all of them.
-# A sample is a quarter of the cost, and what a sentence names is learned faster without look-alikes.
+# A sample takes less than half of the time, and what a sentence names is learned faster without look-alikes.
 picture_epochs = 12
 family_starts = dict(appearance=0, relation=6, change=picture_epochs, order=picture_epochs + 3)
 
