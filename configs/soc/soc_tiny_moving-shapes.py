@@ -6,15 +6,25 @@ _base_ = [
 ]
 
 # Knobs
-max_epochs = 18  # the first 12 on single frames (_base_/datasets/moving_shapes.py)
+backbone_weights = None  # checkpoint of configs/pretrain/video-swin-mini_moving-shapes.py; None: random weights, and twice the time
+max_epochs = 20  # the first 16 on single frames (_base_/datasets/moving_shapes.py)
 lr = 7e-4  # for a batch of 8
 
 vocab_size = 3000  # at this size no two of the set's words that matter share an id ("grows" and "whose" do)
-_deformable = dict(num_heads=4)
+_deformable = dict(num_heads=4, num_points=2)
 
 model = dict(
-    # 4 x 4 divides these pictures where 7 x 7 would pad 16 x 24 cells to 21 x 28.  A video is one window of time.
-    backbone=dict(window_size=(4, 4, 4), arch=dict(num_heads=[1, 2, 4, 8])),
+    backbone=dict(
+        pretrained=backbone_weights,
+        arch=dict(num_heads=[1, 2, 4, 8]),
+        # 4 x 4 divides these pictures where 7 x 7 would pad 16 x 24 cells to 21 x 28.  A video is one window of time.
+        window_size=(4, 4, 4),
+        patch_embed=dict(type='ConvPatchEmbed', embed_dims=32),
+        # Swin's initial deviation of 0.02 is for hundreds of channels: with 32 all blocks would start as good as absent.
+        init_cfg=[
+            dict(type='Xavier', layer='Linear', distribution='uniform'),
+            dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
+        ]),
     text_encoder=dict(
         tokenizer=dict(vocab_size=vocab_size),
         # Short sentences of few words: one layer, no drop-out.
@@ -22,8 +32,13 @@ model = dict(
             vocab_size=vocab_size, num_hidden_layers=1, hidden_dropout_prob=0., attention_probs_dropout_prob=0.),
         dropout=0.),
     sim=dict(
-        encoder=dict(layer_cfg=dict(self_attn_cfg=_deformable)),
-        decoder=dict(layer_cfg=dict(cross_attn_cfg=_deformable))))
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=_deformable)),
+        decoder=dict(layer_cfg=dict(cross_attn_cfg=_deformable))),
+    # Nothing here is pre-trained on pictures and sentences: these tell the fusion what it is for.
+    auxiliary_heads=[
+        dict(type='FusionMaskHead', embed_dims=128),
+        dict(type='CategoryMapHead', embed_dims=128, num_classes=len(_base_.categories), loss_weight=3.),
+    ])
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
 val_cfg = dict(type='ValLoop')
@@ -33,7 +48,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=lr, weight_decay=1e-4),
     clip_grad=dict(max_norm=1., norm_type=2))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=400),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, T_max=max_epochs, eta_min_ratio=0.01,
          convert_to_iter_based=True),
 ]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 
@@ -35,8 +36,9 @@ class RefYouTubeVOSDataset(BaseDataset):
           train/Annotations/<video>/<frame>.png          data_prefix['mask'], pixel value = object id
           train/meta.json                                meta_file
 
-    Training: an item is one expression and one clip of ``clip_sampler``. The text is in lower case, with single spaces
-    between the words and none around them.
+    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` further
+    expressions of the video beside it. The text is in lower case, with single spaces between the words and none around
+    them.
 
     Testing: an item is one video with all its sentences and all its frames. The text stays as it is in the file, since
     that is what the published numbers were made with (in the public files 4 of 2,340 sentences would change, all by a
@@ -44,9 +46,10 @@ class RefYouTubeVOSDataset(BaseDataset):
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
     ``img_paths``, ``mask_paths`` (None where a test split has no folder of masks), ``texts``, ``exp_ids``, ``obj_ids``
-    (None where the file has none), ``families``; for training ``label``, for testing ``held_out``. ``families`` and
-    ``held_out`` are what the expressions' optional keys ``family`` (a name) and ``held_out`` (true or false) say, one per
-    sentence, else None.
+    (None where the file has none), ``families``; for training ``labels`` and ``categories``, for testing ``held_out``.
+    ``families`` and ``held_out`` are what the expressions' optional keys ``family`` (a name) and ``held_out`` (true or
+    false) say, one per sentence, else None. ``categories`` is ``{obj_id: category}`` of all objects of the video that
+    have one in meta_file; None without meta_file.
 
     Frames, masks and expressions are checked against the disk when the data set is loaded.
 
@@ -60,6 +63,9 @@ class RefYouTubeVOSDataset(BaseDataset):
             the valid split is what is not in the test file. That file is no longer distributed: where it is absent,
             the videos that have a folder of frames are used, and the log says so.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
+        sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
+            video that are drawn anew each time (numpy's global generator). What does not see the text runs once for all
+            of them. Where the clip does not show an object, packing drops the sentence.
         use_category: label = position of the object's category in ``metainfo['classes']`` (default: the 65 of
             YouTube-VOS). False: the only class is "referred", label 0.
         require_masks: a test split must have masks and ``obj_id``, since it is to be evaluated.
@@ -83,6 +89,7 @@ class RefYouTubeVOSDataset(BaseDataset):
         meta_file: str | None = None,
         exclude_ann_file: str | None = None,
         clip_sampler: dict | None = None,
+        sentences_per_clip: int = 1,
         use_category: bool = False,
         require_masks: bool = False,
         expected_videos: int | None = None,
@@ -104,6 +111,8 @@ class RefYouTubeVOSDataset(BaseDataset):
             raise ValueError("data_prefix: training needs the folder of masks under the key 'mask'")
         if not test_mode and clip_sampler is None:
             raise ValueError("clip_sampler: training needs one, e.g. dict(type='WindowClipSampler', num_frames=8)")
+        if sentences_per_clip < 1:
+            raise ValueError(f'sentences_per_clip must be at least 1, found {sentences_per_clip}')
         if use_category and meta_file is None:
             raise ValueError('use_category=True needs meta_file (train/meta.json), which holds the categories')
         if use_category and 'classes' not in (metainfo or {}):
@@ -111,6 +120,7 @@ class RefYouTubeVOSDataset(BaseDataset):
         self.meta_file = self._below_root(meta_file, data_root)
         self.exclude_ann_file = self._below_root(exclude_ann_file, data_root)
         self.clip_sampler = None if test_mode else TASK_UTILS.build(clip_sampler)
+        self.sentences_per_clip = sentences_per_clip
         self.use_category = use_category
         self.require_masks = require_masks
         self.expected_videos = expected_videos
@@ -147,6 +157,10 @@ class RefYouTubeVOSDataset(BaseDataset):
         if self.clip_sampler is not None:
             info['frame_ids'] = self.clip_sampler.draw(info.pop('clip'), len(info['frames']))
             info['frames'] = [info['frames'][i] for i in info['frame_ids']]
+            others = info.pop('others')
+            for i in np.random.permutation(len(others))[:self.sentences_per_clip - 1]:
+                for key, value in others[i].items():
+                    info[key] = info[key] and [*info[key], *value]
         info['img_paths'] = self._paths('img', info, '.jpg')
         info['mask_paths'] = self._paths('mask', info, '.png') if info.pop('has_masks') else None
         return info
@@ -304,6 +318,17 @@ class RefYouTubeVOSDataset(BaseDataset):
         items = []
         never_seen = []
         for video, record in videos.items():
+            sentences = {
+                exp_id: dict(
+                    texts=[item['exp']],
+                    exp_ids=[exp_id],
+                    obj_ids=[item['obj_id']],
+                    families=_listed({exp_id: item}, 'family'),
+                    labels=[self._label(video, item['obj_id'], meta) if self.use_category else 0],
+                )
+                for exp_id, item in record['expressions'].items()
+            }
+            categories = meta and {i: item['category'] for i, item in meta[video].items() if 'category' in item}
             for exp_id, item in record['expressions'].items():
                 present = [frame in seen_in[video].get(item['obj_id'], ()) for frame in record['frames']]
                 if not any(present):
@@ -314,18 +339,17 @@ class RefYouTubeVOSDataset(BaseDataset):
                             f'{sorted(seen_in[video], key=int)}'
                         )
                     never_seen.append(where)
-                label = self._label(video, item['obj_id'], meta) if self.use_category else 0
+                    continue
+                others = [sentence for i, sentence in sentences.items() if i != exp_id]
                 common = dict(
+                    sentences[exp_id],
                     video_id=video,
                     frames=record['frames'],
-                    texts=[item['exp']],
-                    exp_ids=[exp_id],
-                    obj_ids=[item['obj_id']],
-                    families=_listed({exp_id: item}, 'family'),
-                    label=label,
+                    categories=categories,
+                    others=others if self.sentences_per_clip > 1 else [],
                     has_masks=True,
                 )
-                items += [dict(common, clip=clip) for clip in self.clip_sampler.split(present)] if any(present) else []
+                items += [dict(common, clip=clip) for clip in self.clip_sampler.split(present)]
         logger = MMLogger.get_current_instance()
         if never_seen:
             logger.warning(

@@ -1,5 +1,6 @@
-from .backbones import FrameBackbone, VideoSwin
-from .heads import ClipCriterion, DynamicMaskHead, FPNPixelDecoder
+from .backbone_pretrainer import BackbonePretrainer
+from .backbones import ConvPatchEmbed, FrameBackbone, VideoSwin
+from .heads import CategoryMapHead, ClipCriterion, DynamicMaskHead, FPNPixelDecoder, FusionMaskHead
 from .losses import VLContrastiveLoss
 from .necks import MMF, CrossAttentionGate, PassThrough
 from .sim import (
@@ -16,7 +17,8 @@ from .task_modules import ClipCost
 from .text_encoders import HashTokenizer, RobertaTextEncoder
 
 __all__ = [
-    'MMF', 'SIM', 'SOC', 'AverageCluster', 'BaseCluster', 'ClipCost', 'ClipCriterion', 'Conv1dCluster', 'CrossAttentionGate',
-    'DynamicMaskHead', 'FPNPixelDecoder', 'FrameBackbone', 'HashTokenizer', 'KMeansCluster', 'NoCluster', 'PassThrough',
-    'RobertaTextEncoder', 'VLContrastiveLoss', 'VideoObjectCluster', 'VideoSwin'
+    'MMF', 'SIM', 'SOC', 'CategoryMapHead', 'AverageCluster', 'BackbonePretrainer', 'BaseCluster', 'ClipCost', 'ClipCriterion', 'Conv1dCluster',
+    'ConvPatchEmbed', 'CrossAttentionGate', 'DynamicMaskHead', 'FPNPixelDecoder', 'FrameBackbone', 'FusionMaskHead',
+    'HashTokenizer', 'KMeansCluster', 'NoCluster', 'PassThrough', 'RobertaTextEncoder', 'VLContrastiveLoss',
+    'VideoObjectCluster', 'VideoSwin'
 ]

@@ -7,7 +7,7 @@ from mmdet.structures import TrackDataSample
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from mmdet.structures.mask import encode_mask_results
 from mmengine.logging import MessageHub
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, TextFeatures, VisualFeatures
@@ -31,6 +31,7 @@ class SOC(BaseMOTModel):
         sim (dict): `SIM`.
         head (dict): `DynamicMaskHead`.
         criterion (dict): `ClipCriterion`.
+        auxiliary_heads (Sequence[dict]): heads for training only, e.g. `FusionMaskHead`, `CategoryMapHead`.  None by default.
         test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
             implementation); ``sentences_per_pass``, how many sentences of a video run at once; ``frames_per_clip``, where a longer
             video is cut into clips that are predicted on their own, each with a query of its own (None: never; the published
@@ -48,6 +49,7 @@ class SOC(BaseMOTModel):
                  sim: dict,
                  head: dict,
                  criterion: dict,
+                 auxiliary_heads: Sequence[dict] = (),
                  test_cfg: dict | None = None,
                  data_preprocessor: dict | None = None,
                  init_cfg: dict | None = None) -> None:
@@ -60,6 +62,7 @@ class SOC(BaseMOTModel):
         self.sim = MODELS.build(sim)
         self.head = MODELS.build(head)
         self.criterion = MODELS.build(criterion)
+        self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
         defaults = dict(predict_layer=-1, sentences_per_pass=4, frames_per_clip=None, mask_threshold=0.5)
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
@@ -119,14 +122,15 @@ class SOC(BaseMOTModel):
     # ---------------------------------------------------------------------------------------------- training
 
     def loss(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> dict[str, Tensor]:
-        """Losses of a batch (Eq. 9).
+        """Losses of a batch (Eq. 9), in which a clip may come with several sentences, each with its object in ``gt_instances``.
 
         Raises:
             FloatingPointError: if a prediction or a loss is not finite; names the iteration, videos and sentences.
             ValueError: if a sentence is empty or too long.
         """
         texts, clip_of_expr = _sentences(data_samples, inputs.device)
-        visual = self.extract_visual(inputs, data_samples).of_sentences(clip_of_expr)
+        of_clips = self.extract_visual(inputs, data_samples)
+        visual = of_clips.of_sentences(clip_of_expr)
         text = self.extract_text(texts)
         fused = self.fuse(visual, text)
         frame = self.aggregate(visual, fused)
@@ -142,8 +146,9 @@ class SOC(BaseMOTModel):
             'mask features': features.sum()
         }, data_samples)
         targets = _targets(data_samples, visual.num_frames, inputs)
-        losses = self.criterion(predictions, objects.video_queries, fused.guidance, features, self.head.decode_masks,
-                                ClipTargets(*(target[clip_of_expr] for target in targets)))
+        losses = self.criterion(predictions, objects.video_queries, fused.guidance, features, self.head.decode_masks, targets)
+        for head in self.auxiliary_heads:
+            losses |= head.loss(of_clips, fused, targets, data_samples)
         _check_finite(losses, data_samples)
         return losses
 
@@ -284,19 +289,20 @@ def _sentences(data_samples: Sequence[TrackDataSample], device: torch.device) ->
 
 
 def _targets(data_samples: Sequence[TrackDataSample], num_frames: int, inputs: Tensor) -> ClipTargets:
-    """The one referred object of each clip, of its annotated frames."""
+    """The object of each sentence, in the order of `_sentences`, of the annotated frames."""
     masks, boxes, visible, labels = [], [], [], []
     for sample in data_samples:
         frames = [sample[index] for index in getattr(sample, 'key_frames_inds', range(len(sample)))]
         assert len(frames) == num_frames, f'{len(frames)} annotated frames of {num_frames}'
         instances = [frame.gt_instances for frame in frames]
-        masks.append(torch.cat([instance.masks.to_tensor(torch.float32, inputs.device) for instance in instances]))
+        assert len(instances[0]) == len(sample.texts), f'{len(instances[0])} objects for {sample.texts}'
+        masks.append(torch.stack([item.masks.to_tensor(torch.float32, inputs.device) for item in instances], 1))
         height, width = frames[0].img_shape
-        box = torch.cat([instance.bboxes for instance in instances]).to(inputs.device)
-        boxes.append(bbox_xyxy_to_cxcywh(box) / box.new_tensor([width, height, width, height]))
-        visible.append(torch.cat([instance.visible for instance in instances]).to(inputs.device))
-        labels.append(instances[0].labels[0].to(inputs.device))
-    return ClipTargets(torch.stack(masks), torch.stack(boxes), torch.stack(visible), torch.stack(labels))
+        box_ET4 = torch.stack([item.bboxes for item in instances], 1).to(inputs.device)
+        boxes.append(bbox_xyxy_to_cxcywh(box_ET4) / box_ET4.new_tensor([width, height, width, height]))
+        visible.append(torch.stack([item.visible for item in instances], 1).to(inputs.device))
+        labels.append(instances[0].labels.to(inputs.device))
+    return ClipTargets(torch.cat(masks), torch.cat(boxes), torch.cat(visible), torch.cat(labels))
 
 
 def _names(data_samples: Sequence[TrackDataSample]) -> str:

@@ -71,7 +71,7 @@ def test_training_items(root):
     assert items[1]['frames'] == ['00020', '00025', '00030', '00035']
     assert items[1]['img_paths'][0] == str(root / 'train/JPEGImages/a/00020.jpg')
     assert items[1]['mask_paths'][-1] == str(root / 'train/Annotations/a/00035.png')
-    assert items[0]['label'] == 0 and dataset.metainfo['classes'] == ('referred',)
+    assert items[0]['labels'] == [0] and dataset.metainfo['classes'] == ('referred',)
 
 
 def test_base_dataset_behaviour(root):
@@ -163,7 +163,7 @@ def test_category_labels(root):
     assert len(YOUTUBE_VOS_CATEGORIES) == 65 and list(YOUTUBE_VOS_CATEGORIES) == sorted(YOUTUBE_VOS_CATEGORIES)
     assert [YOUTUBE_VOS_CATEGORIES.index(name) for name in ('airplane', 'others', 'person', 'zebra')] == [0, 36, 42, 64]
     dataset = build(root, meta_file='train/meta.json', use_category=True, pipeline=PIPELINE)
-    assert [dataset.get_data_info(i)['label'] for i in range(5)] == [64, 64, 64, 0, 64]
+    assert [dataset.get_data_info(i)['labels'] for i in range(5)] == [[64], [64], [64], [0], [64]]
     assert dataset[0]['data_samples'][0].gt_instances.labels.tolist() == [64]
     assert dataset.metainfo['classes'] == YOUTUBE_VOS_CATEGORIES
     with pytest.raises(ValueError, match='needs meta_file'):
@@ -171,6 +171,57 @@ def test_category_labels(root):
     write_json(root / 'train/meta.json', json.loads((root / 'train/meta.json').read_text().replace('zebra', 'zebu')))
     with pytest.raises(ValueError, match=r"meta.json, video a, object 1: the category 'zebu' is none of the 65"):
         build(root, meta_file='train/meta.json', use_category=True)
+
+
+def test_several_sentences_of_a_clip(root):
+    """Each item brings the video's other sentences along, as far as the clip shows what they name."""
+    dataset = build(root, pipeline=PIPELINE, sentences_per_clip=3)
+    single = build(root, pipeline=PIPELINE)
+    assert len(dataset) == len(single) == 5
+    assert dataset.get_data_info(0)['obj_ids'] == ['1', '2'] and single.get_data_info(0)['obj_ids'] == ['1']
+    # item 0 is object 1 in frames 0-3, where object 2 is not; items 2 and 3 are frames 6-9, where both are
+    assert [dataset[i]['data_samples'].exp_ids for i in (0, 2, 3, 4)] == [['0'], ['0', '1'], ['1', '0'], ['0']]
+    clip = dataset[3]['data_samples']
+    assert clip.texts[0] == 'second one' and clip.obj_ids == ['2', '1']
+    objects = clip[-1].gt_instances
+    assert len(objects) == 2 and objects.visible.tolist() == [True, True] and objects.labels.tolist() == [0, 0]
+    assert [frame.gt_instances.visible.tolist() for frame in clip] == [[False, True], [False, True], [True, True], [True, True]]
+    for which, twin in enumerate((single[3], single[2])):
+        mask = twin['data_samples'][-1].gt_instances.masks.masks[0]
+        if twin['data_samples'][0].flip != clip[0].flip:
+            mask = mask[:, ::-1]
+        assert np.array_equal(objects.masks.masks[which], mask)
+    with pytest.raises(ValueError, match='sentences_per_clip must be at least 1, found 0'):
+        build(root, sentences_per_clip=0)
+
+
+def test_which_sentences_come_along_is_drawn(tmp_path):
+    three = dict(objects={'1': [True]}, sentences=[('one', '1'), ('two', '1'), ('three', '1')])
+    dataset = build(write_split(tmp_path, 'train', {'v': three}), sentences_per_clip=2)
+    np.random.seed(0)
+    drawn = [tuple(dataset.get_data_info(0)['texts']) for _ in range(20)]
+    assert set(drawn) == {('one', 'two'), ('one', 'three')}
+
+
+def test_category_maps(root):
+    classes = ['airplane', 'zebra']
+    pipeline = [*PIPELINE[:2], dict(type='mmsoc.LoadCategoryMaps', classes=classes), *PIPELINE[2:]]
+    dataset = build(root, meta_file='train/meta.json', pipeline=pipeline)
+    clip = dataset[2]['data_samples']  # frames 6-9 of a: the zebra is object 1, the airplane object 2
+    maps = [frame.gt_sem_seg.sem_seg for frame in clip]
+    assert all(one.dtype == torch.uint8 and one.shape == (1, 48, 80) for one in maps)
+    assert [sorted(one.unique().tolist()) for one in maps] == [[0, 2], [0, 2], [0, 1, 2], [0, 1, 2]]
+    # flipped and resized with the masks
+    assert np.array_equal(maps[0][0].numpy() == 2, clip[0].gt_instances.masks.masks[0])
+    with pytest.raises(ValueError, match=r"category of object 2 is 'airplane' \(video a, .*none of the 1 in `classes`"):
+        build(root, meta_file='train/meta.json', pipeline=[*PIPELINE[:2], dict(pipeline[2], classes=['zebra'])])[2]
+    with pytest.raises(ValueError, match='needs meta_file'):
+        build(root, pipeline=pipeline)[2]
+    meta = json.loads((root / 'train/meta.json').read_text())
+    del meta['videos']['a']['objects']['2']['category']
+    write_json(root / 'train/meta.json', meta)
+    with pytest.raises(ValueError, match=r'does not say what the objects \[2\] in .*a/000\d+.png are'):
+        build(root, meta_file='train/meta.json', pipeline=pipeline)[2]
 
 
 def test_mask_values_are_palette_ids_and_need_no_background(tmp_path):

@@ -28,7 +28,7 @@ def clip_results(present=(True, False, True), size=(20, 30), text='the left one'
         exp_ids=['0'],
         obj_ids=['1'],
         mask_paths=None,
-        label=0,
+        labels=[0],
         img_path=['x'] * length,
         img=[rng.integers(0, 255, (height, width, 3), dtype=np.uint8) for _ in range(length)],
         img_shape=[size] * length,

@@ -4,13 +4,16 @@
 data_root = '{{$MMSOC_DATA:data}}/moving-shapes'
 num_frames = 4  # a whole video: the events of `change` and `order` lie inside one training sample
 batch_size = 4  # per process
+sentences_per_clip = 2  # all that a video has; what does not see the text runs once for both
 epoch_size = 1600  # samples between two checkpoints, over all processes
 num_select = 48  # videos of the valid split that choose the best checkpoint; the test is on the others
 
 # As the paper pre-trains on pictures: first single frames, with the sentences that a frame decides, then videos with all of them.
 # A sample takes less than half of the time, and what a sentence names is learned faster without look-alikes.
-picture_epochs = 12
-family_starts = dict(appearance=0, relation=6, change=picture_epochs, order=picture_epochs + 3)
+picture_epochs = 16
+family_starts = dict(appearance=0, relation=7, change=picture_epochs, order=picture_epochs + 2)
+
+categories = ['circle', 'square', 'triangle', 'star', 'cross', 'heart']
 
 dataset_type = 'RefYouTubeVOSDataset'
 
@@ -18,6 +21,7 @@ picture_pipeline = [
     dict(type='RandomFrames', num_frames=1),
     dict(type='LoadVideoFrames'),
     dict(type='LoadReferredMasks'),
+    dict(type='LoadCategoryMaps', classes=categories),
     dict(type='ForEachFrame', transforms=[dict(type='mmdet.RandomFlip', prob=0.5)]),
     dict(type='SwapLeftRight'),
     dict(type='PackReferringInputs'),
@@ -26,6 +30,7 @@ picture_pipeline = [
 video_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadReferredMasks'),
+    dict(type='LoadCategoryMaps', classes=categories),
     dict(type='PackReferringInputs'),
 ]
 test_pipeline = [
@@ -46,6 +51,7 @@ train_dataloader = dict(
         meta_file='train/meta.json',
         data_prefix=dict(img='train/JPEGImages', mask='train/Annotations'),
         clip_sampler=dict(type='WindowClipSampler', num_frames=num_frames),
+        sentences_per_clip=sentences_per_clip,
         pipeline=picture_pipeline))
 _valid_loader = dict(
     batch_size=1,

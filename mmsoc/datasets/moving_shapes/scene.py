@@ -115,7 +115,7 @@ class Settings:
     """
 
     seed: int = 0
-    train_videos: int = 6400
+    train_videos: int = 9600
     valid_videos: int = 240
     width: int = 96
     height: int = 64

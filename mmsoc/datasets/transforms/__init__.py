@@ -1,5 +1,5 @@
 from .formatting import PackReferringInputs
-from .loading import LoadReferredMasks, LoadVideoFrames, RandomFrames
+from .loading import LoadCategoryMaps, LoadReferredMasks, LoadVideoFrames, RandomFrames
 from .processing import (
     ForEachFrame,
     PhotometricDistort,
@@ -11,6 +11,7 @@ from .processing import (
 
 __all__ = [
     'ForEachFrame',
+    'LoadCategoryMaps',
     'LoadReferredMasks',
     'LoadVideoFrames',
     'PackReferringInputs',

@@ -1,7 +1,9 @@
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmdet.datasets.transforms import PackTrackInputs
+from mmengine.structures import PixelData
 
 from mmsoc.registry import TRANSFORMS
 
@@ -12,11 +14,12 @@ class PackReferringInputs(PackTrackInputs):
 
     The clip's metainfo gets ``texts``, ``video_id``, ``frames``, ``exp_ids``, ``obj_ids`` and ``mask_paths`` (test
     only), and where the item has them ``families`` and ``held_out``; each frame's gets the usual keys and
-    ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds one object: ``masks``, ``bboxes``,
-    ``labels`` and ``visible`` (bool (1,): the mask, as the model gets it, is not empty).
+    ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``,
+    ``bboxes``, ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With
+    :class:`LoadCategoryMaps` each frame also gets ``gt_sem_seg``, uint8 (1, H, W).
 
-    A training clip that shows the object in no frame is no sample: the result is None and the data set draws another
-    item.
+    A training sentence whose object is in no frame of the clip is dropped; a clip without any left is no sample: the
+    result is None and the data set draws another item.
     """
 
     CLIP_KEYS = ('texts', 'video_id', 'frames', 'exp_ids', 'obj_ids', 'mask_paths')
@@ -29,16 +32,21 @@ class PackReferringInputs(PackTrackInputs):
     def transform(self, results: dict) -> dict | None:  # type: ignore[override]
         results['frame_id'] = results['frame_ids']
         results['img_id'] = results['frame_ids']  # the parent counts frames by it
+        has_masks = 'gt_masks' in results
+        if has_masks:
+            seen = np.any([masks.masks.any((1, 2)) for masks in results['gt_masks']], axis=0)
+            if not seen.any():
+                return None
+            self._keep_sentences(results, np.flatnonzero(seen))
         packed = super().transform(results)
         packed['inputs'] = packed['inputs'].contiguous()
         sample = packed['data_samples']
-        has_masks = 'gt_masks' in results
         clip_meta = {key: results[key] for key in self.CLIP_KEYS}
         clip_meta |= {key: results[key] for key in self.OPTIONAL_CLIP_KEYS if results.get(key) is not None}
         if has_masks:
             clip_meta['mask_paths'] = None
         sample.set_metainfo(clip_meta)
-        for frame in sample.video_data_samples:
+        for index, frame in enumerate(sample.video_data_samples):
             frame.set_metainfo(dict(video_id=results['video_id']))
             if has_masks:
                 objects = frame.gt_instances
@@ -46,6 +54,15 @@ class PackReferringInputs(PackTrackInputs):
                 # A flip moves a box of zeros to [w, 0, w, 0]; the released code leaves it there, and it enters the box
                 # losses.
                 objects.bboxes[~objects.visible] = 0
-        if has_masks and not any(frame.gt_instances.visible.any() for frame in sample.video_data_samples):
-            return None
+            if 'gt_seg_map' in results:
+                frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(results['gt_seg_map'][index].copy())[None])
         return packed
+
+    @staticmethod
+    def _keep_sentences(results: dict, kept: np.ndarray) -> None:
+        """Drops the sentences whose object the clip does not show."""
+        for key in ('texts', 'exp_ids', 'obj_ids', 'families'):
+            if results.get(key) is not None:
+                results[key] = [results[key][i] for i in kept]
+        for key in ('gt_masks', 'gt_bboxes', 'gt_bboxes_labels'):
+            results[key] = [of_frame[kept] for of_frame in results[key]]

@@ -4,6 +4,8 @@ Between loading and packing, what belongs to one frame is a list over the T fram
 hands to image transforms); what belongs to the clip (``texts``, ``video_id``, ...) is left as it is.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.structures.mask import BitmapMasks
@@ -91,10 +93,10 @@ class LoadVideoFrames(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadReferredMasks(BaseTransform):
-    """Reads ``mask_paths`` and keeps the one object that the sentence names.
+    """Reads ``mask_paths`` and keeps the objects that the E sentences name, in their order.
 
-    Adds, as lists over frames, each for exactly one object: ``gt_masks`` (BitmapMasks (1, H, W)), ``gt_bboxes``
-    (float32 (1, 4); zeros where the object is absent) and ``gt_bboxes_labels`` (int64 (1,)).
+    Adds, as lists over frames: ``gt_masks`` (BitmapMasks (E, H, W)), ``gt_bboxes`` (float32 (E, 4); zeros where the
+    object is absent) and ``gt_bboxes_labels`` (int64 (E,)).
 
     Raises:
         FileNotFoundError, ValueError: a mask is missing, broken, or of another size than its frame.
@@ -102,7 +104,7 @@ class LoadReferredMasks(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         where = _where(results)
-        obj_id = int(results['obj_ids'][0])
+        obj_ids = np.array(results['obj_ids'], int)[:, None, None]
         masks, boxes = [], []
         for path, frame_path, image in zip(results['mask_paths'], results['img_paths'], results['img'], strict=True):
             ids = read_ids(path, where)
@@ -112,10 +114,54 @@ class LoadReferredMasks(BaseTransform):
                     f'mask {path} is {width}x{height}, but its frame {frame_path} is '
                     f'{image.shape[1]}x{image.shape[0]} ({where})'
                 )
-            mask = (ids == obj_id).astype(np.uint8)
-            masks.append(BitmapMasks(mask[None], height, width))
-            boxes.append(box_of_mask(mask)[None])
+            of_objects = (ids == obj_ids).astype(np.uint8)
+            masks.append(BitmapMasks(of_objects, height, width))
+            boxes.append(np.stack([box_of_mask(mask) for mask in of_objects]))
         results.update(
-            gt_masks=masks, gt_bboxes=boxes, gt_bboxes_labels=[np.array([results['label']], np.int64) for _ in masks]
+            gt_masks=masks, gt_bboxes=boxes, gt_bboxes_labels=[np.array(results['labels'], np.int64) for _ in masks]
         )
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadCategoryMaps(BaseTransform):
+    """The category of every object in the frames, also of those that no sentence names.
+
+    Adds ``gt_seg_map``, a list over frames of uint8 (H, W): 0 is background, k + 1 is ``classes[k]``.
+
+    Args:
+        classes: the categories, at most 254.
+
+    Raises:
+        ValueError: the data set was made without ``meta_file``, or a mask shows an object of which it does not say the
+            category, or one that is not among ``classes``.
+    """
+
+    def __init__(self, *, classes: Sequence[str]) -> None:
+        if len(classes) > 254:
+            raise ValueError(f'LoadCategoryMaps: at most 254 classes fit into a map, found {len(classes)}')
+        self.classes = list(classes)
+
+    def transform(self, results: dict) -> dict:
+        where = _where(results)
+        if results.get('categories') is None:
+            raise ValueError(
+                f'LoadCategoryMaps: the data set needs meta_file, which says what the objects are ({where})'
+            )
+        value_of_id = np.zeros(256, np.uint8)
+        for obj_id, category in results['categories'].items():
+            if category not in self.classes:
+                raise ValueError(
+                    f'LoadCategoryMaps: the category of object {obj_id} is {category!r} ({where}), which is none of the '
+                    f'{len(self.classes)} in `classes`'
+                )
+            value_of_id[int(obj_id)] = self.classes.index(category) + 1
+        maps = []
+        for path in results['mask_paths']:
+            ids = read_ids(path, where)
+            unknown = sorted(set(np.unique(ids).tolist()) - {0} - set(map(int, results['categories'])))
+            if unknown:
+                raise ValueError(f'LoadCategoryMaps: meta_file does not say what the objects {unknown} in {path} are')
+            maps.append(value_of_id[ids])
+        results['gt_seg_map'] = maps
         return results

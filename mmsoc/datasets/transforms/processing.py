@@ -10,7 +10,8 @@ from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, Resize
 from mmsoc.registry import TRANSFORMS
 
 # What image transforms may read or write. Everything else describes the clip and must not be split over its frames.
-FRAME_KEYS = ('img', 'img_shape', 'gt_masks', 'gt_bboxes', 'gt_bboxes_labels', 'scale_factor', 'flip', 'flip_direction')
+FRAME_KEYS = ('img', 'img_shape', 'gt_masks', 'gt_bboxes', 'gt_bboxes_labels', 'gt_seg_map', 'scale_factor', 'flip',
+              'flip_direction')
 
 
 @TRANSFORMS.register_module()

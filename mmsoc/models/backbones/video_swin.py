@@ -58,6 +58,8 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         drop_path_rate (float): stochastic depth of the last block.
         frozen_stages (int): stages that are not trained; -1 for none, 0 for the patch embedding alone.
         with_cp (bool): recompute the blocks in the backward pass (less memory, more time).
+        patch_embed (dict, optional): another patch embedding than the published one of a single 4x4 convolution, e.g.
+            `ConvPatchEmbed`: maps (B, 3, T, H, W) to (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
     """
 
     def __init__(self,
@@ -68,6 +70,7 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
                  drop_path_rate: float = 0.2,
                  frozen_stages: int = -1,
                  with_cp: bool = False,
+                 patch_embed: dict | None = None,
                  init_cfg: dict | list | None = None) -> None:
         kwargs: dict[str, Any] = {} if init_cfg is None else {'init_cfg': init_cfg}
         self.pretrained: str | None
@@ -82,6 +85,8 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             with_cp=with_cp,
             out_indices=(0, 1, 2, 3),
             **kwargs)
+        if patch_embed is not None:
+            self.patch_embed = MODELS.build(patch_embed)
         for index in self.out_indices:
             delattr(self, f'norm{index}')
 

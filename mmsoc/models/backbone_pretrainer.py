@@ -1,0 +1,44 @@
+from collections.abc import Sequence
+
+from mmdet.structures import TrackDataSample
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from mmsoc.registry import MODELS
+
+
+@MODELS.register_module()
+class BackbonePretrainer(BaseModel):
+    """Teaches a backbone the categories of a data set's objects, before it learns to refer.
+
+    For a backbone of which there are no published weights (the paper's comes from Kinetics-400).  Its checkpoint is one that
+    ``backbone.pretrained`` of a SOC config takes.
+
+    Args:
+        backbone (dict): as in `SOC`.
+        neck (dict): as in `SOC`; the categories are read from its levels, since they are what the fusion will see.
+        head (dict): `CategoryMapHead`.
+        data_preprocessor (dict): as in `SOC`.
+    """
+
+    def __init__(self, *, backbone: dict, neck: dict, head: dict, data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+        self.head = MODELS.build(head)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], mode: str = 'tensor') -> dict[str, Tensor] | tuple:
+        """
+        Args:
+            inputs (Tensor): (B, T, 3, H, W), normalised.
+            data_samples (Sequence[TrackDataSample]): B, with ``gt_sem_seg`` for mode ``'loss'``.
+            mode (str): ``'loss'``: the losses; ``'tensor'``: the neck's levels, (B*T, C, h_i, w_i) each.
+
+        Raises:
+            ValueError: any other mode; there is nothing to predict.
+        """
+        if mode not in ('loss', 'tensor'):
+            raise ValueError(f"BackbonePretrainer: mode must be 'loss' or 'tensor', found {mode!r}; it only trains")
+        levels = self.neck(self.backbone(inputs)[1:])
+        return self.head.loss_by_level(levels, data_samples) if mode == 'loss' else levels

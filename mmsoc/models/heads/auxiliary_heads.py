@@ -1,0 +1,120 @@
+"""Heads that see only training: each has ``loss(visual, fused, targets, data_samples)``, and SOC adds what it returns.
+
+The published SOC has none, since its backbone and its text encoder are pre-trained.  A network that starts from random weights learns
+with them in minutes what a sentence's words have to do with the picture.
+"""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import TrackDataSample
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmsoc.registry import MODELS
+from mmsoc.structures import ClipTargets, FusedFeatures, VisualFeatures
+
+_IGNORED = 255  # no target: padding, as everywhere in OpenMMLab
+
+
+@MODELS.register_module()
+class FusionMaskHead(BaseModule):
+    """Deep supervision of the fusion: the named object's mask, from each fused level by one 1x1 convolution.
+
+    It tells every cell directly whether the sentence speaks of it, where the matched query's losses reach the fusion only through
+    the deformable encoder and decoder.
+
+    Args:
+        embed_dims (int): C.
+        num_levels (int): how many of the finest fused levels.
+        loss_bce_weight, loss_dice_weight (float): of the two losses, each summed over the levels and averaged over the M sentences.
+    """
+
+    def __init__(self, *, embed_dims: int = 256, num_levels: int = 3, loss_bce_weight: float = 4., loss_dice_weight: float = 2.,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.convs = nn.ModuleList(nn.Conv2d(embed_dims, 1, 1) for _ in range(num_levels))
+        self.loss_bce_weight = loss_bce_weight
+        self.loss_dice_weight = loss_dice_weight
+
+    def loss(self, visual: VisualFeatures, fused: FusedFeatures, targets: ClipTargets,
+             data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
+        """``aux.loss_fusion_bce`` and ``aux.loss_fusion_dice``; a cell's target is the share of it that the mask covers."""
+        mask = targets.masks.flatten(0, 1)[:, None]
+        bce, dice = [], []
+        for conv, level in zip(self.convs, fused.levels, strict=False):
+            logit = conv(level).float()
+            target = F.adaptive_avg_pool2d(mask, level.shape[-2:])
+            bce.append(F.binary_cross_entropy_with_logits(logit, target))
+            share, target = logit.sigmoid().flatten(1), target.flatten(1)
+            dice.append((1 - (2 * (share * target).sum(1) + 1) / (share.sum(1) + target.sum(1) + 1)).mean())
+        return {
+            'aux.loss_fusion_bce': self.loss_bce_weight * torch.stack(bce).sum(),
+            'aux.loss_fusion_dice': self.loss_dice_weight * torch.stack(dice).sum()
+        }
+
+
+@MODELS.register_module()
+class CategoryMapHead(BaseModule):
+    """The category of the object in every cell, from each visual level by one 1x1 convolution.
+
+    It stands in for pre-training, alone (`BackbonePretrainer`) and beside the other losses: the gate of `MMF` multiplies the visual
+    channels, so it finds quickly the words whose meaning can be read from them linearly.
+
+    Args:
+        num_classes (int): K categories, as in `LoadCategoryMaps`.
+        embed_dims (int): C.
+        num_levels (int): how many of the finest levels.
+        loss_weight (float): of the cross-entropy over background and K categories, summed over the levels.
+    """
+
+    def __init__(self, *, num_classes: int, embed_dims: int = 256, num_levels: int = 3, loss_weight: float = 1.,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.num_classes = num_classes
+        self.convs = nn.ModuleList(nn.Conv2d(embed_dims, num_classes + 1, 1) for _ in range(num_levels))
+        self.loss_weight = loss_weight
+
+    def loss(self, visual: VisualFeatures, fused: FusedFeatures, targets: ClipTargets,
+             data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
+        """`loss_by_level` of the B clips."""
+        return self.loss_by_level(visual.levels, data_samples)
+
+    def loss_by_level(self, levels: Sequence[Tensor], data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
+        """
+        Args:
+            levels (Sequence[Tensor]): (B*T, C, h_i, w_i).
+            data_samples (Sequence[TrackDataSample]): B, with ``gt_sem_seg``; a cell's target is that of the pixel at its centre.
+
+        Returns:
+            dict[str, Tensor]: ``aux.loss_category``, and ``aux.acc_category``, the share in percent of the cells with an object whose
+            category is right, over the levels.
+
+        Raises:
+            ValueError: the samples were made without `LoadCategoryMaps`.
+        """
+        maps = []
+        for sample in data_samples:
+            for index in getattr(sample, 'key_frames_inds', range(len(sample))):
+                frame = sample[index]
+                if 'gt_sem_seg' not in frame:
+                    raise ValueError('CategoryMapHead: the samples have no gt_sem_seg; add LoadCategoryMaps to the pipeline')
+                category = frame.gt_sem_seg.sem_seg.to(levels[0].device, torch.float32)
+                height, width = frame.batch_input_shape
+                maps.append(F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED))
+        map_F1HW = torch.stack(maps)
+        if map_F1HW[map_F1HW != _IGNORED].amax() > self.num_classes:
+            raise ValueError(f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category '
+                             f'{int(map_F1HW[map_F1HW != _IGNORED].amax())} (counted from 1); `LoadCategoryMaps.classes` names more')
+        losses, right, counted = [], 0., 0
+        for conv, level in zip(self.convs, levels, strict=False):
+            target = F.interpolate(map_F1HW, size=level.shape[-2:], mode='nearest')[:, 0].long()
+            logits = conv(level).float()
+            losses.append(F.cross_entropy(logits, target, ignore_index=_IGNORED))
+            of_object = (target > 0) & (target != _IGNORED)
+            right = right + (logits.detach().argmax(1) == target)[of_object].sum()
+            counted = counted + of_object.sum()
+        return {
+            'aux.loss_category': self.loss_weight * torch.stack(losses).sum(),
+            'aux.acc_category': 100 * right / torch.as_tensor(counted).clamp(min=1)
+        }
