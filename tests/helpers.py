@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample, TrackDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
 from mmsoc.registry import TASK_UTILS
@@ -59,6 +59,8 @@ def make_sample(size: tuple[int, int],
                 labels=torch.tensor([label]),
                 masks=bitmap.pad(padded) if padded else bitmap,
                 visible=torch.tensor([bool(visible[t]) if visible is not None else len(rows) > 0]))
+            # as `LoadCategoryMaps` makes it: the only object is of the first category
+            frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(bitmap.masks.copy()))
         frames.append(frame)
     sample = TrackDataSample()
     sample.video_data_samples = frames

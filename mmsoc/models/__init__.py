@@ -1,6 +1,12 @@
 from .backbone_pretrainer import BackbonePretrainer
 from .backbones import ConvPatchEmbed, FrameBackbone, VideoSwin
-from .heads import CategoryMapHead, ClipCriterion, DynamicMaskHead, FPNPixelDecoder, FusionMaskHead
+from .heads import (
+    CategoryMapHead,
+    ClipCriterion,
+    DynamicMaskHead,
+    FPNPixelDecoder,
+    FusionMaskHead,
+)
 from .losses import VLContrastiveLoss
 from .necks import MMF, CrossAttentionGate, PassThrough
 from .sim import (
@@ -17,8 +23,8 @@ from .task_modules import ClipCost
 from .text_encoders import HashTokenizer, RobertaTextEncoder
 
 __all__ = [
-    'MMF', 'SIM', 'SOC', 'CategoryMapHead', 'AverageCluster', 'BackbonePretrainer', 'BaseCluster', 'ClipCost', 'ClipCriterion', 'Conv1dCluster',
-    'ConvPatchEmbed', 'CrossAttentionGate', 'DynamicMaskHead', 'FPNPixelDecoder', 'FrameBackbone', 'FusionMaskHead',
-    'HashTokenizer', 'KMeansCluster', 'NoCluster', 'PassThrough', 'RobertaTextEncoder', 'VLContrastiveLoss',
-    'VideoObjectCluster', 'VideoSwin'
+    'MMF', 'SIM', 'SOC', 'AverageCluster', 'BackbonePretrainer', 'BaseCluster', 'CategoryMapHead', 'ClipCost',
+    'ClipCriterion', 'Conv1dCluster', 'ConvPatchEmbed', 'CrossAttentionGate', 'DynamicMaskHead', 'FPNPixelDecoder',
+    'FrameBackbone', 'FusionMaskHead', 'HashTokenizer', 'KMeansCluster', 'NoCluster', 'PassThrough', 'RobertaTextEncoder',
+    'VLContrastiveLoss', 'VideoObjectCluster', 'VideoSwin'
 ]

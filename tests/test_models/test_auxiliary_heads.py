@@ -57,16 +57,12 @@ def test_category_map_head_without_objects_or_maps():
     losses = head.loss_by_level([level], [category_sample(np.zeros((8, 8), np.uint8))])
     losses['aux.loss_category'].backward()
     assert losses['aux.acc_category'] == 0 and torch.isfinite(level.grad).all()
+    sample = category_sample(np.zeros((8, 8), np.uint8))
+    del sample[0].gt_sem_seg
     with pytest.raises(ValueError, match='no gt_sem_seg; add LoadCategoryMaps'):
-        head.loss_by_level([level], [make_sample((8, 8), ['x'], np.ones((1, 8, 8), np.uint8))])
+        head.loss_by_level([level], [sample])
     with pytest.raises(ValueError, match=r'num_classes=1, but the samples have category 3 .*`LoadCategoryMaps.classes`'):
         head.loss_by_level([level], [category_sample(np.full((8, 8), 3, np.uint8))])
-
-
-def with_categories(sample):
-    for frame in sample:
-        frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(frame.gt_instances.masks.masks[:1].copy()))
-    return sample
 
 
 def test_soc_adds_their_losses_and_predicts_without_them():
@@ -74,7 +70,7 @@ def test_soc_adds_their_losses_and_predicts_without_them():
     model = small_model(ROOT, auxiliary_heads=heads).train()
     plain = small_model(ROOT).train()
     video, masks = random_clip(2, (64, 96))
-    sample = with_categories(make_sample((64, 96), ['a car'], masks))
+    sample = make_sample((64, 96), ['a car'], masks)
     losses, own = model.loss(video[None], [sample]), plain.loss(video[None], [sample])
     added = {'aux.loss_fusion_bce', 'aux.loss_fusion_dice', 'aux.loss_category', 'aux.acc_category'}
     assert losses.keys() - own.keys() == added
@@ -107,7 +103,7 @@ def test_conv_patch_embed_keeps_the_strides_and_frames_apart():
     clip = torch.randn(2, 3, 3, 45, 77)
     patches = embed(clip)
     assert patches.shape == (2, 32, 3, 12, 20)
-    assert torch.allclose(patches[1, :, 2], embed(clip[1:, :, 2:])[0, :, 0], atol=1e-6)
+    assert torch.allclose(patches[1, :, 2], embed(clip[1:, :, 2:])[0, :, 0], atol=1e-5)
 
 
 def test_pretrained_backbone_fits_the_small_soc(tmp_path):
@@ -115,7 +111,7 @@ def test_pretrained_backbone_fits_the_small_soc(tmp_path):
     pretrainer = MODELS.build(Config.fromfile(ROOT / 'configs/pretrain/video-swin-mini_moving-shapes.py').model)
     assert isinstance(pretrainer, BackbonePretrainer)
     video, masks = random_clip(1, (64, 96))
-    sample = with_categories(make_sample((64, 96), ['x'], masks))
+    sample = make_sample((64, 96), ['x'], masks)
     losses = pretrainer(video[None], [sample], mode='loss')
     losses['aux.loss_category'].backward()
     # Distributed training stops at a parameter without gradient.

@@ -10,8 +10,8 @@ num_select = 48  # videos of the valid split that choose the best checkpoint; th
 
 # As the paper pre-trains on pictures: first single frames, with the sentences that a frame decides, then videos with all of them.
 # A sample takes less than half of the time, and what a sentence names is learned faster without look-alikes.
-picture_epochs = 16
-family_starts = dict(appearance=0, relation=7, change=picture_epochs, order=picture_epochs + 2)
+picture_epochs = 15
+family_starts = dict(appearance=0, relation=4, change=picture_epochs, order=picture_epochs + 3)
 
 categories = ['circle', 'square', 'triangle', 'star', 'cross', 'heart']
 

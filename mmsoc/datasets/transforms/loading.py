@@ -148,7 +148,7 @@ class LoadCategoryMaps(BaseTransform):
             raise ValueError(
                 f'LoadCategoryMaps: the data set needs meta_file, which says what the objects are ({where})'
             )
-        value_of_id = np.zeros(256, np.uint8)
+        value_of_id: np.ndarray = np.zeros(256, np.uint8)
         for obj_id, category in results['categories'].items():
             if category not in self.classes:
                 raise ValueError(

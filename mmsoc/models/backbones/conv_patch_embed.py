@@ -10,7 +10,8 @@ class ConvPatchEmbed(BaseModule):
     """Overlapping patches of one frame at stride 4, by three 3x3 convolutions instead of one 4x4 without overlap.
 
     A transformer that starts from random weights on few pictures learns outlines much sooner behind a convolutional stem ("Early
-    Convolutions Help Transformers See Better", NeurIPS 2021); `VideoSwin` takes it as ``patch_embed``.  No published weights have it.
+    Convolutions Help Transformers See Better", NeurIPS 2021).  `VideoSwin` takes it as ``patch_embed``; no published weights
+    have it.
 
     Args:
         embed_dims (int): channels of a patch, C_0 of the backbone.

@@ -1,7 +1,7 @@
 """Heads that see only training: each has ``loss(visual, fused, targets, data_samples)``, and SOC adds what it returns.
 
-The published SOC has none, since its backbone and its text encoder are pre-trained.  A network that starts from random weights learns
-with them in minutes what a sentence's words have to do with the picture.
+The published SOC has none, since its backbone and its text encoder are pre-trained.  A network that starts from random weights
+learns with them in minutes what a sentence's words have to do with the picture.
 """
 from collections.abc import Sequence
 
@@ -87,8 +87,8 @@ class CategoryMapHead(BaseModule):
             data_samples (Sequence[TrackDataSample]): B, with ``gt_sem_seg``; a cell's target is that of the pixel at its centre.
 
         Returns:
-            dict[str, Tensor]: ``aux.loss_category``, and ``aux.acc_category``, the share in percent of the cells with an object whose
-            category is right, over the levels.
+            dict[str, Tensor]: ``aux.loss_category``, and ``aux.acc_category``, of the cells with an object the share whose category
+            is right, in percent, over the levels.
 
         Raises:
             ValueError: the samples were made without `LoadCategoryMaps`.
@@ -103,9 +103,10 @@ class CategoryMapHead(BaseModule):
                 height, width = frame.batch_input_shape
                 maps.append(F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED))
         map_F1HW = torch.stack(maps)
-        if map_F1HW[map_F1HW != _IGNORED].amax() > self.num_classes:
-            raise ValueError(f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category '
-                             f'{int(map_F1HW[map_F1HW != _IGNORED].amax())} (counted from 1); `LoadCategoryMaps.classes` names more')
+        highest = int(map_F1HW[map_F1HW != _IGNORED].amax())
+        if highest > self.num_classes:
+            raise ValueError(f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} (counted '
+                             'from 1); `LoadCategoryMaps.classes` names more')
         losses, right, counted = [], 0., 0
         for conv, level in zip(self.convs, levels, strict=False):
             target = F.interpolate(map_F1HW, size=level.shape[-2:], mode='nearest')[:, 0].long()
