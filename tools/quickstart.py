@@ -19,10 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 CONFIG = ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py'
 BACKBONE_CONFIG = ROOT / 'configs' / 'pretrain' / 'video-swin-mini_moving-shapes.py'
-DEFAULT_MINUTES = 14.
+DEFAULT_MINUTES = 14.5
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 SECONDS_BETWEEN_REPORTS = 15
-PROBE_ITERS = 24  # iterations that measure this machine's speed; the first ones are slower and are left out
+PROBE_ITERS = 40  # iterations that measure this machine's speed; the first half is slower and is left out
 SHOWN_PER_FAMILY = 3
 
 
@@ -187,7 +187,8 @@ def plan_epochs(args, steps: Steps) -> None:
         'default_hooks.logger.interval=4', 'log_processor.window_size=4', gpus=args.gpus, log=probe / 'probe.log')
     seconds = []  # per epoch: of single frames, of videos
     for epoch in (1, 2):
-        times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch][1:]
+        times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch]
+        times = times[len(times) // 2:]
         seconds.append(sum(times) / len(times) * cfg.epoch_size / batch)
     pictures_share = cfg.picture_epochs / cfg.max_epochs
     per_epoch = seconds[0] * pictures_share + seconds[1] * (1 - pictures_share)

@@ -3,7 +3,7 @@
 _base_ = ['../soc/soc_tiny_moving-shapes.py']
 
 # Knobs
-max_epochs = 8
+max_epochs = 16
 batch_size = 8  # per process
 lr = 2e-3  # for a batch of 16
 

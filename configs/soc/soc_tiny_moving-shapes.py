@@ -7,7 +7,7 @@ _base_ = [
 
 # Knobs
 backbone_weights = None  # checkpoint of configs/pretrain/video-swin-mini_moving-shapes.py; None: random weights, and twice the time
-max_epochs = 20  # the first 15 on single frames (_base_/datasets/moving_shapes.py)
+max_epochs = 40  # the first 36 on single frames (_base_/datasets/moving_shapes.py)
 lr = 7e-4  # for a batch of 8
 
 vocab_size = 3000  # at this size no two of the set's words that matter share an id ("grows" and "whose" do)

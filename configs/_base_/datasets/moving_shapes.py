@@ -5,13 +5,13 @@ data_root = '{{$MMSOC_DATA:data}}/moving-shapes'
 num_frames = 4  # a whole video: the events of `change` and `order` lie inside one training sample
 batch_size = 4  # per process
 sentences_per_clip = 2  # all that a video has; what does not see the text runs once for both
-epoch_size = 1600  # samples between two checkpoints, over all processes
+epoch_size = 800  # samples between two checkpoints, over all processes
 num_select = 48  # videos of the valid split that choose the best checkpoint; the test is on the others
 
 # As the paper pre-trains on pictures: first single frames, with the sentences that a frame decides, then videos with all of them.
 # A sample takes less than half of the time, and what a sentence names is learned faster without look-alikes.
-picture_epochs = 15
-family_starts = dict(appearance=0, relation=4, change=picture_epochs, order=picture_epochs + 3)
+picture_epochs = 36
+family_starts = dict(appearance=0, relation=18, change=picture_epochs, order=picture_epochs + 2)
 
 categories = ['circle', 'square', 'triangle', 'star', 'cross', 'heart']
 
