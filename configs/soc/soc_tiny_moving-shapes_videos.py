@@ -1,0 +1,18 @@
+# The last stage of soc_tiny_moving-shapes.py for longer, from a checkpoint of it: whole videos only, for change and order.
+#   --cfg-options load_from=work_dirs/quickstart/best_*.pth
+_base_ = ['./soc_tiny_moving-shapes.py']
+
+# Knobs
+max_epochs = 15
+lr = 5e-4  # for a batch of 8
+
+train_dataloader = dict(
+    sampler=dict(family_starts=dict(appearance=0, relation=0, change=0, order=5)),
+    dataset=dict(pipeline=_base_.video_pipeline))
+train_cfg = dict(max_epochs=max_epochs, val_begin=1, val_interval=5)
+optim_wrapper = dict(optimizer=dict(lr=lr))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(type='PolyLR', power=1., by_epoch=True, begin=0, end=max_epochs, eta_min=0., convert_to_iter_based=True),
+]
+custom_hooks = _base_.custom_hooks[:-1]  # no switch: there are no pictures
