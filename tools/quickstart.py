@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 CONFIG = ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py'
 BACKBONE_CONFIG = ROOT / 'configs' / 'pretrain' / 'video-swin-mini_moving-shapes.py'
-DEFAULT_MINUTES = 14.5
+DEFAULT_MINUTES = 14.
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 SECONDS_BETWEEN_REPORTS = 15
 PROBE_ITERS = 40  # iterations that measure this machine's speed; the first half is slower and is left out
