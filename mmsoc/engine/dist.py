@@ -1,5 +1,6 @@
 """Distributed runs on machines without an accelerator, which MMEngine 0.10 starts with CUDA calls."""
 
+import gc
 import os
 from datetime import timedelta
 
@@ -58,6 +59,12 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
 
 
 def finish_distributed() -> None:
-    """Leave the process group, if there is one: torch warns about processes that just end."""
+    """Leave the process group, if there is one, together: torch warns about processes that just end.
+
+    DDP and its reducer keep the group alive until they are collected, and a group whose threads still run when the interpreter ends
+    can abort a process that has done all its work.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        gc.collect()
         torch.distributed.destroy_process_group()
