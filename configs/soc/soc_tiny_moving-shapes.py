@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 # Knobs
-backbone_weights = None  # checkpoint of configs/pretrain/video-swin-mini_moving-shapes.py; None: random weights, and twice the time
+backbone_weights = None  # checkpoint of configs/pretrain/video-swin-mini_moving-shapes.py; None: random weights
 max_epochs = 40  # the first 36 on single frames (_base_/datasets/moving_shapes.py)
 lr = 7e-4  # for a batch of 8
 

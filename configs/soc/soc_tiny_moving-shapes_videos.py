@@ -1,5 +1,5 @@
 # The last stage of soc_tiny_moving-shapes.py for longer, from a checkpoint of it: whole videos only, for change and order.
-#   --cfg-options load_from=work_dirs/quickstart/best_*.pth
+#   --cfg-options load_from=CHECKPOINT
 _base_ = ['./soc_tiny_moving-shapes.py']
 
 # Knobs

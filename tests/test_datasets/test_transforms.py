@@ -218,6 +218,14 @@ def test_crop_keeps_frames_together():
     assert all(20 <= side <= 30 for side in results['img_shape'][0])
 
 
+def test_crop_takes_the_category_map_along():
+    frame = dict(img=np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3), gt_seg_map=np.arange(30 * 40).reshape(30, 40) % 251)
+    frame['img'][..., 0] = frame['gt_seg_map']
+    cropped = TRANSFORMS.build(dict(type='mmsoc.RandomClipCrop', min_size=8, max_size=12))(frame)
+    assert cropped['gt_seg_map'].shape == cropped['img_shape'] != (30, 40)
+    assert (cropped['img'][..., 0] == cropped['gt_seg_map']).all()
+
+
 def test_crop_of_a_small_frame_is_the_frame():
     results = run(clip_results(size=(20, 30)), for_each(dict(type='mmsoc.RandomClipCrop', min_size=384, max_size=600)))
     assert results['img_shape'] == [(20, 30)] * 3

@@ -98,6 +98,8 @@ class RandomClipCrop(RandomCrop):
         bottom, right = top + crop_height, left + crop_width
         results['img'] = results['img'][top:bottom, left:right]
         results['img_shape'] = results['img'].shape[:2]
+        if 'gt_seg_map' in results:
+            results['gt_seg_map'] = results['gt_seg_map'][top:bottom, left:right]
         if 'gt_masks' in results:
             results['gt_masks'] = results['gt_masks'].crop(np.array([left, top, right, bottom]))
             shifted = results['gt_bboxes'] - np.array([left, top, left, top], np.float32)
