@@ -1,18 +1,21 @@
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmaction
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from mmaction.registry import MODELS as MMACTION_MODELS
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from mmsoc.models.layers.recompute import map_chunks
 from mmsoc.registry import MODELS
 
 
@@ -41,6 +44,129 @@ def _load_mmaction_swin() -> ModuleType:
 
 
 _swin = _load_mmaction_swin()
+
+
+class _Shift(NamedTuple):
+    """Which windows of a shifted grid hold what was not side by side before the shift, and what of it must not meet."""
+
+    #: (number of windows,) int64: windows sorted so that those with the same mask lie together.
+    order: Tensor
+    #: How many windows have each mask.
+    counts: list[int]
+    #: (N, N) float32 each, 0 or -100 between the tokens of a window.
+    masks: list[Tensor]
+
+    @classmethod
+    def of_grid(cls, grid: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device) -> '_Shift':
+        """
+        Rolling a map by ``shift`` brings its first rows behind its last ones.  Along each axis that concerns the last window alone,
+        whose last ``shift`` places hold what came from the front.  So a window's mask depends on whether it is the last along each
+        of three axes: there are at most eight different masks, where the released implementation keeps one for each window.
+        """
+        is_last = [torch.arange(n, device=device) == (n - 1 if s else n) for n, s in zip(grid, shift, strict=True)]
+        came_round = [torch.arange(w, device=device) >= w - s for w, s in zip(window, shift, strict=True)]
+        # (number of windows, 3) and (N, 3), in the order in which `_partition` lays them out.
+        last_W3 = torch.stack(torch.meshgrid(*is_last, indexing='ij'), -1).flatten(0, 2)
+        round_N3 = torch.stack(torch.meshgrid(*came_round, indexing='ij'), -1).flatten(0, 2)
+        kinds, kind_of_window = last_W3.unique(dim=0, return_inverse=True)
+        masks = []
+        for kind in kinds:
+            part = round_N3 & kind
+            masks.append((part[:, None] != part[None]).any(-1).float() * -100.)
+        return cls(kind_of_window.argsort(stable=True), kind_of_window.bincount().tolist(), masks)
+
+
+class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, misc]
+    """mmaction2's window attention through PyTorch's fused kernel.
+
+    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) are the largest part of a training step's memory.  The kernel does
+    not make them; where a gradient has to reach the position bias it does, and then they are made for few windows at once, and
+    again in the backward pass.
+    """
+
+    def forward(self, x: Tensor, shift: _Shift | None = None) -> Tensor:
+        """
+        Args:
+            x (Tensor): (W, B, N, C), the windows of B clips.
+            shift (_Shift, optional): then the windows are in its order.
+        """
+        num_tokens = x.shape[2]
+        index = self.relative_position_index[:num_tokens, :num_tokens]
+        bias_HNN = self.relative_position_bias_table[index].permute(2, 0, 1)
+        counts, masks = (shift.counts, shift.masks) if shift is not None else ([len(x)], [None])
+        out = [self._attend(part.flatten(0, 1), bias_HNN if mask is None else bias_HNN + mask)
+               for part, mask in zip(self.qkv(x).split(counts), masks, strict=True)]
+        return self.proj_drop(self.proj(torch.cat(out).view(x.shape)))
+
+    def _attend(self, qkv: Tensor, bias_HNN: Tensor) -> Tensor:
+
+        def attend(qkv: Tensor) -> Tensor:
+            q, k, v = rearrange(qkv, 'w n (three h c) -> three w h n c', three=3, h=self.num_heads)
+            dropout = self.attn_drop.p if self.training else 0.
+            out = F.scaled_dot_product_attention(q, k, v, bias_HNN.to(q.dtype)[None], dropout, scale=self.scale)
+            return rearrange(out, 'w h n c -> w n (h c)')
+
+        return map_chunks(attend, (qkv, ), len(qkv) * bias_HNN.numel(), chunk_always=False)
+
+
+class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
+
+    def forward(self, x: Tensor, shift: _Shift | None) -> Tensor:
+        """
+        Args:
+            x (Tensor): (B, T, H, W, C).
+            shift (_Shift): of the shifted grid; a block that does not shift ignores it.
+        """
+        shift = shift if any(self.shift_size) else None
+        x = x + self.drop_path(self._part(self._attention, x, shift))
+        return x + self._part(self._feed_forward, x)
+
+    def _part(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def _attention(self, x: Tensor, shift: _Shift | None) -> Tensor:
+        size = x.shape[1:4]
+        window, shift_size = _swin.get_window_size(size, self.window_size, self.shift_size)
+        x = self.norm1(x)
+        # Padding takes part in the attention, as it did when the published weights were trained.
+        padding = [-n % w for n, w in zip(size, window, strict=True)]
+        x = F.pad(x, (0, 0, 0, padding[2], 0, padding[1], 0, padding[0]))
+        padded = x.shape[1:4]
+        if shift is not None:
+            x = x.roll([-s for s in shift_size], (1, 2, 3))
+        grid = dict(zip(('t', 'h', 'w'), (n // w for n, w in zip(padded, window, strict=True)), strict=True))
+        windows = rearrange(x, 'b (t wt) (h wh) (w ww) c -> (t h w) b (wt wh ww) c', **grid, wt=window[0], wh=window[1])
+        if shift is None:
+            windows = self.attn(windows)
+        else:
+            windows = self.attn(windows[shift.order], shift)[shift.order.argsort()]
+        x = rearrange(windows, '(t h w) b (wt wh ww) c -> b (t wt) (h wh) (w ww) c', **grid, wt=window[0], wh=window[1])
+        if shift is not None:
+            x = x.roll(list(shift_size), (1, 2, 3))
+        return x[:, :size[0], :size[1], :size[2]]
+
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        # What the non-linearity gives is as large as what it takes; the first can be had again from the second.
+        hidden = self.mlp.fc1(self.norm2(x)).flatten(0, -2)
+        out = map_chunks(lambda part: self.mlp.fc2(self.mlp.act(part)), (hidden, ), hidden.numel(), chunk_always=True)
+        return self.drop_path(out.view(x.shape))
+
+
+class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
+        size = x.shape[1:4]
+        window, shift_size = _swin.get_window_size(size, self.window_size, self.shift_size)
+        shift = None
+        if any(shift_size):
+            shift = _Shift.of_grid([-(-n // w) for n, w in zip(size, window, strict=True)], window, shift_size, x.device)
+        for block in self.blocks:
+            x = block(x, shift)
+        return x, self.downsample(x) if self.downsample is not None else None
 
 
 @MODELS.register_module()
@@ -89,6 +215,13 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             self.patch_embed = MODELS.build(patch_embed)
         for index in self.out_indices:
             delattr(self, f'norm{index}')
+        # mmaction2's modules name each other's classes in their code and take no others.  The same modules and weights, run by
+        # the classes above.
+        for stage in self.layers:
+            stage.__class__ = _Stage
+            for block in stage.blocks:
+                block.__class__ = _Block
+                block.attn.__class__ = _WindowAttention
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -105,12 +238,11 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         if clip.dim() == 4:
             clip = clip.unsqueeze(1)
         x_BCTHW = self.pos_drop(self.patch_embed(rearrange(clip, 'b t c h w -> b c t h w')))
+        x_BTHWC = rearrange(x_BCTHW, 'b c t h w -> b t h w c').contiguous()
         outputs = []
-        for layer in self.layers:
-            x_BTHWC = layer(x_BCTHW.contiguous(), do_downsample=False)
-            outputs.append(rearrange(x_BTHWC, 'b t h w c -> (b t) c h w').contiguous())
-            if layer.downsample is not None:
-                x_BCTHW = rearrange(layer.downsample(x_BTHWC), 'b t h w c -> b c t h w')
+        for stage in self.layers:
+            level_BTHWC, x_BTHWC = stage(x_BTHWC)
+            outputs.append(rearrange(level_BTHWC, 'b t h w c -> (b t) c h w').contiguous())
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> 'VideoSwin':

@@ -1,0 +1,30 @@
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+# 64 MiB of float32: what is smaller is not worth the second run.
+MAX_ELEMENTS = 2**24
+
+
+def map_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], elements: int, chunk_always: bool) -> Tensor:
+    """``function(*tensors)``, where that makes a large intermediate result: in chunks of the first dimension, and with a gradient
+    each chunk is run again in the backward pass instead of being kept.
+
+    Args:
+        function (Callable): maps tensors (n, ...) to a tensor (n, ...), each entry of the first dimension on its own.
+        tensors (tuple[Tensor | None]): (n, ...) each.
+        elements (int): of the intermediate result, for all n.  Up to `MAX_ELEMENTS` nothing is done differently.
+        chunk_always (bool): in chunks without a gradient as well (False: where ``function`` itself needs no such memory then).
+    """
+    with_gradient = torch.is_grad_enabled()
+    if elements <= MAX_ELEMENTS or not (with_gradient or chunk_always):
+        return function(*tensors)
+    first = next(tensor for tensor in tensors if tensor is not None)
+    step = max(1, len(first) * MAX_ELEMENTS // elements)
+    outputs = []
+    for start in range(0, len(first), step):
+        chunk = [tensor[start:start + step] if tensor is not None else None for tensor in tensors]
+        outputs.append(checkpoint(function, *chunk, use_reentrant=False) if with_gradient else function(*chunk))
+    return torch.cat(outputs)

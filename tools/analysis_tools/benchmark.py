@@ -1,0 +1,233 @@
+"""Time and peak memory of a training step and of a prediction, each case in a process of its own.
+
+    python tools/analysis_tools/benchmark.py                                      # SOC with Video-Swin-T, 8 frames of 360x640
+    python tools/analysis_tools/benchmark.py --backbone swin-t swin-b --task train --with-cp off on
+    python tools/analysis_tools/benchmark.py --task predict --frames 8 36 --sentences 1 4 --device cuda --precision fp32 fp16
+
+Options with several values are crossed.  Weights are random and of the published sizes; nothing is downloaded.  A training step is
+forward, losses, backward and the config's optimizer step; a prediction starts from normalised frames and ends with run-length
+codes at the input's size.  Peak memory is, on CPU, the most that the process ever held (``VmHWM``: libraries and weights included)
+and on a GPU the most that PyTorch ever allocated there.  Times are medians, behind one run that is not counted.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))  # so that a checkout works where mmsoc is not installed
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--task', nargs='+', choices=['predict', 'train'], default=['predict', 'train'])
+    parser.add_argument(
+        '--backbone', nargs='+', default=['swin-t'], metavar='NAME', help='those of configs/soc/soc_NAME_ytvos.py'
+    )
+    parser.add_argument('--config', nargs='+', help='other configs than those of --backbone')
+    parser.add_argument('--frames', nargs='+', type=int, default=[8], help='T')
+    parser.add_argument('--size', nargs='+', default=['360x640'], metavar='HxW', help='of a frame')
+    parser.add_argument('--sentences', nargs='+', type=int, default=[1], help='per clip')
+    parser.add_argument('--batch-size', nargs='+', type=int, default=[1], help='clips')
+    parser.add_argument('--precision', nargs='+', choices=['fp32', 'tf32', 'bf16', 'fp16'], default=['fp32'])
+    parser.add_argument(
+        '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='gradient checkpointing (training)'
+    )
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
+    parser.add_argument('--runs', type=int, default=3, help='timed runs of each case')
+    parser.add_argument('--threads', type=int, help='of PyTorch on CPU (default: its own choice)')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='over every config')
+    parser.add_argument('--out', help='write the figures to this JSON file as well')
+    parser.add_argument('--case', help=argparse.SUPPRESS)  # one case, in the process that measures it
+    args = parser.parse_args()
+    for size in args.size:
+        if len(size.split('x')) != 2 or not all(part.isdigit() and int(part) for part in size.split('x')):
+            parser.error(f'--size {size}: expected HEIGHTxWIDTH in pixels, e.g. 360x640')
+    args.config = args.config or [str(ROOT / 'configs' / 'soc' / f'soc_{name}_ytvos.py') for name in args.backbone]
+    for config in args.config:
+        if not Path(config).is_file():
+            known = sorted(path.stem[4:-6] for path in (ROOT / 'configs' / 'soc').glob('soc_*_ytvos.py'))
+            parser.error(f'{config}: there is no such file (--backbone knows {known})')
+    return parser, args
+
+
+def peak_memory(device):
+    """Bytes."""
+    if device.startswith('cuda'):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith('VmHWM:'):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError('/proc/self/status has no VmHWM: peak memory can be measured on Linux only')
+
+
+def build(case):
+    """The case's model with random weights, and its config."""
+    from mmengine import Config
+    from mmengine.config import DictAction
+    from mmengine.registry import init_default_scope
+
+    from mmsoc.registry import MODELS
+
+    cfg = Config.fromfile(case['config'])
+    options = argparse.ArgumentParser()
+    options.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    cfg.merge_from_dict(options.parse_args(['--cfg-options', *case['cfg_options']] if case['cfg_options'] else []).cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmsoc'))
+    text_encoder = cfg.model.text_encoder
+    if text_encoder.get('tokenizer') is None:
+        text_encoder.tokenizer = dict(type='HashTokenizer', vocab_size=text_encoder.get('config', {}).get('vocab_size', 50265))
+    if case['with_cp'] == 'on':
+        cfg.model.backbone.with_cp = True
+        cfg.model.sim.encoder.num_cp = cfg.model.sim.encoder.num_layers
+    model = MODELS.build(cfg.model)
+    return cfg, model.to(case['device']).train(case['task'] == 'train')
+
+
+def make_batch(case):
+    """Normalised frames and their samples."""
+    import numpy as np
+    import torch
+    from mmdet.structures import DetDataSample, TrackDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    height, width = map(int, case['size'].split('x'))
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(case['batch_size'], case['frames'], 3, height, width, generator=generator)
+    words = 'a person in a red shirt who walks to the left behind the second car'.split()
+    texts = [' '.join(words[: 6 + index % 10]) for index in range(case['sentences'])]
+    mask = np.zeros((len(texts), height, width), np.uint8)
+    mask[:, height // 4 : height // 2, width // 4 : width // 2] = 1
+    box = torch.tensor([width // 4, height // 4, width // 2 - 1, height // 2 - 1]).float().repeat(len(texts), 1)
+    samples = []
+    for _ in range(case['batch_size']):
+        frames = []
+        for _ in range(case['frames']):
+            shapes = dict(img_shape=(height, width), ori_shape=(height, width), batch_input_shape=(height, width))
+            frame = DetDataSample(metainfo=shapes)
+            frame.gt_instances = InstanceData(
+                bboxes=box, masks=BitmapMasks(mask, height, width), labels=torch.zeros(len(texts), dtype=torch.long),
+                visible=torch.ones(len(texts), dtype=torch.bool))
+            frames.append(frame)
+        sample = TrackDataSample(video_data_samples=frames)
+        sample.set_metainfo(dict(texts=texts, video_id='benchmark'))
+        samples.append(sample)
+    return inputs.to(case['device']), samples
+
+
+def measure(case):
+    """Runs one case here and returns its figures."""
+    import contextlib
+
+    import torch
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance('mmengine', log_level='ERROR')
+    if case['threads']:
+        torch.set_num_threads(case['threads'])
+    device, precision = case['device'], case['precision']
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise SystemExit('--device cuda: this machine shows no GPU (torch.cuda.is_available() is False)')
+    if precision == 'tf32':
+        if not device.startswith('cuda'):
+            raise SystemExit('--precision tf32: only on a GPU')
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(0)
+    cfg, model = build(case)
+    inputs, samples = make_batch(case)
+    half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision)
+
+    def autocast():
+        return torch.autocast(device.split(':')[0], half) if half else contextlib.nullcontext()
+
+    if case['task'] == 'train':
+        from mmengine.optim import build_optim_wrapper
+
+        wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+        scaler = torch.amp.GradScaler(device.split(':')[0], enabled=precision == 'fp16')
+
+        def run():
+            with autocast():
+                losses = model(inputs, samples, mode='loss')
+            scaler.scale(sum(losses.values())).backward()
+            scaler.unscale_(wrapper.optimizer)
+            wrapper._clip_grad()
+            scaler.step(wrapper.optimizer)
+            scaler.update()
+            wrapper.zero_grad()
+    else:
+        def run():
+            with autocast():
+                model(inputs, samples, mode='predict')
+
+    def synchronize():
+        if device.startswith('cuda'):
+            torch.cuda.synchronize(device)
+
+    seconds = []
+    for _ in range(case['runs'] + 1):
+        synchronize()
+        start = time.perf_counter()
+        run()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return dict(
+        seconds=statistics.median(seconds[1:] or seconds), all_seconds=seconds, peak_bytes=peak_memory(device),
+        parameters=sum(parameter.numel() for parameter in model.parameters()), torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        device_name=torch.cuda.get_device_name(device) if device.startswith('cuda') else cpu_name())
+
+
+def cpu_name():
+    names = [line.split(':', 1)[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
+             if line.startswith('model name')] if Path('/proc/cpuinfo').is_file() else []
+    return f'{names[0] if names else "CPU"} ({platform.machine()}), {os.cpu_count()} cores'
+
+
+def main():
+    parser, args = parse_args()
+    if args.case:
+        print('RESULT ' + json.dumps(measure(json.loads(args.case))))
+        return
+    results = []
+    header = ['task', 'config', 'T', 'size', 'sentences', 'batch', 'precision', 'checkpointing', 'seconds', 'peak GB']
+    print('| ' + ' | '.join(header) + ' |\n|' + '---|' * len(header))
+    for task, config, frames, size, sentences, batch_size, precision, with_cp in itertools.product(
+            args.task, args.config, args.frames, args.size, args.sentences, args.batch_size, args.precision, args.with_cp):
+        if task == 'predict' and with_cp == 'on':
+            continue
+        case = dict(
+            task=task, config=config, frames=frames, size=size, sentences=sentences, batch_size=batch_size,
+            precision=precision, with_cp=with_cp, device=args.device, runs=args.runs, threads=args.threads,
+            cfg_options=args.cfg_options)
+        # A process of its own: peak memory only ever grows, and this one imports nothing that counts.
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', __file__, '--case', json.dumps(case)], stdout=subprocess.PIPE, text=True)
+        lines = [line for line in done.stdout.splitlines() if line.startswith('RESULT ')]
+        if done.returncode or not lines:
+            killed = ' (killed: the machine has too little memory?)' if done.returncode == -9 else ''
+            sys.exit(f'the case {case} ended with {done.returncode}{killed}')
+        figures = json.loads(lines[0].removeprefix('RESULT '))
+        results.append({**case, **figures})
+        row = [task, Path(config).stem, frames, size, sentences, batch_size, precision, with_cp,
+               f'{figures["seconds"]:.2f}', f'{figures["peak_bytes"] / 1e9:.2f}']
+        print('| ' + ' | '.join(map(str, row)) + ' |', flush=True)
+    if results:
+        print(f'\n{results[0]["device_name"]}, {results[0]["threads"]} threads, PyTorch {results[0]["torch"]}; '
+              f'median of {args.runs} runs; GB = 10^9 bytes')
+    if args.out:
+        Path(args.out).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == '__main__':
+    main()
