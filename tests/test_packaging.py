@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,8 +91,9 @@ def test_pip_install(tmp_path):
     """The wheel holds the package with all its sub-packages and declares the requirement files."""
     source = tmp_path / 'source'
     source.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'requirements', 'mmsoc'):
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'requirements', 'configs', 'tools', 'model-index.yml'):
         (source / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / 'mmsoc', source / 'mmsoc', ignore=shutil.ignore_patterns('.mim'))
     subprocess.run(
         [
             sys.executable,
@@ -112,7 +114,12 @@ def test_pip_install(tmp_path):
     )
     installed = {str(path.relative_to(tmp_path / 'site')) for path in (tmp_path / 'site' / 'mmsoc').rglob('*.py')}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / 'mmsoc').rglob('*.py')}
-    assert installed == expected
+    mim = {path for path in installed if path.startswith('mmsoc/.mim/')}
+    assert installed - mim == {path for path in expected if not path.startswith('mmsoc/.mim/')}
+    shipped = {f'mmsoc/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools') for path in (ROOT / folder).rglob('*.py')}
+    assert mim == shipped
+    assert (tmp_path / 'site' / 'mmsoc' / '.mim' / 'model-index.yml').is_file()
+    assert (tmp_path / 'site' / 'mmsoc' / '.mim' / 'tools' / 'dist_train.sh').is_file()
     (metadata,) = (tmp_path / 'site').glob('mmsoc-*.dist-info/METADATA')
     text = metadata.read_text()
     assert 'Version: 0.1.0' in text and 'Requires-Dist: transformers>=4.36' in text

@@ -2,12 +2,16 @@
 
 import argparse
 import ast
+import inspect
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.runner import FlexibleRunner, Runner
 
 
 class OptionAction(DictAction):
@@ -53,7 +57,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action=OptionAction,
         default={},
         metavar='KEY=VALUE',
-        help='override config settings, e.g. train_cfg.max_epochs=1 "data_root=/a folder" \'names=["a b", "c"]\'',
+        help='override config settings, e.g. train_cfg.max_epochs=1 "work_dir=/a folder" \'model.names=["a b", "c"]\'',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # Not used: torch.distributed.launch passes it; torchrun sets the environment variable.
@@ -76,10 +80,44 @@ def require_file(parser: argparse.ArgumentParser, path: str, what: str) -> None:
     parser.error(f'{what} {path}: {found}')
 
 
+# What MMEngine's runners read at a config's top level, and what this package's tools do.
+_TOP_LEVEL = {*inspect.signature(Runner.__init__).parameters, *inspect.signature(FlexibleRunner.__init__).parameters,
+              'auto_scale_lr', 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval', 'log_level', 'model_path'}
+
+
+def warn_of_variables(cfg: Config, options: dict[str, Any]) -> None:
+    """Warn of options that change a variable which the config file has used up when it was read: nothing would come of them."""
+    for key, value in options.items():
+        old = cfg.get(key)
+        if '.' in key or key in _TOP_LEVEL or key not in cfg or isinstance(old, dict):
+            continue
+        places = [path for path, found in _leaves(cfg._cfg_dict.to_dict()) if path != key and (
+            path.rsplit('.', 1)[-1] == key or (old is not None and not isinstance(old, bool) and found == old))]
+        print_log(
+            f'--cfg-options {key}={value}: {key!r} is a variable of the config file, which was used when the file was read; '
+            'nothing reads it now. ' + (f'Set what it stands for: {", ".join(places[:8])}' if places else
+                                        'Set what it stands for (tools/analysis_tools/print_config.py shows the config)'),
+            logger='current', level=logging.WARNING)
+
+
+def _leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """The values of a nested config with their dotted paths; a list of plain values counts as one."""
+    if isinstance(node, dict):
+        items: Iterable[tuple[Any, Any]] = node.items()
+    elif isinstance(node, list | tuple) and any(isinstance(item, dict) for item in node):
+        items = enumerate(node)
+    else:
+        yield path, node
+        return
+    for key, value in items:
+        yield from _leaves(value, f'{path}.{key}' if path else str(key))
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config with ``--cfg-options``, launcher and work_dir (command line, else config, else its name) set."""
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
+    warn_of_variables(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

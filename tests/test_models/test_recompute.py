@@ -113,7 +113,8 @@ def test_recomputing_draws_the_same_drop_out(monkeypatch, seeded):
     common.pop('valid_ratios')
     query.requires_grad_()
     # Where the output equals the identity, the attention's part was dropped and sends nothing back to the last bias.
-    output = attention(query=query, identity=torch.zeros_like(query), reference_points=torch.rand(2, query.shape[1], 4, 2), **common)
+    points = torch.rand(2, query.shape[1], 4, 2)
+    output = attention(query=query, identity=torch.zeros_like(query), reference_points=points, **common)
     output.sum().backward()
     kept = (output != 0).float().sum((0, 1)) * 2
     torch.testing.assert_close(attention.output_proj.bias.grad, kept)

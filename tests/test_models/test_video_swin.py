@@ -75,6 +75,17 @@ def test_weights_of_something_else_are_an_error(recogniser_weights, tmp_path, ch
         VideoSwin(arch=ARCH, pretrained=str(tmp_path / 'swin.pth')).init_weights()
 
 
+@pytest.mark.parametrize(('source', 'message'), [
+    ('https://127.0.0.1:9/swin.pth', r'cannot be downloaded \(.*\); on a machine with a network `wget https://127.0.0.1:9/swin.pth`'),
+    ('nowhere/swin.pth', r'nowhere/swin.pth .config key `model.backbone.pretrained`. cannot be read .*; give another file'),
+])
+def test_weights_that_are_not_there(source, message, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=message) as error:
+        VideoSwin(arch=ARCH, pretrained=source).init_weights()
+    assert str(error.value).endswith('--cfg-options model.backbone.pretrained=FILE')
+
+
 def test_recomputing_blocks_changes_nothing(seeded):
     plain, recomputed = VideoSwin(arch=ARCH, drop_path_rate=0.), VideoSwin(arch=ARCH, drop_path_rate=0., with_cp=True)
     recomputed.load_state_dict(plain.state_dict())

@@ -104,8 +104,8 @@ def make_batch(case):
     height, width = map(int, case['size'].split('x'))
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(case['batch_size'], case['frames'], 3, height, width, generator=generator)
-    words = 'a person in a red shirt who walks to the left behind the second car'.split()
-    texts = [' '.join(words[: 6 + index % 10]) for index in range(case['sentences'])]
+    # 11 tokens and a few more, as in Ref-YouTube-VOS (mean 12).
+    texts = ['a person who walks to the left' + ' behind the second car' * (index % 2) for index in range(case['sentences'])]
     mask = np.zeros((len(texts), height, width), np.uint8)
     mask[:, height // 4 : height // 2, width // 4 : width // 2] = 1
     box = torch.tensor([width // 4, height // 4, width // 2 - 1, height // 2 - 1]).float().repeat(len(texts), 1)

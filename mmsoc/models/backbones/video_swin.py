@@ -260,9 +260,23 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         super().init_weights()  # with `pretrained` set, it would load without looking at the keys
         self.pretrained = pretrained
         if pretrained:
-            checkpoint = _load_checkpoint(pretrained, map_location='cpu')
+            checkpoint = self._read(pretrained)
             self.load_state_dict(self.convert_state_dict(checkpoint.get('state_dict', checkpoint), source=pretrained))
             print_log(f'VideoSwin: weights of {pretrained}', logger='current')
+
+    @staticmethod
+    def _read(source: str) -> dict:
+        is_url = '://' in source
+        if is_url:
+            print_log(f'VideoSwin: weights of {source}, in {torch.hub.get_dir()}/checkpoints or to be downloaded there', 'current')
+        try:
+            return _load_checkpoint(source, map_location='cpu')
+        except OSError as error:  # no such file; no network (URLError and HTTPError are OSErrors)
+            raise FileNotFoundError(
+                f'the backbone weights {source} (config key `model.backbone.pretrained`) cannot be '
+                f'{"downloaded" if is_url else "read"} ({error}); '
+                + (f'on a machine with a network `wget {source}`, then give the file' if is_url else 'give another file')
+                + ': --cfg-options model.backbone.pretrained=FILE') from error
 
     def convert_state_dict(self, state_dict: dict[str, Tensor], source: str = 'the checkpoint') -> dict[str, Tensor]:
         """A Video Swin recogniser's or backbone's weights as weights of this module.

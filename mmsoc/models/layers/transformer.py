@@ -9,12 +9,7 @@ from typing import Any
 import mmcv.ops
 import torch
 import torch.nn.functional as F
-from mmdet.models.layers import (
-    DeformableDetrTransformerDecoder as MMDetDeformableDecoder,
-    DeformableDetrTransformerEncoder as MMDetDeformableEncoder,
-    DetrTransformerEncoder,
-    Mask2FormerTransformerDecoder,
-)
+from mmdet.models import layers as mmdet_layers
 from mmengine.model import ModuleList
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -23,7 +18,7 @@ from mmsoc.registry import MODELS
 
 from .recompute import map_chunks
 
-for layer in (DetrTransformerEncoder, Mask2FormerTransformerDecoder):
+for layer in (mmdet_layers.DetrTransformerEncoder, mmdet_layers.Mask2FormerTransformerDecoder):
     MODELS.register_module(module=layer)
 
 
@@ -49,7 +44,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
                 **kwargs) -> Tensor:
         """As mmcv's, with ``batch_first=True``: (F, Q, C) queries and (F, P, C) values of F frames."""
 
-        def attend(*chunk: Tensor | None) -> Tensor:
+        def attend(*chunk: Any) -> Tensor:
             query, value, identity, query_pos, key_padding_mask, reference_points = chunk
             with torch.autocast(query.device.type, enabled=False):
                 return super(MultiScaleDeformableAttention, self).forward(
@@ -79,26 +74,24 @@ class _ReLUDropoutFunction(torch.autograd.Function):
         return (grad * ctx.scale).masked_fill_(output == 0, 0), None
 
 
-class ReLUDropout(nn.Module):
+class ReLUDropout(nn.Dropout):
     """``dropout(relu(x))`` with the same numbers and gradient, that keeps its output and nothing else for the backward pass.
 
     Where the output is not zero, x was positive and was not dropped; elsewhere the gradient is zero whatever the reason.  PyTorch
     keeps what ReLU gave and on CPU the dropout's factors besides: in the encoder of a clip of 8 frames 0.7 GB for each layer.
     """
 
-    def __init__(self, *, p: float) -> None:
-        super().__init__()
-        self.p = p
-
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLUDropoutFunction.apply(x, self.p) if self.training and 0 < self.p < 1 else F.dropout(x.relu(), self.p, self.training)
+        if self.training and 0 < self.p < 1:
+            return _ReLUDropoutFunction.apply(x, self.p)
+        return super().forward(x.relu())
 
 
 def _use_lean_ffn(layers: ModuleList) -> None:
     for layer in layers:
         linear, activation, dropout = layer.ffn.layers[0]
         if isinstance(activation, nn.ReLU):
-            layer.ffn.layers[0] = nn.Sequential(linear, ReLUDropout(p=dropout.p))
+            layer.ffn.layers[0] = nn.Sequential(linear, ReLUDropout(dropout.p))
 
 
 def _use_bounded_attention(layers: ModuleList, name: str) -> None:
@@ -108,11 +101,14 @@ def _use_bounded_attention(layers: ModuleList, name: str) -> None:
 
 
 @MODELS.register_module()
-class DeformableDetrTransformerEncoder(MMDetDeformableEncoder):
+class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEncoder):
     """mmdet's; ``num_cp`` layers are recomputed in the backward pass (by PyTorch: mmdet needs fairscale for it)."""
 
+    num_cp: int
+
     def _init_layers(self) -> None:
-        num_cp, self.num_cp = self.num_cp, 0
+        num_cp = self.num_cp
+        self.num_cp = 0
         super()._init_layers()
         self.num_cp = num_cp
         _use_bounded_attention(self.layers, 'self_attn')
@@ -133,7 +129,7 @@ class DeformableDetrTransformerEncoder(MMDetDeformableEncoder):
 
 
 @MODELS.register_module()
-class DeformableDetrTransformerDecoder(MMDetDeformableDecoder):
+class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDecoder):
     """mmdet's."""
 
     def _init_layers(self) -> None:

@@ -25,6 +25,10 @@ _HUB_CONFIGS = {
 }
 
 
+def _download(name: str) -> str:
+    return f'hf download {name} --local-dir {Path(name).name}'
+
+
 @MODELS.register_module()
 class RobertaTextEncoder(BaseModule):
     """RoBERTa, and one resizer of its words and its sentence to C channels (paper section 3.1).
@@ -113,7 +117,8 @@ class RobertaTextEncoder(BaseModule):
         if cause is not None or len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise FileNotFoundError(
                 f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be neither '
-                f'found locally nor downloaded; give a local folder with vocab.json and merges.txt ({cause})') from cause
+                f'found locally nor downloaded; give a local folder with vocab.json and merges.txt, e.g. what '
+                f'`{_download(source)}` writes ({cause})') from cause
         return tokenizer
 
     def init_weights(self) -> None:
@@ -135,7 +140,8 @@ class RobertaTextEncoder(BaseModule):
         except OSError as error:
             raise FileNotFoundError(
                 f'the text encoder {self.pretrained!r} (config key `text_encoder.pretrained`) can be neither found locally nor '
-                f'downloaded; give a local folder with its config.json and weights ({error})') from error
+                f'downloaded; on a machine with a network `{_download(self.pretrained)}`, then give the folder: --cfg-options '
+                f'model.text_encoder.pretrained=FOLDER ({error})') from error
         except RuntimeError as error:
             raise ValueError(f'{self.pretrained!r} (config key `text_encoder.pretrained`) holds other sizes than '
                              f'`text_encoder.config`: {error}') from error

@@ -1,0 +1,74 @@
+"""Multiply-adds and parameters of a model's prediction, in all and by part.
+
+    python tools/analysis_tools/get_flops.py configs/soc/soc_swin-t_ytvos.py --frames 8 --size 360x640 --sentences 1
+
+Counted by PyTorch's FlopCounterMode (matrix products, convolutions, attention) and halved: what OpenMMLab's tools call FLOPs are
+multiply-adds.  What samples, normalises or resizes is not counted, that of deformable attention included.  Weights are random;
+nothing is downloaded.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmark import build, make_batch
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--frames', type=int, default=8, help='T')
+    parser.add_argument('--size', default='360x640', metavar='HxW', help='of a frame')
+    parser.add_argument('--sentences', type=int, default=1)
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
+    parser.add_argument('--out', help='write the figures to this JSON file as well')
+    args = parser.parse_args()
+    if not Path(args.config).is_file():
+        parser.error(f'config {args.config}: there is no such file')
+    return args
+
+
+def main():
+    args = parse_args()
+    import torch
+    from mmengine.analysis.print_helper import _format_size
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    case = dict(
+        task='predict', config=args.config, frames=args.frames, size=args.size, sentences=args.sentences, batch_size=1,
+        with_cp='off', device='cpu', cfg_options=args.cfg_options)
+    torch.manual_seed(0)
+    _, model = build(case)
+    model.requires_grad_(False)  # PyTorch's counter looks for a graph otherwise, which a prediction does not make
+    inputs, samples = make_batch(case)
+    # As plain matrix products: PyTorch counts the fused attention of a GPU and not that of a CPU.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(inputs, samples, mode='predict')
+    counts = counter.get_flop_counts()
+    parts = {name: (sum(counts.get(f'{type(model).__name__}.{name}', {}).values()) // 2,
+                    sum(parameter.numel() for parameter in part.parameters())) for name, part in model.named_children()}
+    # The head and SIM are called by their methods, which PyTorch books on the modules inside.
+    for name in parts:
+        if not parts[name][0]:
+            prefix = f'{type(model).__name__}.{name}.'
+            outermost = [key for key in counts if key.startswith(prefix)
+                         and not any(key.startswith(other + '.') for other in counts if other.startswith(prefix))]
+            parts[name] = (sum(sum(counts[key].values()) for key in outermost) // 2, parts[name][1])
+    total = counter.get_total_flops() // 2
+    print(f'{args.config}: {args.frames} frames of {args.size}, {args.sentences} sentence(s)\n')
+    print('| part | multiply-adds | parameters |\n|---|---|---|')
+    for name, (flops, size) in parts.items():
+        if size or flops:
+            print(f'| {name} | {_format_size(flops)} | {_format_size(size)} |')
+    rest = total - sum(flops for flops, _ in parts.values())
+    print(f'| in no module (dynamic convolution) | {_format_size(rest)} | |')
+    print(f'| all | {_format_size(total)} | {_format_size(sum(size for _, size in parts.values()))} |')
+    if args.out:
+        Path(args.out).write_text(json.dumps(dict(
+            total=total, parts={name: dict(multiply_adds=flops, parameters=size) for name, (flops, size) in parts.items()},
+            **{key: case[key] for key in ('config', 'frames', 'size', 'sentences')}), indent=2))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,27 @@
+"""The whole config, with everything that it inherits: ``python tools/analysis_tools/print_config.py CONFIG``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))  # so that a checkout works where mmsoc is not installed
+
+from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument('--save-path', help='write it there as well (.py, .json or .yml)')
+    args = parse_arguments(parser)
+    if args.save_path and Path(args.save_path).suffix not in ('.py', '.json', '.yml', '.yaml'):
+        parser.error(f'--save-path {args.save_path}: expected a name that ends in .py, .json, .yml or .yaml')
+    cfg = load_config(args)
+    print(cfg.pretty_text)
+    if args.save_path:
+        cfg.dump(args.save_path)
+
+
+if __name__ == '__main__':
+    main()
