@@ -18,6 +18,7 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
@@ -43,6 +44,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 PARAM_SCHEDULERS = _child('param_scheduler', MMENGINE_PARAM_SCHEDULERS, 'mmsoc.engine')
 MODEL_WRAPPERS = _child('model_wrapper', MMENGINE_MODEL_WRAPPERS, 'mmsoc.engine')
 FUNCTIONS = _child('function', MMENGINE_FUNCTIONS, 'mmsoc.engine')
+STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'mmsoc.engine')
 
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmsoc.datasets')
 DATA_SAMPLERS = _child('data_sampler', MMENGINE_DATA_SAMPLERS, 'mmsoc.datasets')

@@ -8,6 +8,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout 
 
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
@@ -100,7 +101,8 @@ def main():
         prepare_distributed(cfg, args.launcher)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    Runner.from_cfg(cfg).train()
+    # FlexibleRunner: for the strategies of FSDP and DeepSpeed.
+    (RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)).train()
     finish_distributed()
 
 

@@ -1,16 +1,28 @@
 from .dist import finish_distributed, prepare_distributed
-from .hooks import EpochSeedHook, PlainCheckpointHook, RVOSVisualizationHook, SafeCheckpointHook, StrictLoadHook
+from .hooks import (
+    EpochSeedHook,
+    PlainCheckpointHook,
+    RVOSVisualizationHook,
+    SafeCheckpointHook,
+    StartingPointHook,
+    StrictLoadHook,
+)
 from .seeding import epoch_seed, seed_everything, seed_worker
+from .sharding import FSDPStrategy, ShardedOptimWrapper, wrap_layers
 
 __all__ = [
     'EpochSeedHook',
+    'FSDPStrategy',
     'PlainCheckpointHook',
     'RVOSVisualizationHook',
     'SafeCheckpointHook',
+    'ShardedOptimWrapper',
+    'StartingPointHook',
     'StrictLoadHook',
     'epoch_seed',
     'finish_distributed',
     'prepare_distributed',
     'seed_everything',
     'seed_worker',
+    'wrap_layers',
 ]

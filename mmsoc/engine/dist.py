@@ -48,6 +48,13 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
     # environ: torchrun's variables name the rendezvous.
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
     torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+    if cfg.get('runner_type') == 'FlexibleRunner':
+        if cfg.strategy.type != 'mmsoc.FSDPStrategy':
+            raise ValueError(
+                f'strategy.type={cfg.strategy.type!r}: on a machine without GPUs expected mmsoc.FSDPStrategy (or no '
+                'runner_type)'
+            )
+        return
     if cfg.get('model_wrapper_cfg') is None:
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',

@@ -22,7 +22,7 @@ def parse_args():
     plot.add_argument('--out', default='curves.png', help='the picture (default: %(default)s)')
     times = tasks.add_parser('cal_train_time', help='time per iteration')
     times.add_argument('logs', nargs='+', help='JSON logs or work dirs')
-    times.add_argument('--include-outliers', action='store_true', help="count each epoch's first line (slower: start of the workers)")
+    times.add_argument('--include-outliers', action='store_true', help="count each epoch's first line, which is slower")
     return parser, parser.parse_args()
 
 

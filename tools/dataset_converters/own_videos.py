@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout 
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from mmsoc.datasets.io import dump_json, read_frame, read_ids
 
@@ -290,8 +290,8 @@ def upright(frame: av.VideoFrame, where: str) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format='rgb24'), turns))
 
 
-def frames_of_file(video: Video, first_number: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames of a video file that have a mask: number and uint8 (H, W, 3); decodes to the end."""
+def frames_of_file(video: Video, first_number: int) -> Iterator[tuple[int, np.ndarray, None]]:
+    """The frames of a video file that have a mask: number, uint8 (H, W, 3), None; decodes to the end."""
     for number, frame in enumerate(decode(video.path), first_number):
         video.total_frames += 1
         if number not in video.masks:
@@ -299,7 +299,7 @@ def frames_of_file(video: Video, first_number: int) -> Iterator[tuple[int, np.nd
         where = f'{video.path}, frame {number}'
         if frame.is_corrupt:
             raise ValueError(f'{where} is damaged')
-        yield number, upright(frame, where)
+        yield number, upright(frame, where), None
     last = first_number + video.total_frames - 1
     beyond = [number for number in video.masks if number > last]
     if beyond:
@@ -309,14 +309,18 @@ def frames_of_file(video: Video, first_number: int) -> Iterator[tuple[int, np.nd
         )
 
 
-def frames_of_folder(video: Video) -> Iterator[tuple[int, np.ndarray]]:
+def frames_of_folder(video: Video) -> Iterator[tuple[int, np.ndarray, Path | None]]:
+    """The frames of a folder that have a mask: number, uint8 (H, W, 3), and the file if it can be taken as it is."""
     assert video.frames is not None
     video.total_frames = len(video.frames)
     for number in video.masks:
         path = video.frames[number]
-        read_frame(path, f'video {video.name}')  # says what is wrong with a broken one
+        pixels = read_frame(path, f'video {video.name}')
         with Image.open(path) as image:
-            yield number, np.array(ImageOps.exif_transpose(image).convert('RGB'))
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                yield number, np.array(ImageOps.exif_transpose(image).convert('RGB')), None
+            else:
+                yield number, pixels, path if image.format == 'JPEG' else None
 
 
 def write_video(video: Video, folder: Path, args: argparse.Namespace, progress: 'Progress') -> None:
@@ -329,7 +333,7 @@ def write_video(video: Video, folder: Path, args: argparse.Namespace, progress: 
         (folder / kind / video.name).mkdir(parents=True)
     frames = frames_of_folder(video) if video.frames else frames_of_file(video, args.first_number)
     size = None
-    for done, (number, pixels) in enumerate(frames, 1):
+    for done, (number, pixels, file) in enumerate(frames, 1):
         ids = read_mask(video.masks[number], args.binary_masks)
         height, width = pixels.shape[:2]
         if size not in (None, (width, height)):
@@ -341,7 +345,11 @@ def write_video(video: Video, folder: Path, args: argparse.Namespace, progress: 
                 f'is {width}x{height}'
             )
         name = video.frame_name(number)
-        Image.fromarray(pixels).save(folder / 'JPEGImages' / video.name / f'{name}.jpg', quality=95, subsampling=0)
+        frame = folder / 'JPEGImages' / video.name / f'{name}.jpg'
+        if file is not None:
+            shutil.copyfile(file, frame)  # writing a JPEG again would lose a little
+        else:
+            Image.fromarray(pixels).save(frame, quality=95, subsampling=0)
         mask = Image.fromarray(ids)
         mask.putpalette(PALETTE)
         mask.save(folder / 'Annotations' / video.name / f'{name}.png')
@@ -364,8 +372,8 @@ def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float
         chosen = set(random.Random(seed).sample(sorted(names), number))
     if len(chosen) == len(names):
         raise ValueError(
-            f'no video is left for training: there {"is" if len(names) == 1 else "are"} {len(names)}, and {_listed(sorted(chosen))} '
-            'would be the valid split; add videos (a long one can be cut into several), or --valid-share 0 for a set without '
+            f'no video is left for training: the csv names {len(names)}, and {_listed(sorted(chosen))} would be the valid '
+            'split; add videos (a long one can be cut into several), or --valid-share 0 for a set without '
             'a valid split, which cannot be scored'
         )
     return chosen
@@ -468,7 +476,7 @@ def convert(args: argparse.Namespace) -> str:
     try:
         counts = write_set(partial_out, videos, valid, args)
         dump_json(
-            dict(source=str(source), every=args.every, binary_masks=args.binary_masks, valid=sorted(valid), **counts),
+            dict(source=str(source), every=args.every, binary_masks=args.binary_masks, valid=sorted(valid), counts=counts),
             partial_out / MANIFEST,
             indent=1,
         )
@@ -527,7 +535,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', metavar='SOURCE', help='folder with videos/, masks/ and expressions.csv')
     parser.add_argument('--out', default=str(data / 'own-videos'), help='folder to write (default: %(default)s)')
     parser.add_argument(
-        '--every', type=int, default=1, metavar='N', help="keep every N-th frame of a video, from its first (default: all)"
+        '--every', type=int, default=1, metavar='N', help='keep every N-th frame of a video, from its first (default: all)'
     )
     parser.add_argument(
         '--first-number', type=int, default=0, metavar='N',
