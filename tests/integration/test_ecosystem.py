@@ -1,4 +1,5 @@
 """mmsoc inside other OpenMMLab projects: from an installed wheel, in folders outside the repository, through the shipped tools."""
+import ast
 import json
 import os
 import shutil
@@ -61,7 +62,7 @@ def project(tmp_path_factory, run, site):
 
 # What makes a run of a few steps of any config on MovingShapes.
 SHORT = ['train_cfg.max_epochs=1', 'train_cfg.val_begin=1', 'train_cfg.val_interval=1', 'train_dataloader.sampler.epoch_size=8',
-         'val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1']
+         'val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1', 'log_processor.window_size=1']
 
 
 def train(run, site, project, config, *, path=(), options=SHORT):
@@ -247,36 +248,34 @@ optim_wrapper = dict(type='ShardedOptimWrapper')
 """
 
 
-@pytest.mark.parametrize('sharded', [True, False], ids=['FSDP', 'DDP'])
-def test_sharded_training_is_that_of_whole_copies(run, site, project, sharded):
-    """Two processes on gloo, the strategy of configs/soc/soc_swin-b_ytvos_fsdp.py: the losses of DDP, a checkpoint that is read."""
-    name = 'fsdp' if sharded else 'ddp'
-    if sharded:
-        shown = run('-c', textwrap.dedent("""
-            import mmsoc
-            from mmengine.hub import get_config
-            print(get_config('mmsoc::soc/soc_swin-b_ytvos_fsdp.py').strategy.to_dict())
-            """), cwd=project)
-        (project / 'fsdp.py').write_text(FSDP.format(strategy=eval(shown.splitlines()[-1])))
-    else:
-        (project / 'ddp.py').write_text("_base_ = 'mmsoc::soc/soc_tiny_moving-shapes.py'\n")
+def train_on_two(run, site, project, name, epochs):
+    """Two processes on gloo; losses and gradient norms of the steps of each epoch."""
     tool = site / 'mmsoc' / '.mim' / 'tools' / 'train.py'
-    launch = ['-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={29500 + os.getpid() % 1000 + sharded}', tool]
-    options = ['--launcher', 'pytorch', '--work-dir', f'work/{name}', '--cfg-options', *SHORT, 'train_dataloader.batch_size=1']
-    output = run(*launch, f'{name}.py', *options, cwd=project)
-    losses = [line.split('grad_norm: ')[1].split('d0.')[0] for line in output.splitlines() if 'Epoch(train)' in line]
-    assert len(losses) == 4
-    record = project / 'losses.json'
-    if record.is_file():
-        assert losses == json.loads(record.read_text())
-    record.write_text(json.dumps(losses))
-    # On with it: weights and optimizer state come back.
-    resumed = run(*launch, f'{name}.py', '--resume', *[o.replace('max_epochs=1', 'max_epochs=2') for o in options], cwd=project)
-    assert 'resumed epoch: 1' in resumed and (project / 'work' / name / 'epoch_2.pth').is_file()
-    if sharded:
-        tested = run(site / 'mmsoc' / '.mim' / 'tools' / 'test.py', 'ddp.py' if (project / 'ddp.py').is_file() else 'fsdp.py',
-                     f'work/{name}/epoch_2.pth', '--cfg-options', 'test_dataloader.dataset.indices=2', cwd=project)
-        assert 'rvos/J&F' in tested
+    options = [option.replace('max_epochs=1', f'max_epochs={epochs}') for option in SHORT]
+    output = run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tool, f'{name}.py', '--launcher', 'pytorch',
+                 '--resume', '--work-dir', f'work/{name}', '--cfg-options', *options, 'train_dataloader.batch_size=1', cwd=project)
+    assert (project / 'work' / name / f'epoch_{epochs}.pth').is_file()
+    lines = [line for line in output.splitlines() if 'Epoch(train)' in line]
+    return [(int(line.split('Epoch(train)')[1].split('[')[1].split(']')[0]), float(line.split('loss: ')[1].split()[0]),
+             float(line.split('grad_norm: ')[1].split()[0])) for line in lines]
+
+
+def test_sharded_training_is_that_of_whole_copies(run, site, project):
+    """FSDP by the strategy of configs/soc/soc_swin-b_ytvos_fsdp.py has the losses of DDP, is resumed, and its weights are read."""
+    shown = run('-c', textwrap.dedent("""
+        import mmsoc
+        from mmengine.hub import get_config
+        print(get_config('mmsoc::soc/soc_swin-b_ytvos_fsdp.py').strategy.to_dict())
+        """), cwd=project)
+    (project / 'fsdp.py').write_text(FSDP.format(strategy=ast.literal_eval(shown.splitlines()[-1])))
+    (project / 'ddp.py').write_text("_base_ = 'mmsoc::soc/soc_tiny_moving-shapes.py'\n")
+    whole = train_on_two(run, site, project, 'ddp', epochs=2)
+    sharded = train_on_two(run, site, project, 'fsdp', epochs=1) + train_on_two(run, site, project, 'fsdp', epochs=2)
+    assert [epoch for epoch, *_ in sharded] == [1] * 4 + [2] * 4
+    np.testing.assert_allclose(sharded, whole, rtol=1e-4)
+    tested = run(site / 'mmsoc' / '.mim' / 'tools' / 'test.py', 'ddp.py', 'work/fsdp/epoch_2.pth', '--cfg-options',
+                 'test_dataloader.dataset.indices=2', cwd=project)
+    assert 'rvos/J&F' in tested
 
 
 def test_deepspeed_says_that_it_is_untested(run, site, tmp_path):

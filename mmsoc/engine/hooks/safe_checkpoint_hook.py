@@ -109,6 +109,7 @@ class SafeCheckpointHook(CheckpointHook):
                 _shell_safe(save_best) if isinstance(save_best, str) else [_shell_safe(key) for key in save_best]
             )
         super().__init__(*args, save_best=save_best, **kwargs)
+        self._meta: dict | None = None
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir or ''):
             self.backend_args = dict(backend='mmsoc_atomic')
 
@@ -122,6 +123,11 @@ class SafeCheckpointHook(CheckpointHook):
             self._move_best(runner)
         if runner.iter > 0:
             self._finish_interrupted(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        # FlexibleRunner writes its own count over the one that it is given: one too many behind a validation.
+        if self._meta is not None:
+            checkpoint['meta'].update(self._meta)
 
     def _move_best(self, runner: Runner) -> None:
         # The work dir may have been moved; and resuming another run's checkpoint must not remove that run's best one.
@@ -170,6 +176,7 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         replaced_best = self.file_backend.paths if isinstance(self.file_backend, _Removals) else []
         runner.message_hub.update_info(_OUTDATED, [os.path.basename(path) for path in (*outdated, *replaced_best)])
+        self._meta = dict(meta)
         runner.save_checkpoint(
             self.out_dir,
             self.filename_tmpl.format(step),
@@ -182,6 +189,7 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         self._saved = True
+        self._meta = None
         if not is_main_process():
             return
         AtomicLocalBackend().put_text(self.last_ckpt, os.path.join(runner.work_dir, 'last_checkpoint'))
@@ -200,10 +208,12 @@ class SafeCheckpointHook(CheckpointHook):
         backend = self.file_backend
         removals = _Removals(backend)
         self.file_backend = removals
+        self._meta = dict(epoch=runner.epoch, iter=runner.iter)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
+            self._meta = None
         removals.carry_out(keep=self._best_paths())
 
     def _best_paths(self) -> set[str]:
