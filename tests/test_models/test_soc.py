@@ -189,3 +189,20 @@ def test_a_sample_without_sentences(model):
     video, masks = random_clip(2, (64, 96))
     with pytest.raises(ValueError, match='without sentences.*video'):
         model(video[None], [make_sample((64, 96), [], masks)], mode='loss')
+
+
+def test_bfloat16_autocast_on_the_cpu(model):
+    """tools/train.py refuses --amp without a GPU (MMEngine's wrapper asserts); the network itself runs under autocast."""
+    video, masks = random_clip(4, (64, 96))
+    sample = make_sample((64, 96), ['a red car'], masks)
+    model.train()
+    expected = sum(model(video[None], [sample], mode='loss').values()).item()
+    with torch.autocast('cpu', torch.bfloat16):
+        total = sum(model(video[None], [sample], mode='loss').values())
+    total.backward()
+    assert abs(total.item() - expected) / expected < 0.05
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+    model.eval()
+    with torch.autocast('cpu', torch.bfloat16):
+        found, = model(video[None], [make_sample((64, 96), ['a red car', 'the dog'], num_frames=4)], mode='predict')
+    assert len(found.pred_masks) == 2 and len(found.pred_masks[0]) == 4 and torch.isfinite(found.pred_scores).all()
