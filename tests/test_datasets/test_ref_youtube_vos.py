@@ -536,6 +536,8 @@ def test_malformed_json(root):
 
 
 def test_missing_folders(root):
+    with pytest.raises(FileNotFoundError, match=r'data_root: there is no folder .*elsewhere .*MMSOC_DATA'):
+        build(root / 'elsewhere')
     with pytest.raises(FileNotFoundError, match=r"data_prefix\['img'\]: there is no folder .*nowhere"):
         build(root, data_prefix=dict(img='nowhere', mask='train/Annotations'))
     with pytest.raises(FileNotFoundError, match=r"data_prefix\['mask'\]: there is no folder .*nowhere/a \(video a\)"):

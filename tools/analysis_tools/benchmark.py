@@ -38,7 +38,7 @@ def parse_args():
     parser.add_argument('--batch-size', nargs='+', type=int, default=[1], help='clips')
     parser.add_argument('--precision', nargs='+', choices=['fp32', 'tf32', 'bf16', 'fp16'], default=['fp32'])
     parser.add_argument(
-        '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='gradient checkpointing (training)'
+        '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='gradient checkpointing: model.backbone.with_cp (training)'
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     parser.add_argument('--runs', type=int, default=3, help='timed runs of each case')
@@ -88,7 +88,6 @@ def build(case):
         text_encoder.tokenizer = dict(type='HashTokenizer', vocab_size=text_encoder.get('config', {}).get('vocab_size', 50265))
     if case['with_cp'] == 'on':
         cfg.model.backbone.with_cp = True
-        cfg.model.sim.encoder.num_cp = cfg.model.sim.encoder.num_layers
     model = MODELS.build(cfg.model)
     return cfg, model.to(case['device']).train(case['task'] == 'train')
 
