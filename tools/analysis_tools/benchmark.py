@@ -38,7 +38,7 @@ def parse_args():
     parser.add_argument('--batch-size', nargs='+', type=int, default=[1], help='clips')
     parser.add_argument('--precision', nargs='+', choices=['fp32', 'tf32', 'bf16', 'fp16'], default=['fp32'])
     parser.add_argument(
-        '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='gradient checkpointing: model.backbone.with_cp (training)'
+        '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='model.backbone.with_cp (training)'
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     parser.add_argument('--runs', type=int, default=3, help='timed runs of each case')
