@@ -1,6 +1,16 @@
 from . import transforms  # registers them
+from .a2d_sentences import A2DSentencesDataset
 from .clip_samplers import SparseClipSampler, WindowClipSampler
+from .jhmdb_sentences import JHMDBSentencesDataset
 from .ref_youtube_vos import RefYouTubeVOSDataset
 from .samplers import ShortEpochSampler
 
-__all__ = ['RefYouTubeVOSDataset', 'ShortEpochSampler', 'SparseClipSampler', 'WindowClipSampler', 'transforms']
+__all__ = [
+    'A2DSentencesDataset',
+    'JHMDBSentencesDataset',
+    'RefYouTubeVOSDataset',
+    'ShortEpochSampler',
+    'SparseClipSampler',
+    'WindowClipSampler',
+    'transforms',
+]

@@ -1,3 +1,19 @@
+from .a2d_metric import A2DMetric
+from .davis_metric import RefDAVIS17Metric, evaluate_folders, evaluate_sequence
 from .jf_metric import JFMetric, boundary_f, mean_jf, region_similarity, subsets
+from .submission import SubmissionWriter
+from .temporal_stability import TemporalStabilityMetric
 
-__all__ = ['JFMetric', 'boundary_f', 'mean_jf', 'region_similarity', 'subsets']
+__all__ = [
+    'A2DMetric',
+    'JFMetric',
+    'RefDAVIS17Metric',
+    'SubmissionWriter',
+    'TemporalStabilityMetric',
+    'boundary_f',
+    'evaluate_folders',
+    'evaluate_sequence',
+    'mean_jf',
+    'region_similarity',
+    'subsets',
+]

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,10 @@ class SOC(BaseMOTModel):
         test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
             implementation); ``sentences_per_pass``, how many sentences of a video run at once; ``frames_per_clip``, where a longer
             video is cut into clips that are predicted on their own, each with a query of its own (None: never; the published
-            protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1).
+            protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1); ``return_logits``, whether predictions also hold
+            ``pred_logits`` (False by default: they are large), by which `RefDAVIS17Metric` says whose a pixel is;
+            ``all_queries``, whether all queries of the one annotated frame are predicted, as `A2DMetric` needs them (False by
+            default; not together with ``return_logits``).
         data_preprocessor (dict): ``mmdet.TrackDataPreprocessor``.
     """
 
@@ -63,11 +66,14 @@ class SOC(BaseMOTModel):
         self.head = MODELS.build(head)
         self.criterion = MODELS.build(criterion)
         self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
-        defaults = dict(predict_layer=-1, sentences_per_pass=4, frames_per_clip=None, mask_threshold=0.5)
+        defaults = dict(predict_layer=-1, sentences_per_pass=4, frames_per_clip=None, mask_threshold=0.5, return_logits=False,
+                        all_queries=False)
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
             raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
         self.test_cfg = {**defaults, **(test_cfg or {})}
+        if self.test_cfg['all_queries'] and self.test_cfg['return_logits']:
+            raise ValueError('model.test_cfg: all_queries and return_logits do not go together; expected one of them at most')
         layers = self.sim.num_layers
         if not -layers <= self.test_cfg['predict_layer'] < layers:
             raise ValueError(f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers')
@@ -164,17 +170,32 @@ class SOC(BaseMOTModel):
         Returns:
             list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
             size), ``pred_scores`` (E,) in [0, 1], the mean over the frames, and ``pred_queries`` (E, number of clips) int64.
+            With ``return_logits`` also ``pred_logits``, per sentence the mask logits, float32 (T, h, w) on the CPU, at stride 4
+            (of a clip that was padded to the size of its batch: at the size of the network's input, without the padding).
+            They cover the frame, and resized to its original size they are what was thresholded.
+
+            With ``test_cfg.all_queries`` also ``pred_masks_all`` (per sentence N RLEs) and ``pred_scores_all`` (E, N).  These
+            masks, and ``pred_masks``, which are then the chosen ones among them, are made as the released evaluation on A2D
+            makes them: thresholded at the size of the input and brought to the original size by nearest neighbour.  Else they
+            are brought to the original size first, as by the released inference on Ref-YouTube-VOS.
+
+        Raises:
+            ValueError: ``frames_per_clip`` would cut a clip of which only some frames are annotated, or ``all_queries`` meets a
+                clip of which not exactly one frame is.
         """
         num_frames = inputs.shape[1]
         step = self.test_cfg['frames_per_clip'] or num_frames
         if step < num_frames and any('key_frames_inds' in sample for sample in data_samples):
             raise ValueError(f'model.test_cfg.frames_per_clip={step} cuts a clip of {num_frames} frames of which only some are '
                              f'annotated ({_names(data_samples)}); set it to None')
+        if self.test_cfg['all_queries']:
+            return self._predict_all(inputs, data_samples)
         masks: list[list[list[dict]]] = [[[] for _ in sample.texts] for sample in data_samples]
+        logits: list[list[list[Tensor]]] = [[[] for _ in sample.texts] for sample in data_samples]
         scores, queries = [], []
         for start in range(0, num_frames, step):
             clip = inputs[:, start:start + step]
-            score, query = self._predict_clip(clip, data_samples, masks)
+            score, query = self._predict_clip(clip, data_samples, masks, logits)
             scores.append(score * clip.shape[1] / num_frames)
             queries.append(query)
 
@@ -183,11 +204,15 @@ class SOC(BaseMOTModel):
         for index, sample in enumerate(data_samples):
             own = clip_of_expr == index
             sample.set_data(dict(pred_masks=masks[index], pred_scores=score_M[own], pred_queries=query_MC[own]))
+            if self.test_cfg['return_logits']:
+                sample.set_data(dict(pred_logits=[torch.cat(clips) for clips in logits[index]]))
         return list(data_samples)
 
     def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample],
-                      masks: list[list[list[dict]]]) -> tuple[Tensor, Tensor]:
-        """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence); scores and queries (M,)."""
+                      masks: list[list[list[dict]]], logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
+        """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence), with ``return_logits`` also their
+        logits to ``logits``; scores and queries (M,).
+        """
         texts, clip_of_expr = _sentences(data_samples, inputs.device)
         expr_of_clip = [expr for sample in data_samples for expr in range(len(sample.texts))]
         visual = self.extract_visual(inputs, data_samples)
@@ -195,16 +220,53 @@ class SOC(BaseMOTModel):
         step = self.test_cfg['sentences_per_pass']
         for start in range(0, len(texts), step):
             of_pass = clip_of_expr[start:start + step]
-            score, logits_MTHW, query = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
-            scores.append(score)
+            score_MN, query, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            logits_MTHW = decode(query[:, None])[:, :, 0]
+            scores.append(score_MN.amax(1))
             queries.append(query)
             for clip, expr, logit_THW in zip(
                     of_pass.tolist(), expr_of_clip[start:start + step], logits_MTHW, strict=True):
-                masks[clip][expr] += self._to_original_size(logit_THW, data_samples[clip], inputs.shape[-2:])
+                logit_THW = self._without_padding(logit_THW, data_samples[clip], inputs.shape[-2:])
+                masks[clip][expr] += self._to_original_size(logit_THW, data_samples[clip])
+                if self.test_cfg['return_logits']:
+                    logits[clip][expr].append(logit_THW.float().cpu())
         return torch.cat(scores), torch.cat(queries)
 
-    def _predict_pass(self, visual: VisualFeatures, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (M,), mask logits (M, T, h, w) at stride 4 and query index (M,) of the chosen queries."""
+    def _predict_all(self, inputs: Tensor, data_samples: Sequence[TrackDataSample]) -> list[TrackDataSample]:
+        """The samples with the masks and scores of all queries, see `predict`."""
+        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        visual = self.extract_visual(inputs, data_samples)
+        if visual.num_frames != 1:
+            raise ValueError(f'model.test_cfg.all_queries: expected clips with one annotated frame (key_frames_inds), found '
+                             f'{visual.num_frames} ({_names(data_samples)})')
+        step = self.test_cfg['sentences_per_pass']
+        scores = []
+        masks: list[list[list[dict]]] = [[] for _ in data_samples]
+        for start in range(0, len(texts), step):
+            of_pass = clip_of_expr[start:start + step]
+            score_MN, _, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            num_sentences, num_queries = score_MN.shape
+            every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, -1)
+            logits_MNHW = decode(every)[:, 0]
+            scores.append(score_MN.cpu())
+            for clip, logits_NHW in zip(of_pass.tolist(), logits_MNHW, strict=True):
+                masks[clip].append(self._nearest_to_original_size(logits_NHW, data_samples[clip], inputs.shape[-2:]))
+        score_MN = torch.cat(scores)
+        for index, sample in enumerate(data_samples):
+            own = score_MN[(clip_of_expr == index).cpu()]
+            best, chosen = own.max(1)
+            sample.set_data(dict(
+                pred_masks=[[of_queries[query]] for of_queries, query in zip(masks[index], chosen.tolist(), strict=True)],
+                pred_scores=best, pred_queries=chosen[:, None], pred_masks_all=masks[index], pred_scores_all=own))
+        return list(data_samples)
+
+    def _predict_pass(self, visual: VisualFeatures,
+                      texts: Sequence[str]) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """
+        Returns:
+            tuple: scores (M, N); the best query of each sentence (M,); a function that decodes given queries (M, K) to mask logits
+            (M, T, K, h, w) at stride 4.
+        """
         text = self.extract_text(texts)
         fused = self.fuse(visual, text)
         frame = self.aggregate(visual, fused)
@@ -214,26 +276,42 @@ class SOC(BaseMOTModel):
         prediction, = self.head(objects, frame, visual.image_sizes)
         # (M, T, N, K) -> (M, N): a query's score is its best class's mean over the frames.
         score_MN = prediction.logits.sigmoid().mean(1).amax(-1)
-        score, chosen = score_MN.max(1)
-        sentence = torch.arange(len(chosen), device=chosen.device)
-        masks = self.head.decode_masks(
-            self.head.mask_features(frame.memory, visual.fine), prediction.kernels[sentence, :, chosen, None],
-            prediction.points[sentence, :, chosen, None])
-        return score, masks[:, :, 0], chosen
 
-    def _to_original_size(self, logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> list[dict]:
-        """(T, h, w) logits at stride 4 -> T run-length codes of the original frames."""
-        threshold = torch.tensor(self.test_cfg['mask_threshold']).logit().item()
+        def decode(query_MK: Tensor) -> Tensor:
+            sentence = torch.arange(len(query_MK), device=query_MK.device)[:, None]
+            # A slice between two index tensors: theirs come first.
+            kernels = prediction.kernels[sentence, :, query_MK].transpose(1, 2)
+            points = prediction.points[sentence, :, query_MK].transpose(1, 2)
+            return self.head.decode_masks(self.head.mask_features(frame.memory, visual.fine), kernels, points)
+
+        return score_MN, score_MN.argmax(1), decode
+
+    @staticmethod
+    def _without_padding(logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> Tensor:
+        """(T, h, w) logits at stride 4 -> the same where nothing was padded, else at the input's size, cut to the clip."""
         height, width = sample[0].img_shape
-        if (height, width) != tuple(input_size):
-            # A padded batch: leave the padding behind first.
-            logits = F.interpolate(logits[None], size=tuple(input_size), mode='bilinear', align_corners=False)[0]
-            logits = logits[..., :height, :width]
+        if (height, width) == tuple(input_size):
+            return logits
+        logits = F.interpolate(logits[None], size=tuple(input_size), mode='bilinear', align_corners=False)[0]
+        return logits[..., :height, :width]
+
+    def _to_original_size(self, logits: Tensor, sample: TrackDataSample) -> list[dict]:
+        """(T, h, w) logits that cover the frames -> T run-length codes of the original frames."""
+        threshold = torch.tensor(self.test_cfg['mask_threshold']).logit().item()
         codes = []
         for frame in logits:  # one by one: a long video at its original size is large
             full = F.interpolate(frame[None, None], size=tuple(sample[0].ori_shape), mode='bilinear', align_corners=False)
             codes += encode_mask_results((full[0] > threshold).cpu().numpy())
         return codes
+
+    def _nearest_to_original_size(self, logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> list[dict]:
+        """(N, h, w) logits at stride 4 -> N run-length codes of the original frame, by the released evaluation's way."""
+        threshold = torch.tensor(self.test_cfg['mask_threshold']).logit().item()
+        height, width = sample[0].img_shape
+        logits = F.interpolate(logits[None], size=tuple(input_size), mode='bilinear', align_corners=False)
+        inside = (logits > threshold)[..., :height, :width].float()
+        full = F.interpolate(inside, size=tuple(sample[0].ori_shape), mode='nearest')[0]
+        return encode_mask_results(full.bool().cpu().numpy())
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[dict[str, Tensor]]:
         """Raw outputs, without choosing a query (mode ``'tensor'``).

@@ -8,12 +8,16 @@ from .processing import (
     ShortSideResize,
     SwapLeftRight,
 )
+from .video_loading import LoadA2DMasks, LoadJHMDBMask, LoadVideoWindow
 
 __all__ = [
     'ForEachFrame',
+    'LoadA2DMasks',
     'LoadCategoryMaps',
+    'LoadJHMDBMask',
     'LoadReferredMasks',
     'LoadVideoFrames',
+    'LoadVideoWindow',
     'PackReferringInputs',
     'PhotometricDistort',
     'RandomClipChoice',

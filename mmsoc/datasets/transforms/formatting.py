@@ -13,7 +13,7 @@ class PackReferringInputs(PackTrackInputs):
     """Makes the model's sample of a clip: ``dict(inputs=uint8 tensor (T, 3, H, W), data_samples=TrackDataSample)``.
 
     The clip's metainfo gets ``texts``, ``video_id``, ``frames``, ``exp_ids``, ``obj_ids`` and ``mask_paths`` (test
-    only), and where the item has them ``families`` and ``held_out``; each frame's gets the usual keys and
+    only), and where the item has them ``families``, ``held_out`` and ``gt_rles``; each frame's gets the usual keys and
     ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``,
     ``bboxes``, ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With
     :class:`LoadCategoryMaps` each frame also gets ``gt_sem_seg``, uint8 (1, H, W).
@@ -23,7 +23,7 @@ class PackReferringInputs(PackTrackInputs):
     """
 
     CLIP_KEYS = ('texts', 'video_id', 'frames', 'exp_ids', 'obj_ids', 'mask_paths')
-    OPTIONAL_CLIP_KEYS = ('families', 'held_out')
+    OPTIONAL_CLIP_KEYS = ('families', 'held_out', 'gt_rles')
     FRAME_META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'frame_id')
 
     def __init__(self, *, meta_keys: Sequence[str] = ()) -> None:

@@ -23,8 +23,15 @@ def map_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor | None, ..
         return function(*tensors)
     first = next(tensor for tensor in tensors if tensor is not None)
     step = max(1, len(first) * MAX_ELEMENTS // elements)
-    outputs = []
-    for start in range(0, len(first), step):
-        chunk = [tensor[start:start + step] if tensor is not None else None for tensor in tensors]
-        outputs.append(checkpoint(function, *chunk, use_reentrant=False) if with_gradient else function(*chunk))
-    return torch.cat(outputs)
+    chunks = [[tensor[start:start + step] if tensor is not None else None for tensor in tensors]
+              for start in range(0, len(first), step)]
+    if with_gradient:
+        return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks])
+    output = None
+    for start, chunk in zip(range(0, len(first), step), chunks, strict=True):
+        part = function(*chunk)
+        if output is None:  # in place: joined in the end, all of it would be there twice
+            output = part.new_empty((len(first), *part.shape[1:]))
+        output[start:start + step] = part
+    assert output is not None
+    return output

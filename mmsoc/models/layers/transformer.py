@@ -84,7 +84,8 @@ class ReLUDropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and 0 < self.p < 1:
             return _ReLUDropoutFunction.apply(x, self.p)
-        return super().forward(x.relu())
+        # What comes here is a layer's output that nobody else reads.
+        return super().forward(x.relu() if torch.is_grad_enabled() else x.relu_())
 
 
 def _use_lean_ffn(layers: ModuleList) -> None:

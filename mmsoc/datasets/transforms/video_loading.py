@@ -1,0 +1,289 @@
+"""The frames and masks of clips of which one frame is annotated: A2D-Sentences (mp4, HDF5) and JHMDB-Sentences (mat).
+
+Masks come in two forms. For training, ``gt_masks`` and its companions as :class:`LoadReferredMasks` makes them, empty in
+the frames that are not annotated. For evaluation, ``gt_rles``: per sentence a COCO run-length code of the annotated frame
+at its original size, which :class:`mmsoc.evaluation.A2DMetric` compares with.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import av
+import h5py
+import numpy as np
+import scipy.io
+from mmcv.transforms import BaseTransform
+from mmdet.structures.mask import BitmapMasks
+from pycocotools import mask as coco_mask
+
+from mmsoc.registry import TRANSFORMS
+
+from .loading import _where, box_of_mask
+
+
+def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -> tuple[list[np.ndarray], list[int]]:
+    """Decodes some frames of a video, and no more of the others than it must.
+
+    A frame's index is its place in the order of presentation: the times of all frames are read first, which decodes
+    nothing, and then the frames are found by their time, from the key frame before the first one on.
+
+    Args:
+        path: the video.
+        indices: of the frames, 0-based, at least 0; those beyond the end become the last frame.
+        annotated: the index that the annotation speaks of, which must be there.
+        where: what the file belongs to; becomes part of the error.
+
+    Returns:
+        The frames, uint8 (H, W, 3) RGB, and their indices.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no video, it is shorter than its annotation, or a frame cannot be decoded.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'video {path} is missing ({where})')
+    try:
+        times = _frame_times(path, where)
+        if annotated >= len(times):
+            raise ValueError(
+                f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
+                f'({where}); is the file complete?'
+            )
+        kept = [min(index, len(times) - 1) for index in indices]
+        wanted = {times[index] for index in kept}
+        found = _decode(path, wanted, min(wanted))
+        if len(found) < len(wanted):
+            # Where frames refer to a later key frame, a seek can land behind the wanted one.
+            found = _decode(path, wanted, None)
+    except av.FFmpegError as error:
+        raise ValueError(f'video {path} cannot be read ({where}): {error}') from None
+    missing = sorted({index for index in kept if times[index] not in found})
+    if missing:
+        raise ValueError(
+            f'video {path} cannot be read ({where}): the frames {[index + 1 for index in missing]} of {len(times)}, counted '
+            'from 1, cannot be decoded'
+        )
+    return [found[times[index]] for index in kept], kept
+
+
+def _frame_times(path: str, where: str) -> list[int]:
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise ValueError(f'video {path} cannot be read ({where}): it has no video stream')
+        packets = container.demux(container.streams.video[0])
+        # The last packet is empty: it ends the stream. Those to discard are outside of the edit list, and never shown.
+        times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+    if None in times or len(set(times)) < len(times):
+        raise ValueError(f'video {path} cannot be read ({where}): its frames are not told apart by their time')
+    return sorted(times)
+
+
+def _decode(path: str, wanted: set[int], start: int | None) -> dict[int, np.ndarray]:
+    """The frames at the wanted times, from the key frame before ``start`` on (None: from the first one)."""
+    found: dict[int, np.ndarray] = {}
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        if start is not None:
+            container.seek(start, stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts in wanted and not frame.is_corrupt:
+                found[frame.pts] = frame.to_ndarray(format='rgb24')
+            if frame.pts >= max(wanted):
+                break
+    return found
+
+
+@TRANSFORMS.register_module()
+class LoadVideoWindow(BaseTransform):
+    """Decodes the frames ``frame_ids`` (0-based) of the video ``video_path``, and nothing beyond them.
+
+    Of the indices behind the video's end each becomes the last frame; ``frame_ids`` and ``frames`` follow. The frame that
+    ``key_frame_flags`` marks as annotated must be there.
+
+    Adds the same keys as :class:`LoadVideoFrames`; ``img_path`` is the video, for every frame.
+
+    Raises:
+        FileNotFoundError, ValueError: the video is missing, broken, or shorter than its annotation.
+    """
+
+    def transform(self, results: dict) -> dict:
+        path = results['video_path']
+        annotated = results['frame_ids'][results['key_frame_flags'].index(True)]
+        images, kept = read_window(path, results['frame_ids'], annotated, _where(results))
+        shapes = [image.shape[:2] for image in images]
+        results.update(
+            frame_ids=kept,
+            frames=[frame_name(index) for index in kept],
+            img=images,
+            img_path=[path] * len(images),
+            ori_shape=shapes,
+            img_shape=list(shapes),
+            scale_factor=[(1.0, 1.0)] * len(images),
+            flip=[False] * len(images),
+            flip_direction=[None] * len(images),
+        )
+        return results
+
+
+def frame_name(index: int) -> str:
+    """The name by which A2D and JHMDB call the frame with this 0-based index: 5 digits, counted from 1."""
+    return f'{index + 1:05d}'
+
+
+def read_a2d_instances(path: str, where: str) -> list[int]:
+    """The ids of the instances in an annotation of A2D (field ``instance``), in the order of its masks.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no HDF5 file or has no such field.
+    """
+    (instances,) = _read_h5(path, ['instance'], where)
+    return instances.ravel().astype(int).tolist()
+
+
+def read_a2d_masks(path: str, instances: Sequence[int], where: str) -> np.ndarray:
+    """The masks of some instances in an annotation of A2D (field ``reMask``).
+
+    MATLAB wrote the file, so that the axes arrive in reverse, (N, W, H), and without the first one where N is 1. The
+    field ``reBBox`` is not read: boxes are made from the masks, as for the other data sets.
+
+    Returns:
+        uint8 (E, H, W) of 0 and 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no HDF5 file, lacks a field, or has no mask of an instance.
+    """
+    found, masks = _read_h5(path, ['instance', 'reMask'], where)
+    ids: list[int] = found.ravel().astype(int).tolist()
+    if masks.ndim == 2:
+        masks = masks[None]
+    if masks.ndim != 3 or len(masks) != len(ids):
+        raise ValueError(
+            f"annotation {path} ({where}): expected 'reMask' of shape (N, W, H), or (W, H), for the N = {len(ids)} ids in "
+            f"'instance', found {masks.shape}"
+        )
+    unknown = sorted(set(instances) - set(ids))
+    if unknown:
+        raise ValueError(f'annotation {path} ({where}): expected the instances {list(instances)}, found {ids}')
+    rows = [ids.index(instance) for instance in instances]
+    return (masks[rows].transpose(0, 2, 1) != 0).astype(np.uint8)
+
+
+def _read_h5(path: str, fields: Sequence[str], where: str) -> list[np.ndarray]:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'annotation {path} is missing ({where})')
+    try:
+        with h5py.File(path, 'r') as file:
+            missing = [field for field in fields if field not in file]
+            if missing:
+                raise ValueError(f'annotation {path} ({where}): expected the fields {list(fields)}, found {sorted(file)}')
+            return [np.array(file[field]) for field in fields]
+    except OSError as error:
+        raise ValueError(f'annotation {path} cannot be read ({where}): {error}') from None
+
+
+@TRANSFORMS.register_module()
+class LoadA2DMasks(BaseTransform):
+    """Reads the masks of the instances ``obj_ids`` in the annotated frame from the HDF5 file ``mask_path``.
+
+    Args:
+        evaluation: add ``gt_rles`` (see above). False: add the targets of training, ``gt_masks``, ``gt_bboxes`` and
+            ``gt_bboxes_labels`` (zeros: "referred").
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or broken, lacks a field or an instance, or the masks are not
+            of the frame's size.
+    """
+
+    def __init__(self, *, evaluation: bool = False) -> None:
+        self.evaluation = evaluation
+
+    def transform(self, results: dict) -> dict:
+        where = _where(results)
+        masks = read_a2d_masks(results['mask_path'], list(map(int, results['obj_ids'])), where)
+        _check_size(masks, results, where)
+        if self.evaluation:
+            results['gt_rles'] = _encode(masks)
+            return results
+        height, width = masks.shape[1:]
+        empty = np.zeros_like(masks)
+        boxes = np.stack([box_of_mask(mask) for mask in masks])
+        flags = results['key_frame_flags']
+        results.update(
+            gt_masks=[BitmapMasks(masks if annotated else empty, height, width) for annotated in flags],
+            gt_bboxes=[boxes if annotated else np.zeros_like(boxes) for annotated in flags],
+            gt_bboxes_labels=[np.zeros(len(masks), np.int64) for _ in flags],
+        )
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadJHMDBMask(BaseTransform):
+    """Reads the person's mask in the annotated frame from the MATLAB file ``mask_path`` and adds ``gt_rles`` (see above).
+
+    The file's field ``part_mask`` is (H, W, T); the annotated frame is the one that ``key_frame_flags`` marks.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or broken, lacks the field or the frame, or the mask is not of
+            the frame's size.
+    """
+
+    def transform(self, results: dict) -> dict:
+        where = _where(results)
+        index = results['frame_ids'][results['key_frame_flags'].index(True)]
+        masks = read_puppet_mask(results['mask_path'], where)
+        if index >= masks.shape[2]:
+            raise ValueError(
+                f"mask {results['mask_path']} ({where}): expected a 'part_mask' of frame {index + 1}, counted from 1, found "
+                f'{masks.shape[2]} frames'
+            )
+        mask = (masks[None, :, :, index] != 0).astype(np.uint8)
+        _check_size(mask, results, where)
+        results['gt_rles'] = _encode(mask)
+        return results
+
+
+def read_puppet_mask(path: str, where: str) -> np.ndarray:
+    """The field ``part_mask`` of a JHMDB ``puppet_mask.mat``: uint8 (H, W, T), the person in T frames.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no MATLAB file or has no such field.
+    """
+    return _of_mat(path, where, scipy.io.loadmat)
+
+
+def puppet_mask_length(path: str, where: str) -> int:
+    """T of :func:`read_puppet_mask`, without unpacking the masks."""
+    return _of_mat(path, where, lambda file: {name: np.empty(shape) for name, shape, _ in scipy.io.whosmat(file)}).shape[2]
+
+
+def _of_mat(path: str, where: str, read: Any) -> np.ndarray:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'mask {path} is missing ({where})')
+    try:
+        content = read(path)
+    except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+        raise ValueError(f'mask {path} cannot be read ({where}): {error}') from None
+    fields = {name: value.shape for name, value in content.items() if not name.startswith('__')}
+    shape = fields.get('part_mask', ())
+    if len(shape) == 2:  # MATLAB drops a last axis of length 1
+        return content['part_mask'][:, :, None]
+    if len(shape) != 3:
+        raise ValueError(f"mask {path} ({where}): expected the field 'part_mask' of shape (H, W, T), found {fields}")
+    return content['part_mask']
+
+
+def _check_size(masks: np.ndarray, results: dict, where: str) -> None:
+    height, width = results['img'][0].shape[:2]
+    if masks.shape[1:] != (height, width):
+        raise ValueError(
+            f'annotation {results["mask_path"]} ({where}): expected masks of {width}x{height}, as the frames of '
+            f'{results["img_path"][0]} are, found {masks.shape[2]}x{masks.shape[1]}'
+        )
+
+
+def _encode(masks: np.ndarray) -> list[dict]:
+    return coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))

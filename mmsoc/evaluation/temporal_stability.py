@@ -1,0 +1,115 @@
+"""How much the quality of a prediction varies over the frames of a video (SOC, Fig. 4)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from pycocotools import mask as coco_mask
+
+from mmsoc.datasets.io import dump_json, read_ids
+from mmsoc.registry import METRICS
+
+from .jf_metric import boundary_f, region_similarity
+
+
+@METRICS.register_module()
+class TemporalStabilityMetric(BaseMetric):
+    """Variance over frames of J and of J&F, for each sentence, then the mean over sentences; lower is better.
+
+    The paper (section 4, Fig. 4) describes it in words: the variance of IoU, and of J&F, over the frames of a video, averaged
+    over videos. It leaves open the estimator, the unit, and whether a video counts once or once per sentence; here it is the
+    population variance (ddof = 0) of J_t and of (J_t + F_t) / 2, t over all frames, once per (video, sentence), with J and F
+    in 0..1. A frame in which the object is absent counts: J = F = 1 if nothing is predicted, else 0. This is not the
+    "temporal stability" T of DAVIS 2016.
+
+    The results are ``var_J`` and ``var_J&F``, and the same times 100, ``var_J_x100`` and ``var_J&F_x100``.
+
+    Reads from each sample ``pred_masks`` (per sentence and frame an RLE at the original size), and from its metainfo
+    ``texts``, ``exp_ids``, ``video_id``, ``obj_ids`` and ``mask_paths``.
+
+    Args:
+        void_label: value in the masks that marks pixels which do not count (255 in DAVIS 2017); None: there is none.
+        bound_th: see :func:`boundary_f`.
+        out_file: JSON file for the means and for one row per sentence, with its J and F of each frame.
+
+    Raises:
+        ValueError: the data set has no masks or object ids, or masks and predictions do not fit.
+    """
+
+    default_prefix = 'stability'
+
+    def __init__(
+        self,
+        *,
+        void_label: int | None = None,
+        bound_th: float = 0.008,
+        out_file: str | None = None,
+        collect_device: str = 'cpu',
+        collect_dir: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.void_label = void_label
+        self.bound_th = bound_th
+        self.out_file = out_file
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Appends exactly one object per sample: mmengine cuts the collected results to the number of samples."""
+        for sample in data_samples:
+            self.results.append(self._score_video(sample))
+
+    def _score_video(self, sample: dict) -> dict:
+        video, paths, obj_ids, texts = (sample[key] for key in ('video_id', 'mask_paths', 'obj_ids', 'texts'))
+        where = f'TemporalStabilityMetric: video {video}'
+        if paths is None or obj_ids is None:
+            lacking = "masks (data_prefix['mask'])" if paths is None else "'obj_id' in its expressions (ann_file)"
+            raise ValueError(f'{where} has no {lacking}, so there is nothing to compare with')
+        predictions = sample['pred_masks']
+        if [len(masks) for masks in predictions] != [len(paths)] * len(texts):
+            raise ValueError(
+                f'{where}: expected masks for {len(texts)} sentences and {len(paths)} frames, found '
+                f'{[len(masks) for masks in predictions]} frames for the sentences'
+            )
+        region = np.empty((len(texts), len(paths)))
+        contour = np.empty_like(region)
+        for t, path in enumerate(paths):
+            ids = read_ids(path, f'video {video}')
+            void = None if self.void_label is None else ids == self.void_label
+            for row, obj_id in enumerate(obj_ids):
+                pred = coco_mask.decode(predictions[row][t]).astype(bool)
+                if pred.shape != ids.shape:
+                    raise ValueError(
+                        f'{where}, sentence {texts[row]!r}: the predicted mask is {pred.shape[1]}x{pred.shape[0]}, but '
+                        f'{path} is {ids.shape[1]}x{ids.shape[0]}'
+                    )
+                gt = ids == int(obj_id)
+                region[row, t] = region_similarity(gt, pred, void)
+                contour[row, t] = boundary_f(gt, pred, void, self.bound_th)
+        rows = [
+            dict(video=video, exp_id=exp_id, sentence=text, J_t=j.tolist(), F_t=f.tolist(), var_J=float(j.var()))
+            | {'var_J&F': float(((j + f) / 2).var())}
+            for exp_id, text, j, f in zip(sample['exp_ids'], texts, region, contour, strict=True)
+        ]
+        return dict(video=video, rows=rows)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Returns the mean variances, and logs and writes them."""
+        if not results:
+            raise ValueError('TemporalStabilityMetric: there is nothing to evaluate; was the test loader empty?')
+        rows = [row for result in results for row in result['rows']]
+        means = {key: float(np.mean([row[key] for row in rows])) for key in ('var_J', 'var_J&F')}
+        means |= {f'{key}_x100': 100 * value for key, value in means.items()}
+        logger = MMLogger.get_current_instance()
+        logger.info(
+            f'TemporalStabilityMetric: variance over frames, mean over {len(rows)} sentences of {len(results)} videos, x 100: '
+            f'J {means["var_J_x100"]:.3f}, J&F {means["var_J&F_x100"]:.3f}'
+        )
+        single = sorted({row['video'] for row in rows if len(row['J_t']) == 1})
+        if single:
+            logger.warning(f'TemporalStabilityMetric: {len(single)} videos have one frame, so no variance: {single[:5]}')
+        if self.out_file is not None:
+            dump_json(dict(metrics=means, num_videos=len(results), num_sentences=len(rows), rows=rows), self.out_file)
+            logger.info(f'TemporalStabilityMetric: {len(rows)} rows written to {self.out_file}')
+        return means
