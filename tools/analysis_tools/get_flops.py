@@ -46,24 +46,23 @@ def main():
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(inputs, samples, mode='predict')
     counts = counter.get_flop_counts()
-    parts = {name: (sum(counts.get(f'{type(model).__name__}.{name}', {}).values()) // 2,
-                    sum(parameter.numel() for parameter in part.parameters())) for name, part in model.named_children()}
-    # The head and SIM are called by their methods, which PyTorch books on the modules inside.
-    for name in parts:
-        if not parts[name][0]:
-            prefix = f'{type(model).__name__}.{name}.'
-            outermost = [key for key in counts if key.startswith(prefix)
-                         and not any(key.startswith(other + '.') for other in counts if other.startswith(prefix))]
-            parts[name] = (sum(sum(counts[key].values()) for key in outermost) // 2, parts[name][1])
+    parts = {}
+    for name, part in model.named_children():
+        # PyTorch books calls of modules. SIM and the head are called by other methods than `forward`, too: then the
+        # outermost modules inside them were.
+        own = f'{type(model).__name__}.{name}'
+        inside = {key for key in counts if key.startswith(f'{own}.')}
+        outermost = [key for key in inside if not any(key.startswith(f'{other}.') for other in inside)]
+        flops = max(sum(counts.get(own, {}).values()), sum(sum(counts[key].values()) for key in outermost)) // 2
+        parts[name] = flops, sum(parameter.numel() for parameter in part.parameters())
     total = counter.get_total_flops() // 2
     print(f'{args.config}: {args.frames} frames of {args.size}, {args.sentences} sentence(s)\n')
     print('| part | multiply-adds | parameters |\n|---|---|---|')
     for name, (flops, size) in parts.items():
         if size or flops:
             print(f'| {name} | {_format_size(flops)} | {_format_size(size)} |')
-    rest = total - sum(flops for flops, _ in parts.values())
-    print(f'| in no module (dynamic convolution) | {_format_size(rest)} | |')
     print(f'| all | {_format_size(total)} | {_format_size(sum(size for _, size in parts.values()))} |')
+    print("\nThe box branches, which refine the decoder's references, are in both sim and head.")
     if args.out:
         Path(args.out).write_text(json.dumps(dict(
             total=total, parts={name: dict(multiply_adds=flops, parameters=size) for name, (flops, size) in parts.items()},
