@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.engine.hooks import RVOSVisualizationHook
 from mmsoc.visualization import RVOSLocalVisualizer
+from tests.test_datasets.tiny_a2d import SIZE, grey, write_mp4
 
 
 @pytest.fixture
@@ -63,3 +64,28 @@ def test_mistakes(sample, tmp_path):
         RVOSVisualizationHook(show_dir=str(tmp_path)).after_test_iter(runner(Visualizer()), 0, outputs=[sample])
     with pytest.raises(ValueError, match='interval >= 1'):
         RVOSVisualizationHook(interval=0)
+
+
+def test_a_clip_of_a_video_file_with_one_annotated_frame(tmp_path):
+    """A2D-Sentences: the frames' path is an mp4, and there is a mask of the annotated frame alone."""
+    pytest.importorskip('av')
+    write_mp4(tmp_path / 'clip.mp4', 12)
+    height, width = SIZE
+    frames = [
+        DetDataSample(metainfo=dict(img_path=str(tmp_path / 'clip.mp4'), frame_id=index, ori_shape=SIZE))
+        for index in (4, 5, 6)
+    ]
+    track = TrackDataSample(
+        metainfo=dict(texts=['a box'], video_id='clip', exp_ids=['v_clip_f_6_i_0'], key_frames_inds=[1])
+    )
+    track.video_data_samples = frames
+    mask = np.zeros((height, width), np.uint8, order='F')
+    track.set_field([[coco_mask.encode(mask)]], 'pred_masks')
+    track.set_field(torch.tensor([0.5]), 'pred_scores')
+    hook = RVOSVisualizationHook(show_dir=str(tmp_path / 'out'))
+    hook.after_test_iter(runner(RVOSLocalVisualizer()), 0, outputs=[track])
+    shown = mmcv.imread(str(tmp_path / 'out' / 'clip' / 'v_clip_f_6_i_0.png'), channel_order='rgb')
+    # The frame with index 5, not the first of the clip: every frame of the tiny video has its own grey.
+    inside = shown[: height // 4].reshape(-1, 3).astype(int)
+    values = np.abs(inside - grey(5)).max(1)
+    assert (values < 6).mean() > 0.3 and (np.abs(inside - grey(4)).max(1) < 6).mean() < 0.3

@@ -1,3 +1,4 @@
+import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,17 @@ class RVOSVisualizationHook(Hook):
         from mmsoc.visualization import VideoWriter, contact_sheet
 
         folder.mkdir(parents=True, exist_ok=True)
-        length = len(sample)
+        # Where only some frames are annotated, there are masks of these alone.
+        frames = list(getattr(sample, 'key_frames_inds', range(len(sample))))
+        length = len(frames)
         shown = set(np.linspace(0, length - 1, min(self.sheet_frames, length)).round().astype(int).tolist())
         for i, (text, expression) in enumerate(zip(sample.texts, sample.exp_ids, strict=True)):
             name = _file_name(expression)
             sheet = []
             with VideoWriter(folder / f'{name}.mp4', fps=self.fps) as video:
                 # Frames are read once per sentence: a video's frames at full size need not fit into memory.
-                for t in range(length):
-                    image = mmcv.imread(sample[t].img_path, channel_order='rgb')
+                for t, frame in enumerate(frames):
+                    image = _read_frame(sample[frame])
                     mask = coco_mask.decode(sample.pred_masks[i][t])
                     drawn = visualizer.draw_frame(image, mask, text, score=float(sample.pred_scores[i]), index=i)
                     video.write(drawn)
@@ -85,6 +88,15 @@ class RVOSVisualizationHook(Hook):
                         sheet.append(drawn)
             with atomic_path(folder / f'{name}.png') as temporary:
                 mmcv.imwrite(mmcv.rgb2bgr(contact_sheet(sheet, ncols=min(4, len(sheet)))), str(temporary))
+
+
+def _read_frame(frame: Any) -> np.ndarray:
+    """uint8 (H, W, 3) RGB: a picture, or the frame ``frame_id`` of a video file (A2D-Sentences)."""
+    if (mimetypes.guess_type(frame.img_path)[0] or '').startswith('video/'):
+        from mmsoc.datasets.transforms.video_loading import read_window
+
+        return read_window(frame.img_path, [frame.frame_id], frame.frame_id, 'to be drawn')[0][0]
+    return mmcv.imread(frame.img_path, channel_order='rgb')
 
 
 def _file_name(identifier: str) -> str:
