@@ -11,6 +11,7 @@ from rich.progress import track
 
 from mmsoc.registry import DATASETS
 
+from .io import check_root
 from .transforms.video_loading import frame_name, read_a2d_instances
 
 SUBSETS = {'0': 'train', '1': 'test'}
@@ -322,18 +323,6 @@ def clean_text(text: str, where: str) -> str:
     if not text:
         raise ValueError(f'{where}: the sentence is empty')
     return text
-
-
-def check_root(data_root: str, expected: str) -> None:
-    """
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    if data_root and not os.path.isdir(data_root):
-        raise FileNotFoundError(
-            f'data_root: there is no folder {data_root} (looked in {os.getcwd()}); expected the data set as it is published, '
-            f'unpacked there, with {expected}. The environment variable MMSOC_DATA names another folder than ./data'
-        )
 
 
 def listed(items: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS, TASK_UTILS
 
-from .io import load_json
+from .io import check_root, load_json
 from .object_frames import object_frames
 
 # The categories of meta.json in alphabetical order: the order gives the label.
@@ -143,12 +143,7 @@ class RefYouTubeVOSDataset(BaseDataset):
         return path if path is None else os.path.join(data_root, path)
 
     def load_data_list(self) -> list[dict]:
-        if self.data_root and not os.path.isdir(self.data_root):
-            raise FileNotFoundError(
-                f'data_root: there is no folder {self.data_root} (looked in {os.getcwd()}); expected the data set as it is '
-                'published, unpacked there, with {train,valid}/JPEGImages, train/Annotations and meta_expressions. '
-                'The environment variable MMSOC_DATA names another folder than ./data'
-            )
+        check_root(self.data_root, '{train,valid}/JPEGImages, train/Annotations and meta_expressions')
         videos = self._select_videos(self._load_videos())
         for video, record in videos.items():
             _check_files(self.data_prefix['img'], video, record['frames'], '.jpg', "data_prefix['img']")

@@ -45,15 +45,16 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
             f'--launcher {launcher} needs GPUs and this machine shows none. On the CPU use --launcher pytorch '
             '(tools/dist_train.sh), which runs on gloo'
         )
+    flexible = cfg.get('runner_type') == 'FlexibleRunner'
+    if flexible and cfg.strategy.type != 'mmsoc.FSDPStrategy':
+        raise ValueError(
+            f'strategy.type={cfg.strategy.type!r}: on a machine without GPUs expected mmsoc.FSDPStrategy (or no '
+            'runner_type)'
+        )
     # environ: torchrun's variables name the rendezvous.
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
     torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
-    if cfg.get('runner_type') == 'FlexibleRunner':
-        if cfg.strategy.type != 'mmsoc.FSDPStrategy':
-            raise ValueError(
-                f'strategy.type={cfg.strategy.type!r}: on a machine without GPUs expected mmsoc.FSDPStrategy (or no '
-                'runner_type)'
-            )
+    if flexible:  # mmsoc.FSDPStrategy does the rest
         return
     if cfg.get('model_wrapper_cfg') is None:
         cfg.model_wrapper_cfg = dict(

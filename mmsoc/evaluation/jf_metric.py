@@ -102,6 +102,73 @@ def _disk(radius: int) -> np.ndarray:
     return (x * x + y * y <= radius * radius).astype(np.uint8)
 
 
+def frame_scores(
+    sample: dict, *, metric: str, skip_first_last: bool = False, void_label: int | None = None, bound_th: float = 0.008
+) -> tuple[np.ndarray, np.ndarray]:
+    """J and F of every sentence in every frame of a video.
+
+    Args:
+        sample: a predicted sample with ``pred_masks`` (per sentence and frame an RLE at the original size) and the metainfo
+            ``texts``, ``video_id``, ``obj_ids`` and ``mask_paths``.
+        metric: whose errors these are.
+        skip_first_last, void_label, bound_th: see :class:`JFMetric`.
+
+    Returns:
+        J and F, float (E, T) each, in 0..1.
+
+    Raises:
+        ValueError: the data set has no masks or object ids, or masks and predictions do not fit.
+    """
+    video = sample['video_id']
+    texts, paths, obj_ids = sample['texts'], sample['mask_paths'], sample['obj_ids']
+    if paths is None:
+        raise ValueError(
+            f"{metric}: video {video} has no masks to compare with; set data_prefix['mask'] of the data set to "
+            'an existing folder, or leave this evaluator out'
+        )
+    if obj_ids is None:
+        raise ValueError(
+            f"{metric}: the expressions of video {video} have no 'obj_id', so it is unknown which object of "
+            'the masks they name; use an ann_file of the data set that has them'
+        )
+    predictions = sample['pred_masks']
+    if len(predictions) != len(texts) or any(len(masks) != len(paths) for masks in predictions):
+        raise ValueError(
+            f'{metric}: video {video}: expected masks for {len(texts)} sentences and {len(paths)} frames, found '
+            f'{[len(masks) for masks in predictions]} frames for the sentences'
+        )
+    kept = range(1, len(paths) - 1) if skip_first_last else range(len(paths))
+    if not kept:
+        raise ValueError(f'{metric}: video {video} has {len(paths)} frames, and skip_first_last leaves none')
+
+    region = np.empty((len(texts), len(kept)))
+    contour = np.empty_like(region)
+    seen: set[int] = set()
+    for column, t in enumerate(kept):
+        ids = read_ids(paths[t], f'video {video}')
+        seen.update(np.flatnonzero(np.bincount(ids.ravel())).tolist())
+        void = None if void_label is None else ids == void_label
+        for row, obj_id in enumerate(obj_ids):
+            pred = coco_mask.decode(predictions[row][t]).astype(bool)
+            if pred.shape != ids.shape:
+                raise ValueError(
+                    f'{metric}: video {video}, sentence {texts[row]!r}: the predicted mask is '
+                    f'{pred.shape[1]}x{pred.shape[0]}, but {paths[t]} is {ids.shape[1]}x{ids.shape[0]}'
+                )
+            gt = ids == int(obj_id)
+            region[row, column] = region_similarity(gt, pred, void)
+            contour[row, column] = boundary_f(gt, pred, void, bound_th)
+    for t in set(range(len(paths))) - set(kept):
+        if not seen.issuperset(map(int, obj_ids)):
+            seen.update(np.unique(read_ids(paths[t], f'video {video}')).tolist())
+    unknown = {obj_id for obj_id in obj_ids if int(obj_id) not in seen}
+    if unknown:
+        raise ValueError(
+            f'{metric}: video {video}: no mask shows the objects {sorted(unknown)}; the masks show {sorted(seen - {0})}'
+        )
+    return region, contour
+
+
 @METRICS.register_module()
 class JFMetric(BaseMetric):
     """Mean J and F over frames for each sentence, then over sentences; J&F is the mean of both; all in 0..1.
@@ -149,57 +216,17 @@ class JFMetric(BaseMetric):
             self.results.append(self._score_video(sample))
 
     def _score_video(self, sample: dict) -> dict:
-        video = sample['video_id']
-        texts, paths, obj_ids = sample['texts'], sample['mask_paths'], sample['obj_ids']
-        if paths is None:
-            raise ValueError(
-                f"JFMetric: video {video} has no masks to compare with; set data_prefix['mask'] of the data set to "
-                'an existing folder, or leave this evaluator out'
-            )
-        if obj_ids is None:
-            raise ValueError(
-                f"JFMetric: the expressions of video {video} have no 'obj_id', so it is unknown which object of "
-                'the masks they name; use an ann_file of the data set that has them'
-            )
-        predictions = sample['pred_masks']
-        if len(predictions) != len(texts) or any(len(masks) != len(paths) for masks in predictions):
-            raise ValueError(
-                f'JFMetric: video {video}: expected masks for {len(texts)} sentences and {len(paths)} frames, found '
-                f'{[len(masks) for masks in predictions]} frames for the sentences'
-            )
-        kept = range(1, len(paths) - 1) if self.skip_first_last else range(len(paths))
-        if not kept:
-            raise ValueError(f'JFMetric: video {video} has {len(paths)} frames, and skip_first_last leaves none')
-
-        region = np.empty((len(texts), len(kept)))
-        contour = np.empty_like(region)
-        seen = set()
-        for column, t in enumerate(kept):
-            ids = read_ids(paths[t], f'video {video}')
-            seen.update(np.flatnonzero(np.bincount(ids.ravel())).tolist())
-            void = None if self.void_label is None else ids == self.void_label
-            for row, obj_id in enumerate(obj_ids):
-                pred = coco_mask.decode(predictions[row][t]).astype(bool)
-                if pred.shape != ids.shape:
-                    raise ValueError(
-                        f'JFMetric: video {video}, sentence {texts[row]!r}: the predicted mask is '
-                        f'{pred.shape[1]}x{pred.shape[0]}, but {paths[t]} is {ids.shape[1]}x{ids.shape[0]}'
-                    )
-                gt = ids == int(obj_id)
-                region[row, column] = region_similarity(gt, pred, void)
-                contour[row, column] = boundary_f(gt, pred, void, self.bound_th)
-        for t in set(range(len(paths))) - set(kept):
-            if not seen.issuperset(map(int, obj_ids)):
-                seen.update(np.unique(read_ids(paths[t], f'video {video}')).tolist())
-        unknown = {obj_id for obj_id in obj_ids if int(obj_id) not in seen}
-        if unknown:
-            raise ValueError(
-                f'JFMetric: video {video}: no mask shows the objects {sorted(unknown)}; the masks show '
-                f'{sorted(seen - {0})}'
-            )
+        video, texts = sample['video_id'], sample['texts']
+        region, contour = frame_scores(
+            sample,
+            metric='JFMetric',
+            skip_first_last=self.skip_first_last,
+            void_label=self.void_label,
+            bound_th=self.bound_th,
+        )
         scores = [float(score) for score in sample['pred_scores']]
         rows: list[dict] = [
-            dict(video=video, exp_id=exp_id, sentence=text, J=j, F=f, score=score, num_frames=len(kept))
+            dict(video=video, exp_id=exp_id, sentence=text, J=j, F=f, score=score, num_frames=region.shape[1])
             | {'J&F': (j + f) / 2}
             for exp_id, text, j, f, score in zip(
                 sample['exp_ids'], texts, region.mean(1).tolist(), contour.mean(1).tolist(), scores, strict=True

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import dump_json, read_ids
+from mmsoc.datasets.io import dump_json
 from mmsoc.registry import METRICS
 
-from .jf_metric import boundary_f, region_similarity
+from .jf_metric import frame_scores
 
 
 @METRICS.register_module()
@@ -61,36 +60,14 @@ class TemporalStabilityMetric(BaseMetric):
             self.results.append(self._score_video(sample))
 
     def _score_video(self, sample: dict) -> dict:
-        video, paths, obj_ids, texts = (sample[key] for key in ('video_id', 'mask_paths', 'obj_ids', 'texts'))
-        where = f'TemporalStabilityMetric: video {video}'
-        if paths is None or obj_ids is None:
-            lacking = "masks (data_prefix['mask'])" if paths is None else "'obj_id' in its expressions (ann_file)"
-            raise ValueError(f'{where} has no {lacking}, so there is nothing to compare with')
-        predictions = sample['pred_masks']
-        if [len(masks) for masks in predictions] != [len(paths)] * len(texts):
-            raise ValueError(
-                f'{where}: expected masks for {len(texts)} sentences and {len(paths)} frames, found '
-                f'{[len(masks) for masks in predictions]} frames for the sentences'
-            )
-        region = np.empty((len(texts), len(paths)))
-        contour = np.empty_like(region)
-        for t, path in enumerate(paths):
-            ids = read_ids(path, f'video {video}')
-            void = None if self.void_label is None else ids == self.void_label
-            for row, obj_id in enumerate(obj_ids):
-                pred = coco_mask.decode(predictions[row][t]).astype(bool)
-                if pred.shape != ids.shape:
-                    raise ValueError(
-                        f'{where}, sentence {texts[row]!r}: the predicted mask is {pred.shape[1]}x{pred.shape[0]}, but '
-                        f'{path} is {ids.shape[1]}x{ids.shape[0]}'
-                    )
-                gt = ids == int(obj_id)
-                region[row, t] = region_similarity(gt, pred, void)
-                contour[row, t] = boundary_f(gt, pred, void, self.bound_th)
+        video = sample['video_id']
+        region, contour = frame_scores(
+            sample, metric='TemporalStabilityMetric', void_label=self.void_label, bound_th=self.bound_th
+        )
         rows = [
             dict(video=video, exp_id=exp_id, sentence=text, J_t=j.tolist(), F_t=f.tolist(), var_J=float(j.var()))
             | {'var_J&F': float(((j + f) / 2).var())}
-            for exp_id, text, j, f in zip(sample['exp_ids'], texts, region, contour, strict=True)
+            for exp_id, text, j, f in zip(sample['exp_ids'], sample['texts'], region, contour, strict=True)
         ]
         return dict(video=video, rows=rows)
 

@@ -88,8 +88,9 @@ def test_real_masks(reference, tmp_path, name):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (dict(mask_paths=None), r"video a has no masks \(data_prefix\['mask'\]\)"),
-        (dict(obj_ids=None), r"video a has no 'obj_id' in its expressions \(ann_file\)"),
+        (dict(mask_paths=None), r"TemporalStabilityMetric: video a has no masks to compare with; set data_prefix\['mask'\]"),
+        (dict(obj_ids=None), r"TemporalStabilityMetric: the expressions of video a have no 'obj_id'.*use an ann_file"),
+        (dict(obj_ids=['7']), r"video a: no mask shows the objects \['7'\]; the masks show \[1\]"),
         (dict(pred_masks=[[]]), r'video a: expected masks for 1 sentences and 1 frames, found \[0\]'),
         (dict(pred_masks=[[encode(np.zeros((4, 6)))]]), "sentence 'sentence 0': the predicted mask is 6x4, but .* is 60x40"),
     ],

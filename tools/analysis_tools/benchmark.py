@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from mmengine.config import DictAction
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # so that a checkout works where mmsoc is not installed
 
@@ -43,7 +45,7 @@ def parse_args():
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     parser.add_argument('--runs', type=int, default=3, help='timed runs of each case')
     parser.add_argument('--threads', type=int, help='of PyTorch on CPU (default: its own choice)')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='over every config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='over every config')
     parser.add_argument('--out', help='write the figures to this JSON file as well')
     parser.add_argument('--case', help=argparse.SUPPRESS)  # one case, in the process that measures it
     args = parser.parse_args()
@@ -73,15 +75,12 @@ def peak_memory(device):
 def build(case):
     """The case's model with random weights, and its config."""
     from mmengine import Config
-    from mmengine.config import DictAction
     from mmengine.registry import init_default_scope
 
     from mmsoc.registry import MODELS
 
     cfg = Config.fromfile(case['config'])
-    options = argparse.ArgumentParser()
-    options.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
-    cfg.merge_from_dict(options.parse_args(['--cfg-options', *case['cfg_options']] if case['cfg_options'] else []).cfg_options)
+    cfg.merge_from_dict(case['cfg_options'])
     init_default_scope(cfg.get('default_scope', 'mmsoc'))
     text_encoder = cfg.model.text_encoder
     if text_encoder.get('tokenizer') is None:

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from benchmark import build, make_batch
+from mmengine.config import DictAction
 
 
 def parse_args():
@@ -20,7 +21,7 @@ def parse_args():
     parser.add_argument('--frames', type=int, default=8, help='T')
     parser.add_argument('--size', default='360x640', metavar='HxW', help='of a frame')
     parser.add_argument('--sentences', type=int, default=1)
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--out', help='write the figures to this JSON file as well')
     args = parser.parse_args()
     if not Path(args.config).is_file():
