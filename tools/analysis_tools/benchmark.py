@@ -97,7 +97,7 @@ def make_batch(case):
     import torch
     from mmdet.structures import DetDataSample, TrackDataSample
     from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
+    from mmengine.structures import InstanceData, PixelData
 
     height, width = map(int, case['size'].split('x'))
     generator = torch.Generator().manual_seed(0)
@@ -116,6 +116,7 @@ def make_batch(case):
             frame.gt_instances = InstanceData(
                 bboxes=box, masks=BitmapMasks(mask, height, width), labels=torch.zeros(len(texts), dtype=torch.long),
                 visible=torch.ones(len(texts), dtype=torch.bool))
+            frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(mask[:1].copy()))  # for auxiliary heads
             frames.append(frame)
         sample = TrackDataSample(video_data_samples=frames)
         sample.set_metainfo(dict(texts=texts, video_id='benchmark'))
