@@ -4,14 +4,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmdet.models.layers import DetrTransformerDecoderLayer, DetrTransformerEncoderLayer
 from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
-from transformers.models.roberta.modeling_roberta import RobertaLayer
 
 from mmsoc.registry import FUNCTIONS, OPTIM_WRAPPERS, STRATEGIES
 
@@ -27,6 +25,10 @@ def wrap_layers(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool
 
 
 def _layer_classes() -> set[type[nn.Module]]:
+    # Here, because every tool imports this package, and mmdet's and transformers' models take seconds.
+    from mmdet.models.layers import DetrTransformerDecoderLayer, DetrTransformerEncoderLayer
+    from transformers.models.roberta.modeling_roberta import RobertaLayer
+
     from mmsoc.models.backbones.video_swin import _Block
 
     return {_Block, RobertaLayer, DetrTransformerEncoderLayer, DetrTransformerDecoderLayer}

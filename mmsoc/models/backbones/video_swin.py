@@ -65,7 +65,7 @@ class _Shift(NamedTuple):
         """
         is_last = [torch.arange(n, device=device) == (n - 1 if s else n) for n, s in zip(grid, shift, strict=True)]
         came_round = [torch.arange(w, device=device) >= w - s for w, s in zip(window, shift, strict=True)]
-        # (number of windows, 3) and (N, 3), in the order in which `_partition` lays them out.
+        # (number of windows, 3) and (N, 3), in the order in which `_Block` cuts a map into windows.
         last_W3 = torch.stack(torch.meshgrid(*is_last, indexing='ij'), -1).flatten(0, 2)
         round_N3 = torch.stack(torch.meshgrid(*came_round, indexing='ij'), -1).flatten(0, 2)
         kinds, kind_of_window = last_W3.unique(dim=0, return_inverse=True)
