@@ -10,19 +10,8 @@ _base_ = [
 
 # Knobs
 load_from = None  # the pre-trained SOC: --cfg-options load_from=FILE.  None: the backbone's and RoBERTa's weights alone
-# An address is downloaded once; a local file in its place: --cfg-options model.backbone.pretrained=FILE
-# The authors' backbone saw ImageNet-22k before Kinetics-400; mmaction2 publishes this size with ImageNet-1k only.
-video_swin_weights = 'https://download.openmmlab.com/mmaction/v1.0/recognition/swin/swin-base-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb/swin-base-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb_20220930-182ec6cc.pth'  # noqa: E501
-# A hub name, or a local folder: --cfg-options model.text_encoder.pretrained=FOLDER
-text_encoder = 'roberta-base'
-# Recompute the backbone's blocks in the backward pass (docs/benchmarks.md): --cfg-options model.backbone.with_cp=True
-with_cp = False
-# Mixed precision: --amp
 
-model = dict(
-    backbone=dict(pretrained=video_swin_weights, with_cp=with_cp),
-    text_encoder=dict(pretrained=text_encoder),
-    test_cfg=dict(all_queries=True))  # mean average precision is of all queries
+model = dict(test_cfg=dict(all_queries=True))  # mean average precision is of all queries
 
 max_epochs = 20
 train_cfg = dict(max_epochs=max_epochs)

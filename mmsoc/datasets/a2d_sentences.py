@@ -11,7 +11,7 @@ from rich.progress import track
 
 from mmsoc.registry import DATASETS
 
-from .io import check_root
+from .io import check_root, listed
 from .transforms.video_loading import frame_name, read_a2d_instances
 
 SUBSETS = {'0': 'train', '1': 'test'}
@@ -323,8 +323,3 @@ def clean_text(text: str, where: str) -> str:
     if not text:
         raise ValueError(f'{where}: the sentence is empty')
     return text
-
-
-def listed(items: Sequence[str]) -> str:
-    """The first five, for a message."""
-    return ', '.join(items[:5]) + (', ...' if len(items) > 5 else '')

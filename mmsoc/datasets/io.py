@@ -3,13 +3,18 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+
+def listed(items: Sequence, most: int = 10) -> str:
+    """The first few, for a message."""
+    return ', '.join(map(str, items[:most])) + (', ...' if len(items) > most else '')
 
 
 def check_root(data_root: str, expected: str) -> None:

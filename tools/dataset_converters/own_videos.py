@@ -29,13 +29,12 @@ import av
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from mmsoc.datasets.io import dump_json, read_frame, read_ids
+from mmsoc.datasets.io import dump_json, listed, read_frame, read_ids
 
 COLUMNS = ('video', 'object', 'expression')
 FRAME_SUFFIXES = ('.jpg', '.jpeg', '.png')
 MANIFEST = 'own_videos.json'
 SPLITS = ('train', 'valid')
-MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,6 @@ class Video:
     def frame_name(self, number: int) -> str:
         # The loader sorts frames by name, so all names of a video are equally long.
         return f'{number:0{max(5, len(str(max(self.masks))))}d}'
-
-
-def _listed(items: Sequence) -> str:
-    return ', '.join(map(str, items[:MAX_LISTED])) + (', ...' if len(items) > MAX_LISTED else '')
 
 
 def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
@@ -146,7 +141,7 @@ def find_video(folder: Path, name: str, where: str) -> Path:
         hint = f'; write {Path(name).stem!r}, without the suffix' if (folder / name).is_file() else ''
         raise FileNotFoundError(
             f'{where}: there is no video {name!r}: expected {folder / name}.mp4 (or another container), or a folder '
-            f'{folder / name}{hint}; {folder} holds {_listed([path.name for path in visible]) or "nothing"}'
+            f'{folder / name}{hint}; {folder} holds {listed([path.name for path in visible]) or "nothing"}'
         )
     if len(found) > 1:
         raise ValueError(f'{where}: several videos are called {name!r}: {", ".join(map(str, found))}; keep one')
@@ -199,7 +194,7 @@ def read_mask(path: Path, binary: bool) -> np.ndarray:
     values = np.unique(pixels.astype(np.uint8))
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise ValueError(
-            f'--binary-masks: {path} should have 0 and one other value, found {len(values)}: {_listed(values.tolist())}; '
+            f'--binary-masks: {path} should have 0 and one other value, found {len(values)}: {listed(values.tolist())}; '
             'a mask with soft edges has to be thresholded first'
         )
     return pixels.reshape(*pixels.shape[:2], -1).any(-1).astype(np.uint8)
@@ -234,7 +229,7 @@ def plan_video(source: Path, name: str, sentences: list[Sentence], args: argpars
     if not used:
         raise ValueError(
             f'--every {args.every} leaves no frame of {name!r} that has a mask; there are masks of the frames '
-            f'{_listed(list(masks))}'
+            f'{listed(list(masks))}'
         )
     video = Video(name, path, sentences, used, frames, len(masks) - len(used))
     for number, mask in used.items():
@@ -365,14 +360,14 @@ def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float
     if valid is not None:
         unknown = [name for name in valid if name not in names]
         if unknown:
-            raise ValueError(f'--valid: no row of expressions.csv names the videos {unknown}; it names {_listed(sorted(names))}')
+            raise ValueError(f'--valid: no row of expressions.csv names the videos {unknown}; it names {listed(sorted(names))}')
         chosen = set(valid)
     else:
         number = max(round(share * len(names)), 1) if share else 0
         chosen = set(random.Random(seed).sample(sorted(names), number))
     if len(chosen) == len(names):
         raise ValueError(
-            f'no video is left for training: the csv names {len(names)}, and {_listed(sorted(chosen))} would be the valid '
+            f'no video is left for training: the csv names {len(names)}, and {listed(sorted(chosen))} would be the valid '
             'split; add videos (a long one can be cut into several), or --valid-share 0 for a set without '
             'a valid split, which cannot be scored'
         )
@@ -513,7 +508,7 @@ def summary(out: Path, counts: dict, videos: Sequence[Video], every: int, column
         if video.total_frames > len(video.masks) + video.unused_masks
     }
     if without:
-        each = _listed([f'{name} {number}' for name, number in without.items()])
+        each = listed([f'{name} {number}' for name, number in without.items()])
         lines.append(f'Left out, since they have no mask: {sum(without.values())} frames ({each})')
     silent = [
         f'{video.name} {sorted(set(video.seen) - {sentence.object for sentence in video.sentences})}'
@@ -521,11 +516,11 @@ def summary(out: Path, counts: dict, videos: Sequence[Video], every: int, column
         if not set(video.seen) <= {sentence.object for sentence in video.sentences}
     ]
     if silent:
-        lines.append(f'Objects in the masks that no sentence names: {_listed(silent)}')
+        lines.append(f'Objects in the masks that no sentence names: {listed(silent)}')
     if entries:
-        lines.append(f'Not used, since no row names it: {_listed(entries)}')
+        lines.append(f'Not used, since no row names it: {listed(entries)}')
     if columns:
-        lines.append(f'Columns of the csv that are not used: {_listed(columns)}')
+        lines.append(f'Columns of the csv that are not used: {listed(columns)}')
     return '\n'.join([*lines, f'Written: {out}'])
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
-from mmsoc.datasets.io import dump_json, load_json, read_ids
+from mmsoc.datasets.io import dump_json, listed, load_json, read_ids
 
 SPLITS = {'train': 'train', 'valid': 'val'}
 """our name and that of DAVIS"""
@@ -46,11 +46,6 @@ RENAMED = {'clasic-car': 'classic-car', 'dog-scale': 'dogs-scale', 'motor-bike':
 """videos that the texts spell otherwise than DAVIS"""
 EXPECTED = {'train': dict(videos=60), 'valid': dict(videos=30, objects=61, expressions=244, frames=1999)}
 VOID = 255
-MAX_LISTED = 10
-
-
-def _listed(items: Sequence) -> str:
-    return ', '.join(map(str, items[:MAX_LISTED])) + (', ...' if len(items) > MAX_LISTED else '')
 
 
 def check_source(source: Path, splits: Sequence[str]) -> None:
@@ -105,7 +100,7 @@ def read_sentences(path: Path, encoding: str, notes: list[str]) -> dict[str, dic
     if unquoted:
         notes.append(
             f'{path.name}: the first and last character of {len(unquoted)} sentences are no quotes and were taken off all '
-            f'the same, as is usual: {_listed(unquoted)}'
+            f'the same, as is usual: {listed(unquoted)}'
         )
     return sentences
 
@@ -127,10 +122,10 @@ def frames_of(source: Path, video: str) -> list[str]:
         odd = sorted(set(frames) ^ set(found['.png']))
         raise ValueError(
             f'{video}: {len(frames)} frames in {source / IMAGES} but {len(found[".png"])} masks in {source / MASKS}; only in '
-            f'one of them: {_listed(odd)}'
+            f'one of them: {listed(odd)}'
         )
     if frames != [f'{t:05d}' for t in range(len(frames))] or not frames:
-        raise ValueError(f'{source / IMAGES / video}: expected 00000.jpg, 00001.jpg, ..., found {_listed(frames) or "nothing"}')
+        raise ValueError(f'{source / IMAGES / video}: expected 00000.jpg, 00001.jpg, ..., found {listed(frames) or "nothing"}')
     return frames
 
 
@@ -173,11 +168,11 @@ def plan_split(source: Path, split: str, texts: list[dict[str, dict[int, str]]],
     if faults:
         raise ValueError('\n'.join(faults))
     if without_category:
-        notes.append(f'{split}: no category in davis_semantics.json: {_listed(without_category)}')
+        notes.append(f'{split}: no category in davis_semantics.json: {listed(without_category)}')
     if undescribed:
         notes.append(
             f'{split}: the first mask has more (+) or fewer (-) objects than are described, which RefDAVIS17Metric accounts '
-            f'for: {_listed(undescribed)}'
+            f'for: {listed(undescribed)}'
         )
     counts = dict(
         videos=len(expressions),
@@ -233,7 +228,7 @@ def convert(args: argparse.Namespace) -> str:
         used = {video for plan in plans.values() for video in plan['expressions']}
         unused = sorted({video for sentences in texts for video in sentences} - used)
         if unused:
-            notes.append(f'Sentences of videos in neither split, left out: {_listed(unused)}')
+            notes.append(f'Sentences of videos in neither split, left out: {listed(unused)}')
 
     out.mkdir(parents=True, exist_ok=True)
     for split, plan in plans.items():

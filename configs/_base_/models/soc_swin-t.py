@@ -2,8 +2,13 @@
 # The paper's values where it states one, the released implementation's where the paper is silent (docs/paper_vs_released.md).
 
 # Knobs
-text_encoder = 'roberta-base'  # hub name or local folder
-video_swin_weights = None  # file or URL of an mmaction2 Video Swin checkpoint; None: from scratch
+# A hub name; a local folder in its place: --cfg-options model.text_encoder.pretrained=FOLDER
+text_encoder = 'roberta-base'
+# mmaction2's, from Kinetics-400, downloaded once; a local file in its place: --cfg-options model.backbone.pretrained=FILE
+# None: from scratch
+video_swin_weights = 'https://download.openmmlab.com/mmaction/v1.0/recognition/swin/swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb/swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb_20220930-241016b2.pth'  # noqa: E501
+# Recompute the backbone's blocks in the backward pass (docs/benchmarks.md): --cfg-options model.backbone.with_cp=True
+with_cp = False
 num_queries = 20  # per frame and per video (paper section 4.2)
 num_classes = 1  # class logits; 1 is "referred or not"
 
@@ -16,7 +21,7 @@ model = dict(
         bgr_to_rgb=False,  # frames are loaded as RGB
         pad_mask=True,
         pad_size_divisor=1),  # padding to 32 would change the published numbers
-    backbone=dict(type='VideoSwin', arch='tiny', pretrained=video_swin_weights, drop_path_rate=0.2),
+    backbone=dict(type='VideoSwin', arch='tiny', pretrained=video_swin_weights, drop_path_rate=0.2, with_cp=with_cp),
     neck=dict(
         type='mmdet.ChannelMapper',
         in_channels=[192, 384, 768],
