@@ -71,8 +71,8 @@ class FrameQueries(NamedTuple):
 
     memory: tuple[Tensor, ...]
     """3 x (M*T, C, h, w) at strides 8, 16, 32: the encoded maps."""
-    queries: Tensor
-    """(D, M, T, N, C), every decoder layer's instance embeddings."""
+    queries: Tensor | tuple[Tensor, ...]
+    """(D, M, T, N, C), every decoder layer's instance embeddings; a tuple of D where some layers were dropped."""
     initial_reference: Tensor
     """(M, T, N, 2), (x, y) in [0, 1]; carries gradient."""
     references: Tensor

@@ -1,8 +1,8 @@
 """mmdet's transformer layers, made available to configs, with deformable attention in bounded memory.
 
 They are in no registry of mmdet's, so ``type='mmdet.DeformableDetrTransformerEncoder'`` cannot be built; here they are
-registered under their own names: those of DETR and Mask2Former unmodified, those of Deformable DETR with
-`MultiScaleDeformableAttention` below in the place of mmcv's.
+registered under their own names: those of DETR and Mask2Former without the map of attention weights, those of Deformable DETR
+with `MultiScaleDeformableAttention` below in the place of mmcv's.
 """
 from typing import Any
 
@@ -17,9 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from mmsoc.registry import MODELS
 
 from .recompute import map_chunks
-
-for layer in (mmdet_layers.DetrTransformerEncoder, mmdet_layers.Mask2FormerTransformerDecoder):
-    MODELS.register_module(module=layer)
 
 
 class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
@@ -57,6 +54,16 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
             return attend(*tensors)
         sampled = query.shape[0] * query.shape[1] * self.value_proj.out_features * self.num_levels * self.num_points
         return map_chunks(attend, tensors, sampled, chunk_always=True)
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """PyTorch's, which never makes the (queries x keys) map of weights: mmcv asks for it and throws it away.
+
+    The cluster's encoder sees all queries of a video, 40,000 for 2,000 frames, and the map of 8 heads would take 51 GB.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        return super().forward(*args, **{**kwargs, 'need_weights': False})
 
 
 class _ReLUDropoutFunction(torch.autograd.Function):
@@ -99,6 +106,30 @@ def _use_bounded_attention(layers: ModuleList, name: str) -> None:
     # mmdet's layers name mmcv's class in their code and take no other.  The same module and weights, run by ours.
     for layer in layers:
         getattr(layer, name).__class__ = MultiScaleDeformableAttention
+
+
+def _use_lean_attention(layers: ModuleList, *names: str) -> None:
+    for layer in layers:
+        for name in names:
+            getattr(layer, name).attn.__class__ = MultiheadAttention
+
+
+@MODELS.register_module()
+class DetrTransformerEncoder(mmdet_layers.DetrTransformerEncoder):
+    """mmdet's."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        _use_lean_attention(self.layers, 'self_attn')
+
+
+@MODELS.register_module()
+class Mask2FormerTransformerDecoder(mmdet_layers.Mask2FormerTransformerDecoder):
+    """mmdet's."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        _use_lean_attention(self.layers, 'self_attn', 'cross_attn')
 
 
 @MODELS.register_module()
