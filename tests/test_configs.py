@@ -16,8 +16,9 @@ CONFIGS = sorted((ROOT / 'configs' / 'soc').rglob('*.py'))
 ABLATIONS = {  # the one sub-module in which each differs from its base
     'voc_none': 'sim.cluster', 'voc_average': 'sim.cluster', 'voc_conv1d': 'sim.cluster', 'voc_kmeans': 'sim.cluster',
     'voc_encoder-only': 'sim.cluster', 'voc_decoder-only': 'sim.cluster', 'fusion_none': 'fusion', 'fusion_l2v': 'fusion.v2l',
-    'fusion_v2l': 'fusion.l2v',
+    'fusion_v2l': 'fusion.l2v', 'queries_10': 'sim', 'queries_15': 'sim', 'queries_25': 'sim',
 }
+FRAMES = {'frames_3': 3, 'frames_5': 5, 'frames_10': 10}
 
 
 def model_cfg(path: Path, tiny_text: bool = True):
@@ -97,7 +98,21 @@ def test_an_ablation_differs_in_one_sub_module(name):
 
 def test_ablations_are_all_looked_at():
     paths = {path.stem for path in (ROOT / 'configs' / 'soc' / 'ablations').glob('*.py')}
-    assert paths == set(ABLATIONS) | {'vl_none'}  # vl_none drops a loss and the stream that serves it alone
+    assert paths == set(ABLATIONS) | set(FRAMES) | {'vl_none'}  # vl_none drops a loss and the stream that serves it alone
+
+
+@pytest.mark.parametrize('name', FRAMES)
+def test_frame_numbers_differ_in_the_clips_alone(name):
+    base, other = (Config.fromfile(ROOT / 'configs' / 'soc' / path) for path in ('soc_swin-t_ytvos.py', f'ablations/{name}.py'))
+    assert other.train_dataloader.dataset.clip_sampler.pop('num_frames') == FRAMES[name]
+    base.train_dataloader.dataset.clip_sampler.pop('num_frames')
+    assert other.train_dataloader == base.train_dataloader and other.model == base.model
+
+
+@pytest.mark.parametrize('name, number', [('queries_10', 10), ('queries_15', 15), ('queries_25', 25)])
+def test_query_numbers(name, number):
+    model = MODELS.build(model_cfg(ROOT / 'configs' / 'soc' / 'ablations' / f'{name}.py'))
+    assert model.sim.num_queries == model.sim.cluster.num_queries == number
 
 
 def test_a_gradient_reaches_every_parameter_of_the_full_size_model():

@@ -97,7 +97,7 @@ class StreamPredictor:
         self._chosen: list[tuple[Tensor, Tensor]] = []  # per pass kernels (m, T, 1, P) and points (m, T, 1, 2)
         self._feature_shape: tuple[int, int, int] = (0, 0, 0)
         self._text: list[TextFeatures] = []
-        self._file = tempfile.TemporaryFile(dir=folder, prefix='mmsoc-stream-')
+        self._file = tempfile.TemporaryFile(dir=folder, prefix='mmsoc-stream-')  # noqa: SIM115 (open as long as the stream)
 
     def __enter__(self) -> 'StreamPredictor':
         return self

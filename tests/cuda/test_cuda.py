@@ -12,7 +12,7 @@ from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, m
 from mmengine.optim import AmpOptimWrapper
 
 from mmsoc.models import VideoSwin
-from mmsoc.models.layers.transformer import MultiScaleDeformableAttention
+from mmsoc.models.layers.deformable_attention import MultiScaleDeformableAttention
 from tests.conftest import reference_path
 from tests.helpers import make_sample, random_clip, small_model
 from tests.parity.golden import golden_batch, golden_model

@@ -9,11 +9,8 @@ from mmdet.models.layers import DeformableDetrTransformerEncoder as MMDetEncoder
 from mmsoc.models import VideoSwin
 from mmsoc.models.backbones.video_swin import _swin
 from mmsoc.models.layers import recompute
-from mmsoc.models.layers.transformer import (
-    DeformableDetrTransformerEncoder,
-    MultiScaleDeformableAttention,
-    ReLUDropout,
-)
+from mmsoc.models.layers.deformable_attention import MultiScaleDeformableAttention, sample_rows
+from mmsoc.models.layers.transformer import DeformableDetrTransformerEncoder, ReLUDropout
 
 ARCH = dict(embed_dims=16, depths=[2, 2, 2, 1], num_heads=[1, 2, 4, 8])
 
@@ -147,3 +144,35 @@ def test_deformable_attention_samples_in_float32_under_autocast(seeded):
     with torch.autocast('cpu', torch.bfloat16):
         found = attention(query=query, reference_points=points, **common)
     assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+def test_sampling_rows_is_mmcv_s_sampling(seeded):
+    shapes = torch.tensor([(5, 7), (3, 4), (1, 2), (1, 1)])
+    value = torch.randn(2, 48 + 2, 3, 6)
+    locations = torch.rand(2, 9, 3, 4, 5, 2) * 1.6 - 0.3  # a third outside, some on the border
+    locations[0, 0, 0, :, 0], locations[0, 0, 0, :, 1] = 0., 1.
+    locations[0, 0, 1] = 50.
+    weights = torch.randn(2, 9, 3, 4, 5)
+    expected = mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    found = sample_rows(value, shapes, locations, weights)
+    assert not expected[0, 0, 6:12].any() and expected[0, 0, :6].any()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('box', [False, True])
+def test_deformable_attention_without_a_gradient(limit, box, seeded):
+    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0., batch_first=True).eval()
+    for parameter in attention.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    query, common = encoder_inputs(2)
+    common.pop('valid_ratios')
+    padding = torch.rand(query.shape[:2]) > 0.8
+    given = dict(common, query=query, query_pos=torch.randn_like(query), identity=torch.randn_like(query),
+                 value=torch.randn_like(query), reference_points=torch.rand(2, query.shape[1], 4, 4 if box else 2),
+                 key_padding_mask=padding)
+    expected = attention(**given)
+    with torch.no_grad():
+        found = attention(**given)
+        alone = attention(query=query, reference_points=given['reference_points'], **common)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, attention(query=query, reference_points=given['reference_points'], **common), atol=1e-5, rtol=1e-5)

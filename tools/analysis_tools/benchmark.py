@@ -3,6 +3,13 @@
     python tools/analysis_tools/benchmark.py                                      # SOC with Video-Swin-T, 8 frames of 360x640
     python tools/analysis_tools/benchmark.py --backbone swin-t swin-b --task train --with-cp off on
     python tools/analysis_tools/benchmark.py --task predict --frames 8 36 --sentences 1 4 --device cuda --precision fp32 fp16
+    python tools/analysis_tools/benchmark.py --task predict --way naive shared fast --frames 24 --sentences 4
+    python tools/analysis_tools/benchmark.py --task predict --profile             # and the time of each stage
+
+``--way``: ``fast`` is `SOC.predict`; ``naive`` the plain way (naive_loop.py): unmodified mmaction2 and mmdet modules, everything
+anew for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all sentences.  All ways
+have the same weights and input.  The table says by how much their mask logits differ from those of the first way, and the least
+overlap of a frame's masks.
 
 Options with several values are crossed.  Weights are random and of the published sizes; nothing is downloaded.  A training step is
 forward, losses, backward and the config's optimizer step; a prediction starts from normalised frames and ends with run-length
@@ -18,6 +25,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,6 +38,9 @@ sys.path.append(str(ROOT))  # so that a checkout works where mmsoc is not instal
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs='+', choices=['predict', 'train'], default=['predict', 'train'])
+    parser.add_argument('--way', nargs='+', choices=['fast', 'shared', 'naive'], default=['fast'], help='of predicting')
+    parser.add_argument('--profile', action='store_true', help='also the seconds of each stage of a prediction (way fast)')
+    parser.add_argument('--compile', action='store_true', help='torch.compile for the backbone (way fast)')
     parser.add_argument(
         '--backbone', nargs='+', default=['swin-t'], metavar='NAME', help='those of configs/soc/soc_NAME_ytvos.py'
     )
@@ -74,6 +85,7 @@ def peak_memory(device):
 
 def build(case):
     """The case's model with random weights, and its config."""
+    import torch
     from mmengine import Config
     from mmengine.registry import init_default_scope
 
@@ -88,6 +100,9 @@ def build(case):
     if case['with_cp'] == 'on':
         cfg.model.backbone.with_cp = True
     model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        for parameter in model.parameters():  # fresh weights would let all queries score alike
+            parameter += 0.02 * torch.randn_like(parameter)
     return cfg, model.to(case['device']).train(case['task'] == 'train')
 
 
@@ -164,15 +179,29 @@ def measure(case):
             scaler.step(wrapper.optimizer)
             scaler.update()
             wrapper.zero_grad()
-    else:
+    elif case['way'] == 'fast':
+        if case['compile']:
+            model.backbone.compile()
+
         def run():
             with autocast():
-                model(inputs, samples, mode='predict')
+                return [sample.pred_masks for sample in model(inputs, samples, mode='predict')]
+    else:
+        sys.path.insert(0, str(Path(__file__).parent))
+        from naive_loop import make_plain, predict_naively
+
+        make_plain(model)
+
+        def run():
+            with autocast():
+                return predict_naively(model, inputs, samples, share=case['way'] == 'shared')
 
     def synchronize():
         if device.startswith('cuda'):
             torch.cuda.synchronize(device)
 
+    if case['save']:
+        save_outputs(case, model, run, samples)
     seconds = []
     for _ in range(case['runs'] + 1):
         synchronize()
@@ -180,11 +209,73 @@ def measure(case):
         run()
         synchronize()
         seconds.append(time.perf_counter() - start)
+    stages = profile(model, run, synchronize) if case['profile'] and case['task'] == 'predict' and case['way'] == 'fast' else {}
     return dict(
+        stages=stages,
         seconds=statistics.median(seconds[1:] or seconds), all_seconds=seconds, peak_bytes=peak_memory(device),
         parameters=sum(parameter.numel() for parameter in model.parameters()), torch=torch.__version__,
         threads=torch.get_num_threads(),
         device_name=torch.cuda.get_device_name(device) if device.startswith('cuda') else cpu_name())
+
+
+def save_outputs(case, model, run, samples):
+    """What a way predicts of the first clip, for `compare`; this run is not counted."""
+    import torch
+
+    if case['way'] == 'fast':
+        model.test_cfg['return_logits'] = True
+        codes = run()[0]
+        logits = samples[0].pred_logits
+        model.test_cfg['return_logits'] = False
+    else:
+        codes, logits = run()
+    torch.save(dict(codes=codes, logits=torch.stack(list(logits)).float().cpu()), case['save'])
+
+
+def compare(file, reference):
+    """The largest difference of logits, the largest logit, and the smallest IoU of a frame's masks."""
+    import torch
+    from pycocotools import mask
+
+    one, other = (torch.load(path, weights_only=False) for path in (file, reference))
+    ious = [
+        1. if not mask.area(mask.merge([a, b])) else mask.iou([a], [b], [0]).item()
+        for x, y in zip(one['codes'], other['codes'], strict=True) for a, b in zip(x, y, strict=True)
+    ]
+    return dict(
+        logit_difference=(one['logits'] - other['logits']).abs().max().item(),
+        largest_logit=other['logits'].abs().max().item(), smallest_iou=min(ious))
+
+
+def profile(model, run, synchronize):
+    """Seconds that one prediction spends in each stage."""
+    stages = {}
+
+    def timed(name, function):
+        def call(*args, **kwargs):
+            synchronize()
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            synchronize()
+            stages[name] = stages.get(name, 0.) + time.perf_counter() - start
+            return result
+        return call
+
+    parts = [
+        ('backbone', model.backbone, 'forward'), ('text encoder', model, 'extract_text'), ('fusion', model, 'fuse'),
+        ('SIM: encoder', model.sim.encoder, 'forward'), ('SIM: decoder', model.sim.decoder, 'forward'),
+        ('SIM: cluster', model.sim.cluster, 'forward'), ('head: branches', model.head, 'forward'),
+        ('head: pixel decoder', model.head, 'mask_features'), ('head: masks', model.head, 'decode_masks'),
+        ('original size, run-length codes', model, '_to_original_size')
+    ]
+    for name, module, method in parts:
+        setattr(module, method, timed(name, getattr(module, method)))
+    synchronize()
+    start = time.perf_counter()
+    run()
+    synchronize()
+    stages['all else'] = time.perf_counter() - start - sum(stages.values())
+    return stages
 
 
 def cpu_name():
@@ -199,15 +290,20 @@ def main():
         print('RESULT ' + json.dumps(measure(json.loads(args.case))))
         return
     results = []
-    header = ['task', 'config', 'T', 'size', 'sentences', 'batch', 'precision', 'checkpointing', 'seconds', 'peak GB']
+    header = ['task', 'way', 'config', 'T', 'size', 'sentences', 'batch', 'precision', 'checkpointing', 'seconds',
+              'frames x sentences / s', 'faster', 'peak GB', 'logits differ by', 'of at most', 'least IoU']
     print('| ' + ' | '.join(header) + ' |\n|' + '---|' * len(header))
-    for task, config, frames, size, sentences, batch_size, precision, with_cp in itertools.product(
-            args.task, args.config, args.frames, args.size, args.sentences, args.batch_size, args.precision, args.with_cp):
-        if task == 'predict' and with_cp == 'on':
+    folder = tempfile.TemporaryDirectory()
+    for task, config, frames, size, sentences, batch_size, precision, with_cp, way in itertools.product(
+            args.task, args.config, args.frames, args.size, args.sentences, args.batch_size, args.precision, args.with_cp,
+            args.way):
+        if (task == 'predict' and with_cp == 'on') or (task == 'train' and way != 'fast'):
             continue
+        file = str(Path(folder.name) / f'{way}.pt') if task == 'predict' and len(args.way) > 1 else None
         case = dict(
             task=task, config=config, frames=frames, size=size, sentences=sentences, batch_size=batch_size,
-            precision=precision, with_cp=with_cp, device=args.device, runs=args.runs, threads=args.threads,
+            precision=precision, with_cp=with_cp, way=way, save=file,
+            profile=args.profile, compile=args.compile, device=args.device, runs=args.runs, threads=args.threads,
             cfg_options=args.cfg_options)
         # A process of its own: peak memory only ever grows, and this one imports nothing that counts.
         done = subprocess.run(
@@ -217,10 +313,21 @@ def main():
             killed = ' (killed: the machine has too little memory?)' if done.returncode == -9 else ''
             sys.exit(f'the case {case} ended with {done.returncode}{killed}')
         figures = json.loads(lines[0].removeprefix('RESULT '))
+        figures['rate'] = frames * batch_size * sentences / figures['seconds']
+        if way == args.way[0]:
+            first, first_file = figures, file
+        elif task == 'predict':
+            figures |= compare(file, first_file)
         results.append({**case, **figures})
-        row = [task, Path(config).stem, frames, size, sentences, batch_size, precision, with_cp,
-               f'{figures["seconds"]:.2f}', f'{figures["peak_bytes"] / 1e9:.2f}']
+        row = [task, way, Path(config).stem, frames, size, sentences, batch_size, precision, with_cp,
+               f'{figures["seconds"]:.2f}', f'{figures["rate"]:.2f}', f'{figures["rate"] / first["rate"]:.2f}x',
+               f'{figures["peak_bytes"] / 1e9:.2f}',
+               *(f'{figures[key]:.2g}' if key in figures else '' for key in ('logit_difference', 'largest_logit')),
+               f'{figures["smallest_iou"]:.4f}' if 'smallest_iou' in figures else '']
         print('| ' + ' | '.join(map(str, row)) + ' |', flush=True)
+        for name, seconds in figures['stages'].items():
+            print(f'    {name}: {seconds:.2f} s, {100 * seconds / sum(figures["stages"].values()):.0f} %', flush=True)
+    folder.cleanup()
     if results:
         print(f'\n{results[0]["device_name"]}, {results[0]["threads"]} threads, PyTorch {results[0]["torch"]}; '
               f'median of {args.runs} runs; GB = 10^9 bytes')

@@ -1,10 +1,14 @@
 import logging
+import re
+from collections.abc import Sequence
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mmsoc.registry import HOOKS
+
+from .strict_load_hook import whole_state_dict
 
 
 @HOOKS.register_module()
@@ -13,10 +17,36 @@ class StartingPointHook(Hook):
 
     Args:
         wanted (str): what `load_from` should name, in words.
+        anew (Sequence[str]): regular expressions (``re.search``) of names that start from the model's initial values, whatever
+            the checkpoint holds; its value may have another shape.  A resumed run and a test take all that the checkpoint has.
+
+    Raises:
+        ValueError: an expression of `anew` fits no name of the model.
     """
 
-    def __init__(self, *, wanted: str) -> None:
+    # Before StrictLoadHook, which then finds the model's own values.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, *, wanted: str, anew: Sequence[str] = ()) -> None:
+        if isinstance(anew, str):
+            raise ValueError(f'StartingPointHook.anew is the string {anew!r}: expected a list of regular expressions')
         self.wanted = wanted
+        self.anew = list(anew)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume  # MMEngine builds the loop before it loads
+        if not (starts and self.anew):
+            return
+        own = whole_state_dict(runner.model)
+        found = checkpoint.get('state_dict', checkpoint)
+        for pattern in self.anew:
+            names = [name for name in own if re.search(pattern, name)]
+            if not names:
+                raise ValueError(f'StartingPointHook.anew: no tensor of the model has a name like {pattern!r}')
+            for name in names:
+                found.pop(f'module.{name}', None)  # DistributedDataParallel's name for it
+                found[name] = own[name]
+            print_log(f'Not taken from the checkpoint: {len(names)} tensors, {names[0]} to {names[-1]}', logger=runner.logger)
 
     def before_train(self, runner: Runner) -> None:
         if runner._resume:
@@ -25,7 +55,7 @@ class StartingPointHook(Hook):
             print_log(f'Training starts from {runner._load_from}', logger=runner.logger)
             return
         print_log(
-            f'load_from is None: this recipe starts from {self.wanted}. Training goes on without it and will not reach that '
-            'number. To name a checkpoint: --cfg-options load_from=FILE',
+            f'load_from is None: this recipe starts from {self.wanted}. Training goes on without it and will not reach the '
+            "paper's number. To name a checkpoint: --cfg-options load_from=FILE",
             logger=runner.logger,
             level=logging.WARNING)

@@ -5,6 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from mmsoc.registry import HOOKS
@@ -36,16 +37,9 @@ class StrictLoadHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         source = runner._load_from or (find_latest_checkpoint(runner.work_dir) if runner._resume else None)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if isinstance(runner.model, FullyShardedDataParallel):
-            # Whole tensors on every process: all of them look, and each holds only a part.
-            whole = FullStateDictConfig(rank0_only=False, offload_to_cpu=False)
-            with FullyShardedDataParallel.state_dict_type(runner.model, StateDictType.FULL_STATE_DICT, whole):
-                expected = runner.model.state_dict()
-        else:
-            expected = model.state_dict()
-        problem = self.mismatch(expected, checkpoint.get('state_dict', checkpoint))
+        problem = self.mismatch(whole_state_dict(runner.model), checkpoint.get('state_dict', checkpoint))
         if problem:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             raise ValueError(
                 f'checkpoint {source or "(file not known)"} does not fit the model {type(model).__name__}:\n{problem}'
             )
@@ -105,6 +99,15 @@ class StrictLoadHook(Hook):
             '(another shape: in both).'
         )
         return '\n'.join(lines)
+
+
+def whole_state_dict(model: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The state dict of the model inside its wrapper, with whole tensors on every process if it is sharded."""
+    if isinstance(model, FullyShardedDataParallel):
+        whole = FullStateDictConfig(rank0_only=False, offload_to_cpu=False)
+        with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, whole):
+            return model.state_dict()
+    return (model.module if is_model_wrapper(model) else model).state_dict()
 
 
 def shape(value: object) -> tuple:

@@ -2,11 +2,10 @@
 
 They are in no registry of mmdet's, so ``type='mmdet.DeformableDetrTransformerEncoder'`` cannot be built; here they are
 registered under their own names: those of DETR and Mask2Former without the map of attention weights, those of Deformable DETR
-with `MultiScaleDeformableAttention` below in the place of mmcv's.
+with `MultiScaleDeformableAttention` in the place of mmcv's.
 """
 from typing import Any
 
-import mmcv.ops
 import torch
 import torch.nn.functional as F
 from mmdet.models import layers as mmdet_layers
@@ -16,44 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmsoc.registry import MODELS
 
-from .recompute import map_chunks
-
-
-class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
-    """mmcv's, in bounded memory where its compiled op does not run, and in float32 always.
-
-    Off the GPU mmcv samples with PyTorch and holds every sampled vector: channels x levels x points numbers per query, 0.6 GB for
-    a clip of 8 frames of 360x640, three times over.  There a few frames are run at once, and again in the backward pass.
-
-    Under autocast the op would get locations of half precision, and does not take bfloat16 at all (open-mmlab/mmcv#2878).
-    """
-
-    def forward(self,
-                query: Tensor,
-                key: Tensor | None = None,
-                value: Tensor | None = None,
-                identity: Tensor | None = None,
-                query_pos: Tensor | None = None,
-                key_padding_mask: Tensor | None = None,
-                reference_points: Tensor | None = None,
-                spatial_shapes: Tensor | None = None,
-                level_start_index: Tensor | None = None,
-                **kwargs) -> Tensor:
-        """As mmcv's, with ``batch_first=True``: (F, Q, C) queries and (F, P, C) values of F frames."""
-
-        def attend(*chunk: Any) -> Tensor:
-            query, value, identity, query_pos, key_padding_mask, reference_points = chunk
-            with torch.autocast(query.device.type, enabled=False):
-                return super(MultiScaleDeformableAttention, self).forward(
-                    query=query, value=value, identity=identity, query_pos=query_pos, key_padding_mask=key_padding_mask,
-                    reference_points=reference_points, spatial_shapes=spatial_shapes, level_start_index=level_start_index)
-
-        tensors = tuple(tensor.float() if tensor is not None and tensor.is_floating_point() else tensor
-                        for tensor in (query, value, identity, query_pos, key_padding_mask, reference_points))
-        if query.is_cuda or not self.batch_first:
-            return attend(*tensors)
-        sampled = query.shape[0] * query.shape[1] * self.value_proj.out_features * self.num_levels * self.num_points
-        return map_chunks(attend, tensors, sampled, chunk_always=True)
+from .deformable_attention import MultiScaleDeformableAttention
 
 
 class MultiheadAttention(nn.MultiheadAttention):
