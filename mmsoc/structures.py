@@ -62,8 +62,8 @@ class FusedFeatures(NamedTuple):
 
     levels: tuple[Tensor, ...]
     """4 x (M*T, C, h, w)"""
-    guidance: Tensor
-    """(M, C), the textual guidance of Eq. 5."""
+    guidance: Tensor | None
+    """(M, C), the textual guidance of Eq. 5; None in a prediction, where nothing reads it."""
 
 
 class FrameQueries(NamedTuple):

@@ -190,7 +190,8 @@ def plan_epochs(args, steps: Steps) -> None:
         times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch]
         times = times[len(times) // 2:]
         seconds.append(sum(times) / len(times) * cfg.epoch_size / batch)
-    per_epoch = sum(seconds_of_epochs(cfg, cfg.max_epochs, *seconds)) / cfg.max_epochs
+    pictures_share = cfg.picture_epochs / cfg.max_epochs
+    per_epoch = seconds[0] * pictures_share + seconds[1] * (1 - pictures_share)
     minutes = max(args.minutes - minutes_of(args.work_dir / 'backbone'), 0)
     epochs = max(int(minutes * 60 / per_epoch), 2)  # one of each is the least
     print(f'one epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
@@ -203,19 +204,13 @@ def scaled(cfg: Config, epochs: int, epoch: int) -> int:
     return 0 if epoch == 0 else min(max(round(epoch * epochs / cfg.max_epochs), 1), epochs - 1)
 
 
-def seconds_of_epochs(cfg: Config, epochs: int, of_pictures: float, of_videos: float) -> list[float]:
-    """Each epoch's: of single frames, of pairs, of videos.  What a frame adds is taken to be the same for each."""
-    pairs, videos = (scaled(cfg, epochs, start) for start in (cfg.pair_start, cfg.video_start))
-    of_pairs = of_pictures + (of_videos - of_pictures) / (cfg.num_frames - 1)
-    return [of_pictures if i < pairs else of_pairs if i < videos else of_videos for i in range(epochs)]
-
-
 def stages(cfg: Config, epochs: int) -> list[str]:
     """Options that stretch the config's stages to so many epochs."""
+    switch = next(i for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook')
+    videos = scaled(cfg, epochs, cfg.picture_epochs)
     return [
-        f'train_cfg.val_begin={scaled(cfg, epochs, cfg.video_start) + 1}',
-        *(f'custom_hooks.{i}.switch_epoch={scaled(cfg, epochs, hook.switch_epoch)}'
-          for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook'),
+        f'train_cfg.val_begin={videos + 1}',
+        f'custom_hooks.{switch}.switch_epoch={videos}',
         *(f'train_dataloader.sampler.family_starts.{family}={scaled(cfg, epochs, start)}'
           for family, start in cfg.family_starts.items())
     ]
@@ -224,7 +219,8 @@ def stages(cfg: Config, epochs: int) -> list[str]:
 def train_soc(args, steps: Steps, backbone: Path) -> Path:
     """Trains, or goes on with it; returns the best checkpoint."""
     cfg, epochs = Config.fromfile(CONFIG), steps.state['epochs']
-    seconds = seconds_of_epochs(cfg, epochs, steps.state['seconds_of_pictures'], steps.state['seconds_of_videos'])
+    pictures = scaled(cfg, epochs, cfg.picture_epochs)
+    seconds = [steps.state['seconds_of_pictures']] * pictures + [steps.state['seconds_of_videos']] * (epochs - pictures)
     train(args, CONFIG, args.work_dir, [*stages(cfg, epochs), f'model.backbone.pretrained={backbone}'], epochs, seconds)
     best = sorted(args.work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if not best:

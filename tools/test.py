@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
 from mmsoc.engine.dist import finish_distributed, prepare_distributed
+from mmsoc.models.soc import PRECISIONS
 from mmsoc.registry import METRICS
 
 VISUALIZATION_HOOK = 'RVOSVisualizationHook'
@@ -29,6 +30,8 @@ def parse_args():
         help="FILE.json: the metrics' full report; FILE.pkl: the predictions, a list with one dict per video",
     )
     parser.add_argument('--show-dir', metavar='DIR', help='write one video and one contact sheet per sentence into DIR')
+    parser.add_argument('--precision', choices=PRECISIONS, help='of the predictions (model.test_cfg.precision)')
+    parser.add_argument('--compile', action='store_true', help='torch.compile for the backbone (model.test_cfg.compile)')
     args = parse_arguments(parser)
     require_file(parser, args.checkpoint, 'checkpoint')
     for out in args.out:
@@ -79,6 +82,8 @@ def main():
     parser, args = parse_args()
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    given = dict(precision=args.precision, compile=args.compile or None)
+    cfg.merge_from_dict({f'model.test_cfg.{key}': value for key, value in given.items() if value is not None})
     try:
         for out in args.out:
             set_out(cfg, out)

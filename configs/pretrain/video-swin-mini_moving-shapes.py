@@ -36,4 +36,4 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(checkpoint=dict(save_best=None))
-custom_hooks = _base_.custom_hooks[:-2]  # single frames to the end
+custom_hooks = _base_.custom_hooks[:-1]  # single frames to the end

@@ -7,7 +7,7 @@ _base_ = [
 
 # Knobs
 backbone_weights = None  # checkpoint of configs/pretrain/video-swin-mini_moving-shapes.py; None: random weights
-max_epochs = 36  # single frames, pairs, and three epochs of videos (_base_/datasets/moving_shapes.py)
+max_epochs = 40  # the first 36 on single frames (_base_/datasets/moving_shapes.py)
 lr = 7e-4  # for a batch of 8
 
 vocab_size = 3000  # at this size no two of the set's words that matter share an id ("grows" and "whose" do)
@@ -41,7 +41,7 @@ model = dict(
     ])
 
 # Only the last stage's checkpoints compete: on so few selection videos an early one would win by luck.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=_base_.video_start + 1, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=_base_.picture_epochs + 1, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -56,4 +56,4 @@ param_scheduler = [
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=1))
-custom_hooks = [*_base_.custom_hooks, *_base_.pipeline_switches]
+custom_hooks = [*_base_.custom_hooks, _base_.video_switch]

@@ -15,4 +15,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', power=1., by_epoch=True, begin=0, end=max_epochs, eta_min=0., convert_to_iter_based=True),
 ]
-custom_hooks = _base_.custom_hooks[:-2]  # no switch: there are no pictures
+custom_hooks = _base_.custom_hooks[:-1]  # no switch: there are no pictures

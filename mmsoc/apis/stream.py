@@ -212,22 +212,27 @@ class StreamPredictor:
         model = self.model
         begin = max(self._done - self.overlap, 0)
         end = min(self._done + count + self.overlap, self.num_frames)
-        inputs, samples = self._batch(begin, end, range(self._done - begin, self._done - begin + count))
+        kept = range(self._done - begin, self._done - begin + count)
+        with model.prediction_precision():
+            self._run_frames(*self._batch(begin, end, kept))
+        self._done += count
+        first = max(self._done - self.overlap, 0)
+        del self._waiting[: first - self._first]
+        self._first = first
+
+    def _run_frames(self, inputs: Tensor, samples: list[TrackDataSample]) -> None:
+        model = self.model
         visual = model.extract_visual(inputs, samples)
         self._text = self._text or [model.extract_text(texts) for texts in self._passes()]
         for index, text in enumerate(self._text):
             of_pass = visual.of_sentences(torch.zeros(len(text.words), dtype=torch.long, device=inputs.device))
-            fused = model.fuse(of_pass, text)
+            fused = model.fuse(of_pass, text, with_guidance=False)
             frame = model.aggregate(of_pass, fused)
             features = model.head.mask_features(frame.memory, of_pass.fine)
             channels, height, width = features.shape[1:]
             self._feature_shape = channels, height, width
             features.half().cpu().numpy().tofile(self._file)
             self._frame[index].append(self._kept(frame))
-        self._done += count
-        first = max(self._done - self.overlap, 0)
-        del self._waiting[: first - self._first]
-        self._first = first
 
     def _batch(self, begin: int, end: int, kept: range) -> tuple[Tensor, list[TrackDataSample]]:
         """The frames from begin to end as a batch of one clip, of which the frame level gets those in ``kept``."""
@@ -251,10 +256,11 @@ class StreamPredictor:
 
     def _integrate(self, frame: FrameQueries, text: TextFeatures) -> Predictions:
         layer, clustered = self._layers()
-        objects = self.model.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[clustered])
         height, width = self.frame_size
         image_sizes = torch.tensor([[width, height]] * len(text.words), dtype=torch.float32, device=text.sentence.device)
-        prediction, = self.model.head(objects, frame, image_sizes)
+        with self.model.prediction_precision():
+            objects = self.model.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[clustered])
+            prediction, = self.model.head(objects, frame, image_sizes)
         return prediction
 
 

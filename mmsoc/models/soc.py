@@ -1,4 +1,5 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, TextFeatures, VisualFeatures
+
+PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 
 
 @MODELS.register_module()
@@ -67,13 +70,17 @@ class SOC(BaseMOTModel):
         self.criterion = MODELS.build(criterion)
         self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
         defaults = dict(predict_layer=-1, sentences_per_pass=4, frames_per_clip=None, mask_threshold=0.5, return_logits=False,
-                        all_queries=False)
+                        all_queries=False, precision='fp32', compile=False)
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
             raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
         self.test_cfg = {**defaults, **(test_cfg or {})}
         if self.test_cfg['all_queries'] and self.test_cfg['return_logits']:
             raise ValueError('model.test_cfg: all_queries and return_logits do not go together; expected one of them at most')
+        if self.test_cfg['precision'] not in PRECISIONS:
+            raise ValueError(f'model.test_cfg.precision={self.test_cfg["precision"]!r}: expected one of {PRECISIONS}')
+        if self.test_cfg['compile']:
+            self.backbone.compile()
         layers = self.sim.num_layers
         if not -layers <= self.test_cfg['predict_layer'] < layers:
             raise ValueError(f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers')
@@ -117,9 +124,10 @@ class SOC(BaseMOTModel):
         """Words and sentence features of M sentences."""
         return self.text_encoder(texts)
 
-    def fuse(self, visual: VisualFeatures, text: TextFeatures) -> FusedFeatures:
+    def fuse(self, visual: VisualFeatures, text: TextFeatures, with_guidance: bool = True) -> FusedFeatures:
         """Multi-modal fusion; ``visual`` is already that of the M sentences (`VisualFeatures.of_sentences`)."""
-        return self.fusion(visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions)
+        return self.fusion(visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions,
+                           with_guidance=with_guidance)
 
     def aggregate(self, visual: VisualFeatures, fused: FusedFeatures) -> FrameQueries:
         """SIM's frame level; the box branches that refine its references are the head's."""
@@ -183,6 +191,27 @@ class SOC(BaseMOTModel):
             ValueError: ``frames_per_clip`` would cut a clip of which only some frames are annotated, or ``all_queries`` meets a
                 clip of which not exactly one frame is.
         """
+        with self.prediction_precision():
+            return self._predict(inputs, data_samples)
+
+    @contextmanager
+    def prediction_precision(self) -> Iterator[None]:
+        """Within it, everything runs in ``test_cfg.precision``."""
+        precision = self.test_cfg['precision']
+        if precision == 'tf32':
+            before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            try:
+                yield
+            finally:
+                torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        elif precision == 'fp32':
+            yield
+        else:
+            with torch.autocast(self.data_preprocessor.device.type, dict(bf16=torch.bfloat16, fp16=torch.float16)[precision]):
+                yield
+
+    def _predict(self, inputs: Tensor, data_samples: Sequence[TrackDataSample]) -> list[TrackDataSample]:
         num_frames = inputs.shape[1]
         step = self.test_cfg['frames_per_clip'] or num_frames
         if step < num_frames and any('key_frames_inds' in sample for sample in data_samples):
@@ -268,7 +297,7 @@ class SOC(BaseMOTModel):
             (M, T, K, h, w) at stride 4.
         """
         text = self.extract_text(texts)
-        fused = self.fuse(visual, text)
+        fused = self.fuse(visual, text, with_guidance=False)
         frame = self.aggregate(visual, fused)
         last = self.sim.num_layers - 1
         layer = self.test_cfg['predict_layer'] % self.sim.num_layers

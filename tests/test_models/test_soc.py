@@ -167,8 +167,29 @@ def test_released_prediction_layer(root):
     assert (of_first['logits'] - of_last['logits']).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize('precision', ['tf32', 'bf16'])
+def test_other_precisions(model, monkeypatch, precision):
+    """bfloat16 has 8 bits of mantissa; TF32 is for GPUs and changes nothing here.  Neither outlives the prediction."""
+    video, sample = random_clip(2, (64, 96))[0], make_sample((64, 96), ['a red car', 'the dog'], num_frames=2)
+    expected, = model(video[None], [sample.clone()], mode='predict')
+    dtypes = set()
+    monkeypatch.setitem(model.test_cfg, 'precision', precision)
+    handle = model.neck.register_forward_hook(lambda module, inputs, outputs: dtypes.update(o.dtype for o in outputs))
+    found, = model(video[None], [sample.clone()], mode='predict')
+    handle.remove()
+    assert dtypes == {torch.bfloat16 if precision == 'bf16' else torch.float32}
+    torch.testing.assert_close(found.pred_scores, expected.pred_scores, atol=1e-2 if precision == 'bf16' else 0, rtol=0)
+    assert not torch.is_autocast_enabled('cpu') and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_prediction_leaves_out_what_only_a_loss_reads(model, monkeypatch):
+    monkeypatch.setattr(model.fusion.v2l, 'forward', lambda *args: pytest.fail('vision to language ran'))
+    model(random_clip(2, (64, 96))[0][None], [make_sample((64, 96), ['a red car'], num_frames=2)], mode='predict')
+
+
 @pytest.mark.parametrize(('test_cfg', 'message'), [
     (dict(predict_layer=2), 'predict_layer=2: the decoder has 2 layers'),
+    (dict(precision='half'), r"precision='half': expected one of \('fp32', 'tf32', 'bf16', 'fp16'\)"),
     (dict(treshold=0.4), r"unknown \['treshold'\]; expected some of"),
 ])
 def test_wrong_test_cfg(root, test_cfg, message):

@@ -54,7 +54,7 @@ def parse_args():
         '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='model.backbone.with_cp (training)'
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
-    parser.add_argument('--runs', type=int, default=3, help='timed runs of each case')
+    parser.add_argument('--runs', type=int, default=3, help='timed runs of each case, behind one that is not counted')
     parser.add_argument('--threads', type=int, help='of PyTorch on CPU (default: its own choice)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='over every config')
     parser.add_argument('--out', help='write the figures to this JSON file as well')
@@ -202,8 +202,10 @@ def measure(case):
 
     if case['save']:
         save_outputs(case, model, run, samples)
+    else:
+        run()  # not counted
     seconds = []
-    for _ in range(case['runs'] + 1):
+    for _ in range(case['runs']):
         synchronize()
         start = time.perf_counter()
         run()
@@ -212,7 +214,7 @@ def measure(case):
     stages = profile(model, run, synchronize) if case['profile'] and case['task'] == 'predict' and case['way'] == 'fast' else {}
     return dict(
         stages=stages,
-        seconds=statistics.median(seconds[1:] or seconds), all_seconds=seconds, peak_bytes=peak_memory(device),
+        seconds=statistics.median(seconds), all_seconds=seconds, peak_bytes=peak_memory(device),
         parameters=sum(parameter.numel() for parameter in model.parameters()), torch=torch.__version__,
         threads=torch.get_num_threads(),
         device_name=torch.cuda.get_device_name(device) if device.startswith('cuda') else cpu_name())

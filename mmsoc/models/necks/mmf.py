@@ -66,7 +66,7 @@ class MMF(BaseModule):
         self.guidance_level = guidance_level
 
     def forward(self, levels: Sequence[Tensor], words: Tensor, word_pad_mask: Tensor, pad_masks: Sequence[Tensor],
-                positions: Sequence[Tensor]) -> FusedFeatures:
+                positions: Sequence[Tensor], with_guidance: bool = True) -> FusedFeatures:
         """
         Args:
             levels (Sequence[Tensor]): (M*T, C, h_i, w_i) each.
@@ -74,9 +74,10 @@ class MMF(BaseModule):
             word_pad_mask (Tensor): (M, L) bool, True where there is no word.
             pad_masks (Sequence[Tensor]): (M, h_i, w_i) bool each, True where there is no picture.
             positions (Sequence[Tensor]): (M, C, h_i, w_i) each.
+            with_guidance (bool): False leaves out vision to language, which only the contrastive loss reads.
 
         Returns:
-            FusedFeatures: the levels, same shapes, and the guidance (M, C).
+            FusedFeatures: the levels, same shapes, and the guidance (M, C) or None.
         """
         num_sentences, _, channels = words.shape
         word_key = words + sine_positional_encoding_1d(word_pad_mask, channels).to(words.dtype)
@@ -87,6 +88,8 @@ class MMF(BaseModule):
             gated = self.l2v(tokens_MTPC, word_key, words, word_pad_mask)
             fused.append(rearrange(gated, 'm (t h w) c -> (m t) c h w', h=level.shape[-2], w=level.shape[-1]))
 
+        if not with_guidance:
+            return FusedFeatures(levels=tuple(fused), guidance=None)
         level, pad_mask = levels[self.guidance_level], pad_masks[self.guidance_level]
         num_frames = level.shape[0] // num_sentences
         tokens = rearrange(level, '(m t) c h w -> m (t h w) c', m=num_sentences)
