@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,13 +84,11 @@ class A2DMetric(BaseMetric):
                 f'{where}: expected masks of {tuple(gt["size"])} (height, width), as in the data set, found {sizes}'
             )
         best = int(np.argmax(scores))
-        truth, found = (coco_mask.decode(mask).astype(bool) for mask in (gt, masks[best]))
         return dict(
             image_id=sample['exp_ids'][index],
             video=sample['video_id'],
             sentence=sample['texts'][index],
-            intersection=int(np.count_nonzero(truth & found)),
-            union=int(np.count_nonzero(truth | found)),
+            **overlap(gt, masks[best]),
             gt=gt,
             masks=masks,
             scores=scores,
@@ -98,14 +96,14 @@ class A2DMetric(BaseMetric):
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         """Returns mAP, overall and mean IoU and P@K, and prints and writes them."""
-        rows = unique_rows(row for of_sample in results for row in of_sample)
+        rows = unique_rows((row for of_sample in results for row in of_sample), metric='A2DMetric')
         if not rows:
             raise ValueError('A2DMetric: there is nothing to evaluate; was the test loader empty?')
         coco_stats = average_precision(rows)
         # The first one is what `save_best='auto'` follows; the authors keep the checkpoint with the best mAP.
         metrics = {'mAP': coco_stats['mAP'], **iou_measures(rows)}
         samples = (self.dataset_meta or {}).get('samples')
-        self._print(metrics, len(rows), samples)
+        log_table(metrics, f'{len(rows)} sentences', samples and f'samples: {samples}')
         if self.out_file is not None:
             report = [
                 {key: row[key] for key in ('image_id', 'video', 'sentence', 'intersection', 'union')}
@@ -120,26 +118,35 @@ class A2DMetric(BaseMetric):
             MMLogger.get_current_instance().info(f'A2DMetric: {len(rows)} rows written to {self.out_file}')
         return metrics
 
-    @staticmethod
-    def _print(metrics: dict[str, float], num_sentences: int, samples: str | None) -> None:
-        table = Table(title=f'{num_sentences} sentences', caption=samples and f'samples: {samples}')
-        for name in metrics:
-            table.add_column(name.replace('_', ' '), justify='right')
-        table.add_row(*(f'{value:.4f}' for value in metrics.values()))
-        text = io.StringIO()
-        Console(file=text, width=120).print(table)
-        MMLogger.get_current_instance().info('\n' + text.getvalue().rstrip())
+
+def overlap(gt: dict, pred: dict) -> dict[str, int]:
+    """``intersection`` and ``union`` of two run-length codes of one size, in pixels."""
+    truth, found = (coco_mask.decode(mask).astype(bool) for mask in (gt, pred))
+    return dict(intersection=int(np.count_nonzero(truth & found)), union=int(np.count_nonzero(truth | found)))
 
 
-def unique_rows(rows: Any) -> list[dict]:
-    """The rows without those that repeat an image id and a sentence, which are counted in the log."""
+def log_table(metrics: dict[str, float], title: str, caption: str | None = None) -> None:
+    """One row of numbers under their names."""
+    table = Table(title=title, caption=caption)
+    for name in metrics:
+        table.add_column(name.replace('_', ' '), justify='right')
+    table.add_row(*(f'{value:.4f}' for value in metrics.values()))
+    text = io.StringIO()
+    Console(file=text, width=120).print(table)
+    MMLogger.get_current_instance().info('\n' + text.getvalue().rstrip())
+
+
+def unique_rows(rows: Iterable[dict], metric: str) -> list[dict]:
+    """The rows without those that repeat an image id and a sentence, which are counted in the log, in the metric's name."""
     kept: dict[tuple[str, str], dict] = {}
     total = 0
     for row in rows:
         kept.setdefault((row['image_id'], row['sentence']), row)
         total += 1
     if len(kept) < total:
-        MMLogger.get_current_instance().info(f'A2DMetric: {total - len(kept)} of {total} sentences were repeated by the sampler')
+        MMLogger.get_current_instance().info(
+            f'{metric}: {total - len(kept)} of {total} sentences were repeated by the sampler'
+        )
     return list(kept.values())
 
 

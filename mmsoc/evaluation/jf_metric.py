@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -55,9 +56,8 @@ def boundary_f(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None = None,
         return 1.0
     if num_gt == 0 or num_pred == 0:
         return 0.0
-    disk = _disk(radius)
-    precision = np.count_nonzero(pred_boundary & cv2.dilate(gt_boundary, disk)) / num_pred
-    recall = np.count_nonzero(gt_boundary & cv2.dilate(pred_boundary, disk)) / num_gt
+    precision = np.count_nonzero(pred_boundary & _dilate(gt_boundary, radius)) / num_pred
+    recall = np.count_nonzero(gt_boundary & _dilate(pred_boundary, radius)) / num_gt
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -96,10 +96,30 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
 
 
+def _dilate(boundary: np.ndarray, radius: int) -> np.ndarray:
+    """Dilation by the disk x^2 + y^2 <= radius^2, uint8 (H, W) of 0 and 1.
+
+    The disk is a union of rectangles, from the narrowest and highest to the widest one of a single row. Each is reached
+    from the one before, so that few and short segments take the place of a kernel as large as the disk.
+    """
+    wide = boundary
+    found = np.zeros_like(boundary)
+    for row, column in _disk(radius):
+        wide = cv2.dilate(wide, row)
+        found = cv2.dilate(cv2.bitwise_or(found, wide), column)
+    return found
+
+
 @lru_cache(maxsize=16)
-def _disk(radius: int) -> np.ndarray:
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    return (x * x + y * y <= radius * radius).astype(np.uint8)
+def _disk(radius: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of a row by which the rectangle grows wider and a column by which all so far grow higher, uint8 of ones."""
+    half_widths = [math.isqrt(radius**2 - y**2) for y in range(radius, -1, -1)]
+    steps: list[list[int]] = []
+    for y, (half, before) in enumerate(zip(half_widths, [0, *half_widths])):
+        if half > before or not steps:
+            steps.append([half - before, 0])
+        steps[-1][1] += y < radius
+    return [(np.ones((1, 2 * x + 1), np.uint8), np.ones((2 * y + 1, 1), np.uint8)) for x, y in steps]
 
 
 def frame_scores(
@@ -109,7 +129,8 @@ def frame_scores(
 
     Args:
         sample: a predicted sample with ``pred_masks`` (per sentence and frame an RLE at the original size) and the metainfo
-            ``texts``, ``video_id``, ``obj_ids`` and ``mask_paths``.
+            ``texts``, ``video_id``, and the masks to compare with: ``gt_rles`` (like ``pred_masks``), or ``mask_paths``
+            (a PNG of object ids per frame) and ``obj_ids``.
         metric: whose errors these are.
         skip_first_last, void_label, bound_th: see :class:`JFMetric`.
 
@@ -119,54 +140,115 @@ def frame_scores(
     Raises:
         ValueError: the data set has no masks or object ids, or masks and predictions do not fit.
     """
-    video = sample['video_id']
-    texts, paths, obj_ids = sample['texts'], sample['mask_paths'], sample['obj_ids']
-    if paths is None:
-        raise ValueError(
-            f"{metric}: video {video} has no masks to compare with; set data_prefix['mask'] of the data set to "
-            'an existing folder, or leave this evaluator out'
-        )
-    if obj_ids is None:
-        raise ValueError(
-            f"{metric}: the expressions of video {video} have no 'obj_id', so it is unknown which object of "
-            'the masks they name; use an ann_file of the data set that has them'
-        )
+    video, texts = sample['video_id'], sample['texts']
+    truth: _Truth
+    if sample.get('gt_rles') is not None:
+        truth = _CodedTruth(sample, metric, void_label)
+    else:
+        truth = _PaintedTruth(sample, metric, void_label)
     predictions = sample['pred_masks']
-    if len(predictions) != len(texts) or any(len(masks) != len(paths) for masks in predictions):
+    if len(predictions) != len(texts) or any(len(masks) != truth.num_frames for masks in predictions):
         raise ValueError(
-            f'{metric}: video {video}: expected masks for {len(texts)} sentences and {len(paths)} frames, found '
+            f'{metric}: video {video}: expected masks for {len(texts)} sentences and {truth.num_frames} frames, found '
             f'{[len(masks) for masks in predictions]} frames for the sentences'
         )
-    kept = range(1, len(paths) - 1) if skip_first_last else range(len(paths))
+    kept = range(1, truth.num_frames - 1) if skip_first_last else range(truth.num_frames)
     if not kept:
-        raise ValueError(f'{metric}: video {video} has {len(paths)} frames, and skip_first_last leaves none')
+        raise ValueError(f'{metric}: video {video} has {truth.num_frames} frames, and skip_first_last leaves none')
 
     region = np.empty((len(texts), len(kept)))
     contour = np.empty_like(region)
-    seen: set[int] = set()
     for column, t in enumerate(kept):
-        ids = read_ids(paths[t], f'video {video}')
-        seen.update(np.flatnonzero(np.bincount(ids.ravel())).tolist())
-        void = None if void_label is None else ids == void_label
-        for row, obj_id in enumerate(obj_ids):
+        masks, void, name = truth.of_frame(t)
+        for row, gt in enumerate(masks):
             pred = coco_mask.decode(predictions[row][t]).astype(bool)
-            if pred.shape != ids.shape:
+            if pred.shape != gt.shape:
                 raise ValueError(
                     f'{metric}: video {video}, sentence {texts[row]!r}: the predicted mask is '
-                    f'{pred.shape[1]}x{pred.shape[0]}, but {paths[t]} is {ids.shape[1]}x{ids.shape[0]}'
+                    f'{pred.shape[1]}x{pred.shape[0]}, but {name} is {gt.shape[1]}x{gt.shape[0]}'
                 )
-            gt = ids == int(obj_id)
             region[row, column] = region_similarity(gt, pred, void)
             contour[row, column] = boundary_f(gt, pred, void, bound_th)
-    for t in set(range(len(paths))) - set(kept):
-        if not seen.issuperset(map(int, obj_ids)):
-            seen.update(np.unique(read_ids(paths[t], f'video {video}')).tolist())
-    unknown = {obj_id for obj_id in obj_ids if int(obj_id) not in seen}
-    if unknown:
-        raise ValueError(
-            f'{metric}: video {video}: no mask shows the objects {sorted(unknown)}; the masks show {sorted(seen - {0})}'
-        )
+    truth.check_objects()
     return region, contour
+
+
+class _Truth(ABC):
+    """The masks of a video that predictions are compared with."""
+
+    num_frames: int
+
+    @abstractmethod
+    def of_frame(self, t: int) -> tuple[Iterable[np.ndarray], np.ndarray | None, str]:
+        """Per sentence a bool mask (H, W), the pixels that do not count (bool (H, W)) or None, and a name for messages."""
+
+    def check_objects(self) -> None:  # noqa: B027
+        """Called after the last frame, to refuse masks that lack an object."""
+
+
+class _CodedTruth(_Truth):
+    """``gt_rles``: per sentence and frame a run-length code of what the sentence names."""
+
+    def __init__(self, sample: dict, metric: str, void_label: int | None) -> None:
+        codes, texts, where = sample['gt_rles'], sample['texts'], f'{metric}: video {sample["video_id"]}'
+        if void_label is not None:
+            raise ValueError(
+                f'{where}: run-length codes (gt_rles) mark no void; expected void_label=None, found {void_label}'
+            )
+        lengths = [len(of_sentence) for of_sentence in codes if isinstance(of_sentence, list)]
+        if len(lengths) != len(texts) or len(set(lengths)) != 1:
+            raise ValueError(
+                f'{where}: expected gt_rles to hold, for each of {len(texts)} sentences, a list with a run-length code of '
+                f'each frame, found lists of {lengths}'
+            )
+        self.codes, self.num_frames = codes, lengths[0]
+
+    def of_frame(self, t: int) -> tuple[Iterable[np.ndarray], np.ndarray | None, str]:
+        masks = (coco_mask.decode(of_sentence[t]).astype(bool) for of_sentence in self.codes)
+        return masks, None, f'the mask of frame {t}'
+
+
+class _PaintedTruth(_Truth):
+    """``mask_paths``: per frame a PNG whose values are object ids, of which each sentence names one (``obj_ids``)."""
+
+    def __init__(self, sample: dict, metric: str, void_label: int | None) -> None:
+        self.video, self.where = sample['video_id'], f'{metric}: video {sample["video_id"]}'
+        if sample['mask_paths'] is None:
+            raise ValueError(
+                f"{self.where} has no masks to compare with; set data_prefix['mask'] of the data set to an existing folder "
+                '(of MeViS: mask_file, and LoadMeViSMasks(evaluation=True) in its pipeline), or leave this evaluator out'
+            )
+        if sample['obj_ids'] is None:
+            raise ValueError(
+                f"{metric}: the expressions of video {self.video} have no 'obj_id', so it is unknown which object of "
+                'the masks they name; use an ann_file of the data set that has them'
+            )
+        self.paths, self.obj_ids, self.void_label = sample['mask_paths'], sample['obj_ids'], void_label
+        self.num_frames = len(self.paths)
+        self.seen: dict[int, set[int]] = {}
+        """the ids in each frame that was looked at"""
+
+    def of_frame(self, t: int) -> tuple[Iterable[np.ndarray], np.ndarray | None, str]:
+        ids = self._ids(t)
+        void = None if self.void_label is None else ids == self.void_label
+        return (ids == int(obj_id) for obj_id in self.obj_ids), void, self.paths[t]
+
+    def _ids(self, t: int) -> np.ndarray:
+        ids = read_ids(self.paths[t], f'video {self.video}')
+        self.seen[t] = set(np.flatnonzero(np.bincount(ids.ravel())).tolist())
+        return ids
+
+    def check_objects(self) -> None:
+        wanted = set(map(int, self.obj_ids))
+        for t in range(self.num_frames):
+            if t not in self.seen and not wanted <= set().union(*self.seen.values()):
+                self._ids(t)
+        seen: set[int] = set().union(*self.seen.values())
+        unknown = {obj_id for obj_id in self.obj_ids if int(obj_id) not in seen}
+        if unknown:
+            raise ValueError(
+                f'{self.where}: no mask shows the objects {sorted(unknown)}; the masks show {sorted(seen - {0})}'
+            )
 
 
 @METRICS.register_module()
@@ -174,9 +256,13 @@ class JFMetric(BaseMetric):
     """Mean J and F over frames for each sentence, then over sentences; J&F is the mean of both; all in 0..1.
 
     Reads from each sample ``pred_masks`` (per sentence and frame an RLE at the original size), ``pred_scores``, and
-    from its metainfo ``texts``, ``exp_ids``, ``video_id``, ``frames``, ``obj_ids`` and ``mask_paths``, and optionally
-    ``families`` and ``held_out``: then there are also ``J&F_<family>``, ... and ``J&F_held_out``, ..., the means over
-    the sentences of a family and over the held-out ones.
+    from its metainfo ``texts``, ``exp_ids``, ``video_id``, the masks to compare with (``gt_rles``, per sentence and frame
+    an RLE; else ``mask_paths``, a PNG of object ids per frame, and ``obj_ids``), and optionally ``families`` and
+    ``held_out``: then there are also ``J&F_<family>``, ... and ``J&F_held_out``, ..., the means over the sentences of a
+    family and over the held-out ones.
+
+    A frame in which mask and prediction are both empty counts 1. This is the protocol of Ref-YouTube-VOS, and of MeViS's
+    valid_u.
 
     Args:
         skip_first_last: leave out the first and last frame of each video, as the semi-supervised DAVIS protocol does.

@@ -26,7 +26,8 @@ class SubmissionWriter(BaseMetric):
 
     Reads from each sample ``pred_masks``, and from its metainfo ``video_id``, ``exp_ids`` and ``frames``. The results are the
     numbers of videos, sentences and masks. Pictures are packed where they were predicted, so that with several processes the
-    first one only has to copy them: some 3 KB each, all of them in memory (Ref-YouTube-VOS: 0.1 GB).
+    first one only has to copy them: some 3 KB each, all of them in memory (Ref-YouTube-VOS: 0.1 GB; MeViS valid,
+    with 80 frames per video: 0.7 GB).
 
     Args:
         zip_file: the archive. Not called ``out_file``, which ``tools/test.py --out FILE.json`` sets where a metric has it.

@@ -304,7 +304,7 @@ class SOC(BaseMOTModel):
         objects = self.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[last])
         prediction, = self.head(objects, frame, visual.image_sizes)
         # (M, T, N, K) -> (M, N): a query's score is its best class's mean over the frames.
-        score_MN = prediction.logits.sigmoid().mean(1).amax(-1)
+        score_MN = prediction.logits.float().sigmoid().mean(1).amax(-1)
 
         def decode(query_MK: Tensor) -> Tensor:
             sentence = torch.arange(len(query_MK), device=query_MK.device)[:, None]

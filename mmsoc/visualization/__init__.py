@@ -1,5 +1,16 @@
-from .drawing import add_caption, contact_sheet, draw_box, overlay_mask
+from .drawing import add_caption, add_legend, contact_sheet, distinct_colors, draw_box, enlarge, overlay_mask
 from .local_visualizer import RVOSLocalVisualizer
-from .video_writer import VideoWriter
+from .video_writer import VideoWriter, write_video
 
-__all__ = ['RVOSLocalVisualizer', 'VideoWriter', 'add_caption', 'contact_sheet', 'draw_box', 'overlay_mask']
+__all__ = [
+    'RVOSLocalVisualizer',
+    'VideoWriter',
+    'add_caption',
+    'add_legend',
+    'contact_sheet',
+    'distinct_colors',
+    'draw_box',
+    'enlarge',
+    'overlay_mask',
+    'write_video',
+]

@@ -1,5 +1,7 @@
 """Drawing on RGB frames (uint8 (H, W, 3)); every function returns a new picture."""
 
+import colorsys
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -43,7 +45,7 @@ def draw_box(image: np.ndarray, box: Sequence[float] | np.ndarray, color: Color,
 def add_caption(
     image: np.ndarray, text: str, color: Color = (255, 255, 255), font_size: int | None = None
 ) -> np.ndarray:
-    """Puts a bar with the text under the picture, as high as the wrapped text needs.
+    """A :func:`add_legend` of one line.
 
     Args:
         color: of a small square before the text, in which the object is drawn, too.
@@ -52,20 +54,75 @@ def add_caption(
     Returns:
         uint8 (H + bar, W, 3).
     """
+    return add_legend(image, [(text, color)], font_size)
+
+
+def add_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]], font_size: int | None = None) -> np.ndarray:
+    """Puts a bar under the picture with one text below the other, as high as the wrapped texts need.
+
+    Args:
+        entries: texts, and the colors of the small squares before them, in which the objects are drawn, too.
+        font_size: in pixels; default: a 16th of the picture's height, 14 to 40.
+
+    Returns:
+        uint8 (H + bar, W, 3); of equal arguments and equally large pictures the bars are equal.
+    """
     height, width = image.shape[:2]
     size = font_size or min(max(height // 16, 14), 40)
+    return np.concatenate([image, _legend(width, tuple(entries), size)])
+
+
+@lru_cache(maxsize=8)  # it is the same under all frames of a video
+def _legend(width: int, entries: tuple[tuple[str, Color], ...], size: int) -> np.ndarray:
     font = _font(size)
     margin = max(size // 3, 2)
     left = 2 * margin + size
-    lines = wrap_text(text, font, max(width - left - margin, 1))
+    wrapped = [wrap_text(text, font, max(width - left - margin, 1)) for text, _ in entries]
     line_height = sum(font.getmetrics())
-    bar = Image.new('RGB', (width, line_height * len(lines) + 2 * margin), (24, 24, 24))
+    bar = Image.new('RGB', (width, line_height * sum(map(len, wrapped)) + 2 * margin), (24, 24, 24))
     draw = ImageDraw.Draw(bar)
-    top = margin + max((line_height - size) // 2, 0)
-    draw.rectangle((margin, top, margin + size - 1, top + size - 1), fill=color)
-    for i, line in enumerate(lines):
-        draw.text((left, margin + i * line_height), line, font=font, fill=(255, 255, 255))
-    return np.concatenate([image, np.asarray(bar)])
+    y = margin
+    for (_, color), lines in zip(entries, wrapped):
+        top = y + max((line_height - size) // 2, 0)
+        draw.rectangle((margin, top, margin + size - 1, top + size - 1), fill=color)
+        for line in lines:
+            draw.text((left, y), line, font=font, fill=(255, 255, 255))
+            y += line_height
+    return np.asarray(bar)
+
+
+def distinct_colors(number: int, first: Sequence[Color] = ()) -> list[Color]:
+    """Bright colors that are easily told apart.
+
+    Args:
+        first: what the list begins with; the others are chosen one by one, each as far as possible from all before.
+
+    Returns:
+        ``number`` colors, of which 180 are different.
+    """
+    chosen = list(first)[:number]
+    steps = itertools.product(range(30), (1.0, 0.7, 0.4), (1.0, 0.7))
+    candidates: np.ndarray = np.array([colorsys.hsv_to_rgb(hue / 30, *rest) for hue, *rest in steps])
+    candidates = (255 * candidates).round()
+    # The eye is keener on green than on blue, and on blue than on red.
+    weights = np.array([2, 4, 3])
+    nearest = np.full(len(candidates), np.inf)
+
+    def use(color: Color) -> None:
+        np.minimum(nearest, ((candidates - color) ** 2 * weights).sum(1), out=nearest)
+
+    for color in chosen:
+        use(color)
+    while len(chosen) < number:
+        red, green, blue = candidates[nearest.argmax()].astype(int).tolist()
+        chosen.append((red, green, blue))
+        use(chosen[-1])
+    return chosen
+
+
+def enlarge(image: np.ndarray, times: int) -> np.ndarray:
+    """Makes every pixel of a picture (H, W, 3) or a mask (H, W) a square of ``times`` x ``times``."""
+    return image if times == 1 else image.repeat(times, 0).repeat(times, 1)
 
 
 def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

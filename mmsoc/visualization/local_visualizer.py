@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ from pycocotools import mask as coco_mask
 from mmsoc.datasets.io import atomic_path
 from mmsoc.registry import VISUALIZERS
 
-from .drawing import Color, add_caption, draw_box, overlay_mask
+from .drawing import Color, add_caption, add_legend, distinct_colors, draw_box, enlarge, overlay_mask
+
+MIN_WIDTH = 320
+"""in pixels, below which small frames are enlarged: a legend needs room"""
 
 
 @VISUALIZERS.register_module()
@@ -19,7 +23,7 @@ class RVOSLocalVisualizer(Visualizer):
     The backends (``vis_backends``) decide where :meth:`add_datasample` puts a picture.
 
     Args:
-        colors: RGB; sentence i gets color i modulo their number.
+        colors: RGB, of sentences 0, 1, ...; further sentences get other colors (:meth:`color_of`).
         alpha: opacity of a mask.
         contour: width of outlines in pixels, 0 for none; None: a 200th of the frame's short side, at least 1.
     """
@@ -70,14 +74,67 @@ class RVOSLocalVisualizer(Visualizer):
         Returns:
             uint8 (H + caption, W, 3), RGB.
         """
-        color = self.colors[index % len(self.colors)]
-        contour = max(min(image.shape[:2]) // 200, 1) if self.contour is None else self.contour
+        color = self.color_of(index)
+        contour = self._contour_of(image)
         drawn = image if mask is None else overlay_mask(image, mask, color, self.alpha, contour)
         if box is not None:
             drawn = draw_box(drawn, box, color, max(contour, 1))
         if sentence is not None:
             drawn = add_caption(drawn, sentence if score is None else f'{sentence}  ({score:.2f})', color)
         return drawn
+
+    def draw_sentences(
+        self,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray] | np.ndarray,
+        sentences: Sequence[str],
+        *,
+        scores: Sequence[float] | None = None,
+        zoom: int | None = None,
+    ) -> np.ndarray:
+        """One frame with the masks of E sentences, each in a color of its own, and a legend of the sentences.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            masks: bool or 0/1 (E, H, W).
+            sentences: E.
+            scores: E numbers that the legend shows.
+            zoom: how many times the picture is enlarged first, so that the legend has room; None: what makes it at
+                least 320 pixels wide.
+
+        Returns:
+            uint8 (zoom * H + legend, zoom * W, 3), RGB. With equal sentences, scores and sizes all pictures are equally
+            large, as the frames of a video must be.
+
+        Raises:
+            ValueError: there are not as many masks, or scores, as sentences, or a mask is of another size.
+        """
+        if len(masks) != len(sentences) or (scores is not None and len(scores) != len(sentences)):
+            raise ValueError(
+                f'draw_sentences: {len(sentences)} sentences, but {len(masks)} masks'
+                + ('' if scores is None else f' and {len(scores)} scores')
+            )
+        zoom = zoom or -(-MIN_WIDTH // image.shape[1])
+        drawn = enlarge(image, zoom)
+        contour = self._contour_of(drawn)
+        self.color_of(len(sentences) - 1)  # one search for all that are needed
+        for index, mask in enumerate(masks):
+            # Drawing copies the picture, and most masks of a long list are empty.
+            if mask.any():
+                drawn = overlay_mask(drawn, enlarge(mask, zoom), self.color_of(index), self.alpha, contour)
+        shown = sentences if scores is None else [f'{text}  ({score:.2f})' for text, score in zip(sentences, scores)]
+        # Smaller than a caption: it has many lines, and those of an upright video are short.
+        font_size = min(max(min(drawn.shape[:2]) // 20, 14), 32)
+        return add_legend(drawn, [(text, self.color_of(index)) for index, text in enumerate(shown)], font_size)
+
+    def color_of(self, index: int) -> Color:
+        """The color of sentence ``index``: of the given ones, or one that is not like those before."""
+        if index >= len(self.colors):
+            self.colors = distinct_colors(index + 1, self.colors)
+        return self.colors[index]
+
+    def _contour_of(self, image: np.ndarray) -> int:
+        return max(min(image.shape[:2]) // 200, 1) if self.contour is None else self.contour
 
     @master_only
     def add_datasample(

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -7,6 +8,8 @@ from types import TracebackType
 import numpy as np
 
 from mmsoc.datasets.io import atomic_path
+
+_TIME_BASE = Fraction(1, 90000)  # of frames with times; that of MPEG
 
 
 class VideoWriter:
@@ -25,11 +28,11 @@ class VideoWriter:
         crf: 0 (lossless) to 51; 18 looks like the original.
 
     Raises:
-        ValueError: the suffix, ``fps`` or a frame is not as above, frames differ in size, or none was written.
+        ValueError: the suffix, ``fps``, a frame or its time is not as above, frames differ in size, or none was written.
         RuntimeError: PyAV, or its H.264 encoder, is missing.
     """
 
-    def __init__(self, path: str | Path, *, fps: float = 6, crf: int = 18) -> None:
+    def __init__(self, path: str | Path, *, fps: float | Fraction = 6, crf: int = 18) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in ('.mp4', '.mkv', '.mov'):
             raise ValueError(f'a video must be named .mp4, .mkv or .mov, found {self.path}')
@@ -38,6 +41,7 @@ class VideoWriter:
         self.fps = Fraction(fps).limit_denominator(1001)
         self.crf = crf
         self._shape: tuple[int, ...] | None = None
+        self._ticks = -1  # time of the last frame, if frames have times
 
     def __enter__(self) -> 'VideoWriter':
         try:
@@ -55,8 +59,14 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Appends one frame, uint8 (H, W, 3) RGB."""
+    def write(self, frame: np.ndarray, time: float | Fraction | None = None) -> None:
+        """Appends one frame.
+
+        Args:
+            frame: uint8 (H, W, 3), RGB.
+            time: seconds from the start at which it is shown, for videos whose rate varies; then all frames have one, each
+                later than the one before. None: they follow each other at ``fps``.
+        """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f'{self.path}: a frame must be uint8 (H, W, 3), found {frame.dtype} {frame.shape}')
         height, width = frame.shape[:2]
@@ -65,13 +75,34 @@ class VideoWriter:
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = 'yuv420p'
             self._stream.options = {'crf': str(self.crf)}
+            if time is not None:
+                self._stream.codec_context.time_base = _TIME_BASE
+                # With B-frames an MP4 with irregular times says that it is shorter than it is.
+                self._stream.options = {'crf': str(self.crf), 'bf': '0'}
         elif frame.shape != self._shape:
             raise ValueError(
                 f'{self.path}: the first frame is {self._shape[1]}x{self._shape[0]}, a later one {width}x{height}'
             )
+        elif (time is None) != (self._ticks < 0):
+            raise ValueError(f'{self.path}: some frames have a time and some have none')
         # yuv420p keeps one colour per 2x2 pixels
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-        self._container.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(even, format='rgb24')))
+        picture = self._av.VideoFrame.from_ndarray(even, format='rgb24')
+        if time is not None:
+            ticks = round(time / _TIME_BASE)
+            if ticks <= self._ticks:
+                raise ValueError(
+                    f'{self.path}: a frame at {float(time):.5f} s does not come after the one before, at '
+                    f'{float(self._ticks * _TIME_BASE):.5f} s'
+                )
+            picture.pts, picture.time_base, self._ticks = ticks, _TIME_BASE, ticks
+        self._mux(self._stream.encode(picture))
+
+    def _mux(self, packets: Sequence) -> None:
+        for packet in packets:
+            if not packet.duration:  # else the last frame would be shown for no time
+                packet.duration = round(1 / self.fps / packet.time_base)
+            self._container.mux(packet)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,4 +113,17 @@ class VideoWriter:
                 return
             if self._shape is None:
                 raise ValueError(f'{self.path}: no frame was written')
-            self._container.mux(self._stream.encode())
+            self._mux(self._stream.encode())
+
+
+def write_video(path: str | Path, frames: Sequence[np.ndarray], *, fps: float | Fraction = 6, crf: int = 18) -> None:
+    """Writes RGB frames, uint8 (H, W, 3), to an H.264 video; smaller ones get a black margin at the bottom and right.
+
+    Raises:
+        ValueError, RuntimeError: as :class:`VideoWriter`.
+    """
+    height = max((frame.shape[0] for frame in frames), default=0)
+    width = max((frame.shape[1] for frame in frames), default=0)
+    with VideoWriter(path, fps=fps, crf=crf) as video:
+        for frame in frames:
+            video.write(np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))))

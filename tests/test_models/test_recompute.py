@@ -175,4 +175,5 @@ def test_deformable_attention_without_a_gradient(limit, box, seeded):
         found = attention(**given)
         alone = attention(query=query, reference_points=given['reference_points'], **common)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(alone, attention(query=query, reference_points=given['reference_points'], **common), atol=1e-5, rtol=1e-5)
+    expected = attention(query=query, reference_points=given['reference_points'], **common)
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)

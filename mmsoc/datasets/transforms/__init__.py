@@ -1,5 +1,6 @@
 from .formatting import PackReferringInputs
 from .loading import LoadCategoryMaps, LoadReferredMasks, LoadVideoFrames, RandomFrames
+from .mevis import LoadMeViSMasks
 from .processing import (
     ForEachFrame,
     PhotometricDistort,
@@ -8,6 +9,7 @@ from .processing import (
     ShortSideResize,
     SwapLeftRight,
 )
+from .refcoco import LoadRefCOCOMasks, PseudoClip
 from .video_loading import LoadA2DMasks, LoadJHMDBMask, LoadVideoWindow
 
 __all__ = [
@@ -15,11 +17,14 @@ __all__ = [
     'LoadA2DMasks',
     'LoadCategoryMaps',
     'LoadJHMDBMask',
+    'LoadMeViSMasks',
+    'LoadRefCOCOMasks',
     'LoadReferredMasks',
     'LoadVideoFrames',
     'LoadVideoWindow',
     'PackReferringInputs',
     'PhotometricDistort',
+    'PseudoClip',
     'RandomClipChoice',
     'RandomClipCrop',
     'RandomFrames',

@@ -44,18 +44,20 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
     if not os.path.isfile(path):
         raise FileNotFoundError(f'video {path} is missing ({where})')
     try:
-        times = _frame_times(path, where)
-        if annotated >= len(times):
-            raise ValueError(
-                f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
-                f'({where}); is the file complete?'
-            )
-        kept = [min(index, len(times) - 1) for index in indices]
-        wanted = {times[index] for index in kept}
-        found = _decode(path, wanted, min(wanted))
+        with av.open(path) as container:  # once: it takes as long as decoding tens of small frames
+            times = _frame_times(container, path, where)
+            if annotated >= len(times):
+                raise ValueError(
+                    f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
+                    f'({where}); is the file complete?'
+                )
+            kept = [min(index, len(times) - 1) for index in indices]
+            wanted = {times[index] for index in kept}
+            found = _decode(container, wanted, min(wanted))
         if len(found) < len(wanted):
             # Where frames refer to a later key frame, a seek can land behind the wanted one.
-            found = _decode(path, wanted, None)
+            with av.open(path) as container:
+                found = _decode(container, wanted, None)
     except av.FFmpegError as error:
         raise ValueError(f'video {path} cannot be read ({where}): {error}') from None
     missing = sorted({index for index in kept if times[index] not in found})
@@ -67,30 +69,46 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
     return [found[times[index]] for index in kept], kept
 
 
-def _frame_times(path: str, where: str) -> list[int]:
-    with av.open(path) as container:
-        if not container.streams.video:
-            raise ValueError(f'video {path} cannot be read ({where}): it has no video stream')
-        packets = container.demux(container.streams.video[0])
-        # The last packet is empty: it ends the stream. Those to discard are outside of the edit list, and never shown.
-        times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+def video_shape(path: str, where: str) -> tuple[int, int, int]:
+    """How many frames a video has, and their height and width; nothing is decoded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no video.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'video {path} is missing ({where})')
+    try:
+        with av.open(path) as container:
+            times = _frame_times(container, path, where)
+            stream = container.streams.video[0]
+            return len(times), stream.height, stream.width
+    except av.FFmpegError as error:
+        raise ValueError(f'video {path} cannot be read ({where}): {error}') from None
+
+
+def _frame_times(container: Any, path: str, where: str) -> list[int]:
+    if not container.streams.video:
+        raise ValueError(f'video {path} cannot be read ({where}): it has no video stream')
+    packets = container.demux(container.streams.video[0])
+    # The last packet is empty: it ends the stream. Those to discard are outside of the edit list, and never shown.
+    times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
     if None in times or len(set(times)) < len(times):
         raise ValueError(f'video {path} cannot be read ({where}): its frames are not told apart by their time')
     return sorted(times)
 
 
-def _decode(path: str, wanted: set[int], start: int | None) -> dict[int, np.ndarray]:
-    """The frames at the wanted times, from the key frame before ``start`` on (None: from the first one)."""
+def _decode(container: Any, wanted: set[int], start: int | None) -> dict[int, np.ndarray]:
+    """The frames at the wanted times, from the key frame before ``start`` on (None: from where the container is)."""
     found: dict[int, np.ndarray] = {}
-    with av.open(path) as container:
-        stream = container.streams.video[0]
-        if start is not None:
-            container.seek(start, stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts in wanted and not frame.is_corrupt:
-                found[frame.pts] = frame.to_ndarray(format='rgb24')
-            if frame.pts >= max(wanted):
-                break
+    stream = container.streams.video[0]
+    if start is not None:
+        container.seek(start, stream=stream)
+    for frame in container.decode(stream):
+        if frame.pts in wanted and not frame.is_corrupt:
+            found[frame.pts] = frame.to_ndarray(format='rgb24')
+        if frame.pts >= max(wanted):
+            break
     return found
 
 
@@ -257,7 +275,12 @@ def read_puppet_mask(path: str, where: str) -> np.ndarray:
 
 def puppet_mask_length(path: str, where: str) -> int:
     """T of :func:`read_puppet_mask`, without unpacking the masks."""
-    return _of_mat(path, where, lambda file: {name: np.empty(shape) for name, shape, _ in scipy.io.whosmat(file)}).shape[2]
+    return puppet_mask_shape(path, where)[2]
+
+
+def puppet_mask_shape(path: str, where: str) -> tuple[int, int, int]:
+    """(H, W, T) of :func:`read_puppet_mask`, without unpacking the masks."""
+    return _of_mat(path, where, lambda file: {name: np.empty(shape) for name, shape, _ in scipy.io.whosmat(file)}).shape
 
 
 def _of_mat(path: str, where: str, read: Any) -> np.ndarray:

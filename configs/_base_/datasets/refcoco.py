@@ -1,0 +1,66 @@
+# RefCOCO, RefCOCO+ and RefCOCOg (umd) together, as pictures: clips of one frame, for pre-training.  How the files lie: docs of
+# RefCOCODataset.  Here the prepared form is read; the original one, in each of the four data sets (refs(umd).p for RefCOCOg):
+#   ann_file='refcoco/instances.json', refs_file='refcoco/refs(unc).p', split='train'
+
+# Knobs
+data_root = '{{$MMSOC_DATA:data}}/coco'
+batch_size = 8  # per GPU
+scale = (640, 360)  # longest long side, short side
+flip_prob = 0.5  # here the released loader flips with this probability
+
+dataset_type = 'RefCOCODataset'
+
+train_pipeline = [
+    dict(type='LoadVideoFrames'),
+    dict(type='LoadRefCOCOMasks'),
+    dict(
+        type='ForEachFrame',
+        transforms=[dict(type='mmdet.RandomFlip', prob=flip_prob),
+                    dict(type='ShortSideResize', scale=scale)]),
+    dict(type='SwapLeftRight'),
+    dict(type='PackReferringInputs'),
+]
+test_pipeline = [
+    dict(type='LoadVideoFrames'),
+    dict(type='LoadRefCOCOMasks', evaluation=True),
+    dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=scale)]),
+    dict(type='PackReferringInputs'),
+]
+
+# lazy_init: ConcatDataset loads them.
+_train = dict(type=dataset_type, data_root=data_root, pipeline=train_pipeline, lazy_init=True)
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=4,
+    # New workers are seeded per epoch, so that a resumed run repeats an uninterrupted one.
+    persistent_workers=False,
+    worker_init_fn=dict(type='mmsoc.seed_worker'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(_train, ann_file='refcoco/instances_refcoco_train.json', expected_sentences=120624),
+            dict(_train, ann_file='refcoco+/instances_refcoco+_train.json', expected_sentences=120191),
+            dict(_train, ann_file='refcocog/instances_refcocog_train.json', expected_sentences=80512),
+        ]))
+
+# RefCOCO val alone, to watch the training and to choose a checkpoint: a third of the time of all three.  Its pictures, with
+# other sentences, can be among those that RefCOCOg trains on, so that this is no number to report.
+val_dataloader = dict(
+    batch_size=1,  # one picture with all its sentences; never padded
+    num_workers=2,
+    persistent_workers=False,
+    worker_init_fn=dict(type='mmsoc.seed_worker'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='refcoco/instances_refcoco_val.json',
+        expected_sentences=10834,
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='RefCOCOMetric')
+test_evaluator = val_evaluator

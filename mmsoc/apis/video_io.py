@@ -1,0 +1,474 @@
+"""Frames of what a person has (a video file, a folder of pictures, a picture, an array), and threads that read and write."""
+
+import os
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from fractions import Fraction
+from logging import WARNING
+from pathlib import Path
+from queue import Full, Queue
+from types import TracebackType
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+from mmengine.logging import print_log
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from mmsoc.datasets.io import listed, read_frame
+
+PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+Item = TypeVar('Item')
+
+
+class FrameSource(ABC):
+    """Frames of one size, in order, which can be read more than once and are not kept.
+
+    Attributes:
+        kind (str): 'video', 'folder', 'image' or 'array'.
+        path (str | None): of the file or folder.
+        size (tuple[int, int]): height and width, upright.
+        fps (Fraction | None): frames per second; None where nobody says so.
+        length (int | None): number of frames, as far as it is known before they were read.
+        times (list[Fraction] | None): seconds at which each frame is shown, counted from the first; known when all were read
+            once, and only of videos whose rate varies.
+    """
+
+    kind: str
+    path: str | None = None
+    size: tuple[int, int]
+    fps: Fraction | None = None
+    length: int | None = None
+    times: list[Fraction] | None = None
+
+    @abstractmethod
+    def read(self) -> Iterator[np.ndarray]:
+        """The frames, uint8 (H, W, 3), RGB, upright."""
+
+    def name(self, index: int) -> str:
+        """What the frame with this 0-based index is called."""
+        return f'{index:05d}'
+
+
+def open_frames(source: Any, fps: float | None = None) -> FrameSource:
+    """Finds out what ``source`` is.
+
+    Args:
+        source: path of a video file (what FFmpeg reads), of a folder of jpg or png pictures (ordered by name, and numbers in
+            names by value: 2 before 10), or of one picture; or RGB pixels, uint8: a picture (H, W, 3), or frames, (T, H, W, 3)
+            or a list of (H, W, 3); or what this function gave.
+        fps: frames per second of a source that does not know it, a folder or an array.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or no picture in the folder.
+        ValueError: it is neither a video nor a picture, not a single frame can be decoded, pictures differ in size, or an
+            array is of another shape or type.
+    """
+    if isinstance(source, FrameSource):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        if os.path.isdir(path):
+            return _Folder(path, fps)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'there is no file or folder {path} (looked in {os.getcwd()})')
+        if fps is not None:
+            raise ValueError(f'{path}: fps is for folders and arrays; a video has its own')
+        return _Picture(path) if _is_picture(path) else _Video(path)
+    return _Array(source, fps)
+
+
+class _Video(FrameSource):
+    kind = 'video'
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._count: int | None = None  # when it was read to its end
+        try:
+            with av.open(path) as container:
+                stream = self._stream(container)
+                # Where a rate varies, this is the mean.
+                self.fps = stream.average_rate or stream.guessed_rate or None
+                duration = _duration(stream)
+                if stream.frames:
+                    self.length = stream.frames
+                elif duration is not None and self.fps is not None:
+                    self.length = max(round(duration * self.fps), 1)
+                first = next(_Decoding(container, stream).frames(), None)
+        except av.FFmpegError as error:
+            raise ValueError(
+                f'{path} cannot be read as a video ({error.strerror}); expected a video file, a picture or a folder of '
+                'pictures. Where the file is incomplete, its index, which some programs write last, may be missing'
+            ) from None
+        if first is None:
+            raise ValueError(f'{path}: not a single frame can be decoded; does a player show it?')
+        self.size = _upright(first, path).shape[:2]
+
+    def _stream(self, container: Any) -> Any:
+        # Music files carry their cover as a video stream of one picture.
+        cover = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+        if not streams:
+            kinds = [stream.type for stream in container.streams]
+            raise ValueError(f'{self.path} holds no video, only the streams {kinds}')
+        return streams[0]
+
+    def read(self) -> Iterator[np.ndarray]:
+        count, times = 0, []
+        with av.open(self.path) as container:
+            stream = self._stream(container)
+            # FFmpeg's threads over frames ('AUTO') lose some good frames before a broken one.
+            decoding = _Decoding(container, stream)
+            end = Fraction(0)
+            for frame in decoding.frames():
+                pixels = _upright(frame, f'{self.path}, frame {count}')
+                if pixels.shape[:2] != self.size:
+                    raise ValueError(
+                        f'{self.path}: frame {count} is {_wxh(pixels.shape)}, but the first one is {_wxh(self.size)}; expected '
+                        'one size in the whole video'
+                    )
+                if frame.pts is not None:
+                    times.append(frame.pts * frame.time_base)
+                    end = times[-1] + (frame.duration or 0) * frame.time_base
+                yield pixels
+                count += 1
+            if self._count is None:
+                self._count = count
+                self._tell_faults(decoding, stream, count, end - (times[0] if times else 0))
+                self.length = count
+                if len(times) == count:
+                    self._set_times([time - times[0] for time in times])
+                elif stream.guessed_rate:
+                    self.fps = stream.guessed_rate  # the average comes from times, which this file does not have
+            elif count != self._count:
+                raise RuntimeError(
+                    f'{self.path}: {self._count} frames were read at first, and {count} now; did it change?'
+                )
+
+    def _tell_faults(self, decoding: '_Decoding', stream: Any, count: int, seconds: Fraction) -> None:
+        """Warns if less could be decoded than the file promises."""
+        duration = _duration(stream)
+        promised = ''
+        if stream.frames:
+            expected = stream.frames - decoding.discarded
+            promised = f'{expected}' if expected > count else ''
+        elif duration is not None and self.fps is not None and duration - seconds > max(Fraction(1, 2), 2 / self.fps):
+            promised = f'about {round(duration * self.fps)}'
+        if promised or decoding.failed:
+            where = f'{self.path}: {count} frames of {promised or "an unknown number"} could be decoded; the others are left out'
+            print_log(f'{where}. Is the file truncated or damaged?', logger='current', level=WARNING)
+        if decoding.corrupt:
+            print_log(
+                f'{self.path}: {decoding.corrupt} of the {count} frames are damaged, and are used as they are',
+                logger='current',
+                level=WARNING,
+            )
+
+    def _set_times(self, times: list[Fraction]) -> None:
+        increasing = all(earlier < later for earlier, later in zip(times, times[1:]))
+        if not increasing or len(times) < 2:
+            return
+        if self.fps is None:
+            self.fps = Fraction(len(times) - 1) / times[-1]
+        # Containers round times (Matroska to milliseconds); a frame that is missing or doubled is half a frame off.
+        if any(abs(time * self.fps - index) > 0.5 for index, time in enumerate(times)):
+            self.times = times
+
+
+class _Decoding:
+    """Decodes what can be decoded, and counts what cannot.
+
+    Attributes:
+        discarded (int): packets outside of the file's edit list, which are never shown.
+        failed (int): packets that gave an error.
+        corrupt (int): frames that the decoder calls damaged.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.container = container
+        self.stream = stream
+        self.discarded = self.failed = self.corrupt = 0
+
+    def frames(self) -> Iterator[Any]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:  # the rest of the file cannot be read; the decoder may still hold some frames
+                self.failed += 1
+                yield from self._decode(None)
+                return
+            if packet is None:
+                return
+            self.discarded += packet.is_discard
+            yield from self._decode(packet)
+
+    def _decode(self, packet: Any) -> Sequence[Any]:
+        try:
+            frames = self.stream.decode(packet)
+        except EOFError:  # everything was taken before
+            return []
+        except av.FFmpegError:
+            self.failed += 1
+            return []
+        self.corrupt += sum(frame.is_corrupt for frame in frames)
+        return frames
+
+
+def _duration(stream: Any) -> Fraction | None:
+    """Seconds that a video stream says it lasts."""
+    if stream.duration:
+        return stream.duration * stream.time_base
+    found = re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', stream.metadata.get('DURATION', ''))  # Matroska, WebM
+    if not found:
+        return None
+    hours, minutes, seconds = map(Fraction, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _upright(frame: Any, where: str) -> np.ndarray:
+    """A frame as players show it: uint8 (H, W, 3), turned and mirrored as the file's display matrix says."""
+    pixels = frame.to_ndarray(format='rgb24')
+    if not hasattr(frame, 'rotation'):
+        _warn_once(
+            f'PyAV {av.__version__} does not tell how videos are turned; those of telephones may lie: pip install -U av'
+        )
+        return pixels
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return pixels
+    # x' = a x + c y, y' = b x + d y, 16.16 fixed point; the rest of the nine numbers moves the picture, or is not used.
+    a, b, _, c, d = (np.frombuffer(bytes(matrix), np.int32)[:5] / 65536).tolist()
+    across, along = abs(b) + abs(c), abs(a) + abs(d)
+    if min(across, along) > 0.01 * max(across, along):
+        _warn_once(f'{where}: marked as turned by {frame.rotation} degrees; it is turned by the nearest multiple of 90')
+    if across > along:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        print_log(message, logger='current', level=WARNING)
+
+
+class _Folder(FrameSource):
+    kind = 'folder'
+
+    def __init__(self, path: str, fps: float | None) -> None:
+        self.path = path
+        self.fps = _fraction(fps)
+        names = sorted((name for name in os.listdir(path) if not name.startswith('.')), key=_natural)
+        self._files = [os.path.join(path, name) for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
+        if not self._files:
+            raise FileNotFoundError(
+                f'the folder {path} holds no pictures ({", ".join(PICTURE_SUFFIXES)}); it holds {listed(names) or "nothing"}'
+            )
+        if len(self._files) < len(names):
+            others = [name for name in names if os.path.join(path, name) not in set(self._files)]
+            print_log(
+                f'{path}: {len(others)} entries are no pictures and are left out: {listed(others)}', logger='current'
+            )
+        self._names = [Path(file).stem for file in self._files]
+        seen: dict[str, str] = {}
+        for name, file in zip(self._names, self._files):
+            if seen.setdefault(name, file) != file:
+                raise ValueError(f'{seen[name]} and {file} would have masks of the same name; expected different names')
+        self.length = len(self._files)
+        self.size = _picture_size(self._files[0])
+        for file in self._files:  # before hours are spent; only the files' first bytes are read
+            size = _picture_size(file)
+            if size != self.size:
+                raise ValueError(
+                    f'{file} is {_wxh(size)}, but {self._files[0]} is {_wxh(self.size)}; expected pictures of one size, the '
+                    'frames of one video'
+                )
+
+    def read(self) -> Iterator[np.ndarray]:
+        for file in self._files:
+            yield _read_picture(file)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+
+class _Picture(FrameSource):
+    kind = 'image'
+    length = 1
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = _picture_size(path)
+
+    def read(self) -> Iterator[np.ndarray]:
+        assert self.path is not None
+        yield _read_picture(self.path)
+
+
+class _Array(FrameSource):
+    def __init__(self, pixels: Any, fps: float | None) -> None:
+        expected = 'expected a path, a picture (H, W, 3) or frames (T, H, W, 3), RGB, uint8'
+        if isinstance(pixels, list | tuple):
+            frames = [np.asarray(frame) for frame in pixels]
+            shapes = list(dict.fromkeys(frame.shape for frame in frames))
+            if len(shapes) > 1:
+                raise ValueError(f'{expected}; found a list of arrays that differ in shape: {listed(shapes)}')
+        elif isinstance(pixels, np.ndarray) and pixels.ndim == 3:
+            frames = [pixels]
+        elif isinstance(pixels, np.ndarray):
+            frames = list(pixels) if pixels.ndim else []
+        else:
+            raise ValueError(f'{expected}; found {type(pixels).__name__}')
+        if not frames or min(frames[0].shape, default=0) == 0:
+            raise ValueError(f'{expected}; found no pixels')
+        if frames[0].ndim != 3 or frames[0].shape[2] != 3 or any(frame.dtype != np.uint8 for frame in frames):
+            found = [f'{frame.dtype} {frame.shape}' for frame in frames if frame.dtype != np.uint8] or frames[0].shape
+            raise ValueError(f'{expected}; found {len(frames)} of {found if isinstance(found, tuple) else found[0]}')
+        self.kind = 'image' if isinstance(pixels, np.ndarray) and pixels.ndim == 3 else 'array'
+        self.fps = None if self.kind == 'image' else _fraction(fps)
+        self.length = len(frames)
+        self.size = frames[0].shape[:2]
+        self._frames = frames
+
+    def read(self) -> Iterator[np.ndarray]:
+        return iter(self._frames)
+
+
+def _is_picture(path: str) -> bool:
+    """Whether Pillow takes it for a single picture; animations are videos."""
+    try:
+        with Image.open(path) as image:
+            return not (image.format in ('GIF', 'PNG', 'WEBP') and getattr(image, 'is_animated', False))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return path.lower().endswith(PICTURE_SUFFIXES)  # and broken, as the reader will say
+
+
+def _picture_size(path: str) -> tuple[int, int]:
+    """Height and width, upright; reads no pixels."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f'{path} cannot be read as a picture: {error}') from None
+
+
+def _read_picture(path: str) -> np.ndarray:
+    """uint8 (H, W, 3), turned as the camera noted (EXIF)."""
+    pixels = read_frame(path, 'to be searched')
+    with Image.open(path) as image:
+        if _orientation(image) != 1:
+            pixels = np.array(ImageOps.exif_transpose(image).convert('RGB'))
+    return pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Key that sorts numbers in names by value."""
+    parts = re.split(r'([0-9]+)', name)
+    return [(int(part), '') if index % 2 else (0, part) for index, part in enumerate(parts)] + [(0, name)]
+
+
+def _fraction(fps: float | None) -> Fraction | None:
+    if fps is None:
+        return None
+    if not 0 < fps < float('inf'):
+        raise ValueError(f'fps must be a positive number, found {fps}')
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _wxh(shape: Sequence[int]) -> str:
+    return f'{shape[1]}x{shape[0]}'
+
+
+# ---------------------------------------------------------------------------------------------------------------- threads
+
+
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """The same items, made by a thread that is at most ``depth`` ahead; its errors are raised here.
+
+    Closing the iterator, or leaving it to the garbage collector, ends the thread.
+    """
+    queue: Queue = Queue(depth)
+    stop = threading.Event()
+
+    def put(kind: str, value: Any = None) -> bool:
+        while not stop.is_set():
+            with suppress(Full):
+                queue.put((kind, value), timeout=0.1)
+                return True
+        return False
+
+    def work() -> None:
+        source = iter(items)
+        try:
+            for item in source:
+                if not put('item', item):
+                    break
+            put('end')
+        except BaseException as error:
+            put('error', error)
+        finally:
+            if hasattr(source, 'close'):
+                source.close()
+
+    thread = threading.Thread(target=work, daemon=True, name='mmsoc-prefetch')
+    thread.start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == 'end':
+                return
+            if kind == 'error':
+                raise value
+            yield value
+    finally:
+        stop.set()
+        thread.join()
+
+
+class WorkerPool:
+    """Threads for work whose results nobody needs, as writing; used in a ``with`` block.
+
+    No more than ``pending`` pieces of work wait at a time: then :meth:`submit` waits, too. An error is raised by a later
+    :meth:`submit`, or at the end of the block, which waits for all. With one worker, work is done in order.
+    """
+
+    def __init__(self, workers: int, pending: int) -> None:
+        self.pending = pending
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix='mmsoc-writer')
+        self._futures: deque[Future] = deque()
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> None:
+        while len(self._futures) >= self.pending or (self._futures and self._futures[0].done()):
+            self._futures.popleft().result()
+        self._futures.append(self._executor.submit(work, *args))
+
+    def __enter__(self) -> 'WorkerPool':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while error is None and self._futures:
+                self._futures.popleft().result()
+        finally:
+            self._executor.shutdown(wait=True, cancel_futures=True)

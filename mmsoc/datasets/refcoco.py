@@ -1,0 +1,320 @@
+"""RefCOCO and RefCOCO+ (Yu et al., ECCV 2016) and RefCOCOg (Mao et al., CVPR 2016): sentences about objects in pictures."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
+from pycocotools import mask as coco_mask
+
+from mmsoc.registry import DATASETS
+
+from .a2d_sentences import clean_text
+from .io import check_root, listed, load_json
+from .referring_videos import _get
+from .transforms.refcoco import segmentation_to_rle
+
+
+class _Sentence(NamedTuple):
+    text: str
+    exp_id: str
+    image: dict
+    annotation: dict
+
+
+@DATASETS.register_module()
+class RefCOCODataset(BaseDataset):
+    """Pictures with sentences, each sentence naming one object; handed on as clips of one frame::
+
+        data_root/
+          train2014/COCO_train2014_<12 digits>.jpg        data_prefix['img'], the pictures of COCO
+          refcoco/refs(unc).p, refcoco/instances.json     refs_file and ann_file: the original form
+          refcoco/instances_refcoco_<split>.json          ann_file alone: the prepared form
+          refcoco+/, refcocog/                            the same; refs(umd).p for RefCOCOg
+
+    With ``refs_file`` the original form is read, as https://github.com/lichengunc/refer publishes it: a pickle of references,
+    of which those of ``split`` are taken, and COCO's pictures and annotations. Without it the prepared form, which ReferFormer
+    and SOC train on: a JSON file of one split, in which each sentence has a record of its picture and one of its annotation
+    for itself. Both give the same items; the ids of the sentences are those of the file (``sent_id``, or the running number).
+
+    Training: an item is one picture and one sentence, in lower case, with single spaces. Testing: an item is one picture with
+    all its sentences, which may be of several objects, so that the backbone runs once for them; the text stays as it is in the
+    file.
+
+    Two kinds of sentences are left out, and counted in the log. Those whose annotation is a crowd (``iscrowd``): it covers a
+    group, and no single object that a sentence could name; the loaders of MDETR, ReferFormer and SOC drop it. And those whose
+    annotation gives an empty mask: there is nothing to learn or to find.
+
+    What the pipeline gets: ``video_id`` and the one of ``frames`` (the picture's name without suffix), ``frame_ids`` ([0]),
+    ``img_paths``, ``mask_paths`` (None), ``height`` and ``width`` (of the picture, as samplers that look at shapes want it),
+    ``texts``, ``exp_ids``, ``obj_ids`` (the annotations' ids in COCO) and ``segmentations`` (a run-length code per sentence,
+    for :class:`LoadRefCOCOMasks`).
+
+    Args:
+        ann_file: see above.
+        refs_file: the references; the pickle is read without running code (:func:`load_plain_pickle`).
+        split: 'train', 'val', 'testA', 'testB', or 'test' (RefCOCOg); needed with ``refs_file``, and not allowed without.
+        data_prefix: the folder ``img``.
+        expected_sentences: number of sentences that the complete split has, those that are left out included.
+
+    Raises:
+        FileNotFoundError: a file, the folder of pictures, or a picture is missing.
+        ValueError: a file's content is not as above, an id is there twice, there is no such split, the number of sentences is
+            not ``expected_sentences``, or nothing is left.
+    """
+
+    METAINFO: dict = dict(classes=('referred',))
+
+    def __init__(
+        self,
+        *,
+        ann_file: str,
+        refs_file: str | None = None,
+        split: str | None = None,
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        expected_sentences: int | None = None,
+        metainfo: dict | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ) -> None:
+        data_prefix = dict(img='train2014') if data_prefix is None else data_prefix
+        if set(data_prefix) != {'img'}:
+            raise ValueError(f"data_prefix: expected the key 'img', found {list(data_prefix)}")
+        if refs_file is not None and split is None:
+            raise ValueError(f"split: refs_file {refs_file} holds all splits; expected the name of one, e.g. 'train'")
+        if refs_file is None and split is not None:
+            raise ValueError(
+                f'split: {split!r} chooses among the references of refs_file, and there is none; without it, ann_file is of one '
+                'split (instances_refcoco_train.json)'
+            )
+        self.refs_file = None if refs_file is None else os.path.join(data_root, refs_file)
+        self.split = split
+        self.expected_sentences = expected_sentences
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            max_refetch=max_refetch,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        check_root(self.data_root, 'train2014 and the folders refcoco, refcoco+ and refcocog')
+        where = f'ann_file {self.ann_file}'
+        content = load_json(self.ann_file, 'ann_file')
+        images, annotations = (_by_id(content, name, where) for name in ('images', 'annotations'))
+        if self.refs_file is None:
+            sentences = list(self._prepared(images, annotations))
+        else:
+            sentences = list(self._original(images, annotations))
+        if self.expected_sentences is not None and len(sentences) != self.expected_sentences:
+            of_split = '' if self.split is None else f' and the split {self.split} of {self.refs_file}'
+            raise ValueError(
+                f'expected_sentences: {self.ann_file}{of_split} should give {self.expected_sentences} sentences, found '
+                f'{len(sentences)}; is it the right file, and complete? None switches this check off'
+            )
+        self._check_pictures(sentences)
+        return self._items(sentences)
+
+    def get_data_info(self, idx: int) -> dict:
+        info = super().get_data_info(idx)
+        file_name = info.pop('file_name')
+        name = os.path.splitext(file_name)[0]
+        info.update(
+            video_id=name,
+            frames=[name],
+            frame_ids=[0],
+            img_paths=[os.path.join(self.data_prefix['img'], file_name)],
+            mask_paths=None,  # the masks are in ann_file
+        )
+        return info
+
+    def _prepared(self, images: dict[int, dict], annotations: dict[int, dict]) -> Iterator[_Sentence]:
+        """The sentences of the prepared form, in their order."""
+        where = f'ann_file {self.ann_file}'
+        of_image: dict[int, dict] = {}
+        for i, annotation in annotations.items():
+            image_id = _get(annotation, 'image_id', int, f'{where}, annotation {i}')
+            if image_id not in images:
+                raise ValueError(f'{where}, annotation {i}: there is no image {image_id}')
+            if image_id in of_image:
+                raise ValueError(
+                    f'{where}, image {image_id}: expected one annotation, found {of_image[image_id]["id"]} and {i}; is this the '
+                    'instances.json of the original form? That one needs refs_file and split'
+                )
+            of_image[image_id] = annotation
+        for i, image in images.items():
+            if i not in of_image:
+                raise ValueError(f'{where}, image {i}: there is no annotation of it')
+            if 'caption' not in image:
+                raise ValueError(
+                    f"{where}, image {i}: the sentence 'caption' is missing; there are {sorted(image)}. The instances.json of the "
+                    'original form needs refs_file and split'
+                )
+            yield _Sentence(self._text(image, 'caption', f'{where}, image {i}'), str(i), image, of_image[i])
+
+    def _original(self, images: dict[int, dict], annotations: dict[int, dict]) -> Iterator[_Sentence]:
+        """The sentences of the split in the original form, in their order."""
+        assert self.refs_file is not None
+        refs = load_plain_pickle(self.refs_file, 'refs_file')
+        if not isinstance(refs, list) or not refs:
+            raise ValueError(f'refs_file {self.refs_file}: expected a list of references, found {str(refs)[:80]!r}')
+        ref_ids: set[int] = set()
+        sent_ids: set[int] = set()
+        splits: set[str] = set()
+        for number, ref in enumerate(refs):
+            where = f'refs_file {self.refs_file}, reference {number} of the list'
+            ref_id = _get(ref, 'ref_id', int, where)
+            where = f'refs_file {self.refs_file}, ref_id {ref_id}'
+            if ref_id in ref_ids:
+                raise ValueError(f'{where}: the id is there twice')
+            ref_ids.add(ref_id)
+            splits.add(_get(ref, 'split', str, where))
+            if ref['split'] != self.split:
+                continue
+            annotation, image = (
+                _of_id(records, _get(ref, key, int, where), f'{where}: {key}', self.ann_file)
+                for key, records in (('ann_id', annotations), ('image_id', images))
+            )
+            if annotation.get('image_id') != image['id']:
+                raise ValueError(
+                    f'{where}: expected an annotation of image {image["id"]}, found ann_id {annotation["id"]}, which '
+                    f'{self.ann_file} says is of image {annotation.get("image_id")}'
+                )
+            for sentence in _get(ref, 'sentences', list, where):
+                sent_id = _get(sentence, 'sent_id', int, where)
+                if sent_id in sent_ids:
+                    raise ValueError(f'{where}: the sent_id {sent_id} is there twice')
+                sent_ids.add(sent_id)
+                text = self._text(sentence, 'sent', f'{where}, sent_id {sent_id}')
+                yield _Sentence(text, str(sent_id), image, annotation)
+        if self.split not in splits:
+            raise ValueError(f'split: {self.refs_file} has no split {self.split!r}; it has {sorted(splits)}')
+
+    def _text(self, record: dict, name: str, where: str) -> str:
+        text = _get(record, name, str, where)
+        cleaned = clean_text(text, where)
+        return text if self.test_mode else cleaned
+
+    def _check_pictures(self, sentences: Sequence[_Sentence]) -> None:
+        folder = self.data_prefix['img']
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"data_prefix['img']: there is no folder {folder}; expected COCO's pictures of 2014"
+            )
+        present = set(os.listdir(folder))  # once: there are 80,000
+        wanted = dict.fromkeys(
+            _get(image, 'file_name', str, f'ann_file {self.ann_file}, image {image["id"]}')
+            for _, _, image, _ in sentences
+        )
+        missing = [name for name in wanted if name not in present]
+        if missing:
+            raise FileNotFoundError(
+                f"data_prefix['img']: {len(missing)} of {len(wanted)} pictures of {self.ann_file} are missing in {folder}: "
+                f'{listed(missing, 5)}'
+            )
+
+    def _items(self, sentences: Sequence[_Sentence]) -> list[dict]:
+        crowds, empty = [], []
+        masks: dict[int, tuple[dict, bool]] = {}
+        items: dict[int | str, dict] = {}
+        for number, (text, exp_id, image, annotation) in enumerate(sentences):
+            i = annotation['id']
+            if annotation.get('iscrowd', 0):
+                crowds.append(i)
+                continue
+            where = f'ann_file {self.ann_file}, image {image["id"]}'
+            height, width = (_get(image, key, int, where) for key in ('height', 'width'))
+            if i not in masks:
+                where = f'ann_file {self.ann_file}, annotation {i}'
+                segmentation = _get(annotation, 'segmentation', object, where)  # its kind: segmentation_to_rle
+                rle = segmentation_to_rle(segmentation, height, width, where)
+                masks[i] = rle, not coco_mask.area(rle)
+            rle, is_empty = masks[i]
+            if is_empty:
+                empty.append(i)
+                continue
+            name = image['file_name']
+            item = items.setdefault(
+                name if self.test_mode else number,  # training samples stay apart
+                dict(file_name=name, height=height, width=width, texts=[], exp_ids=[], obj_ids=[], segmentations=[]),
+            )
+            item['texts'].append(text)
+            item['exp_ids'].append(exp_id)
+            # In the prepared form, `id` counts the sentences, and `original_id` is COCO's.
+            item['obj_ids'].append(str(annotation.get('original_id', i)))
+            item['segmentations'].append(rle)
+        self._log(len(sentences), len(items), crowds, empty)
+        if not items:
+            raise ValueError(f'ann_file: {self.ann_file} gives no sample')
+        return list(items.values())
+
+    def _log(self, num_sentences: int, num_items: int, crowds: Sequence[int], empty: Sequence[int]) -> None:
+        of_split = '' if self.split is None else f', split {self.split}'
+        left_out = [
+            f'{len(ids)} sentences of {what} (annotations {listed(list(dict.fromkeys(ids)))})'
+            for what, ids in (('crowds', crowds), ('empty masks', empty))
+            if ids
+        ]
+        MMLogger.get_current_instance().info(
+            f'{self.ann_file}{of_split}: {num_sentences} sentences, {num_items} samples; left out: '
+            + (' and '.join(left_out) or 'nothing')
+        )
+
+
+def load_plain_pickle(path: str, key: str) -> Any:
+    """Reads a pickle of lists, dicts, strings, numbers and the like, such as Python 2 wrote; nothing in it can run code.
+
+    Byte strings of Python 2 become text as Latin-1.
+
+    Args:
+        key: the config key that names the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no pickle, is cut off, or asks for a class or function.
+    """
+    try:
+        with open(path, 'rb') as file:
+            return _PlainUnpickler(file, encoding='latin1').load()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise FileNotFoundError(f'{key}: there is no file {path}') from None
+    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+        raise ValueError(f'{key}: {path} cannot be read as a pickle: {type(error).__name__}: {error}') from None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # Lists, dicts, strings and numbers have codes of their own; whatever is asked for by name could be called.
+        raise pickle.UnpicklingError(
+            f'it asks for {module}.{name}, but a file of data may hold plain lists, dicts and values only'
+        )
+
+
+def _by_id(content: Any, name: str, where: str) -> dict[int, dict]:
+    """The records ``content[name]`` by their ``id``."""
+    found: dict[int, dict] = {}
+    for number, record in enumerate(_get(content, name, list, where)):
+        i = _get(record, 'id', int, f'{where}, {name}[{number}]')
+        if i in found:
+            raise ValueError(f'{where}: {name} has the id {i} twice')
+        found[i] = record
+    return found
+
+
+def _of_id(records: dict[int, dict], i: int, what: str, ann_file: str) -> dict:
+    if i not in records:
+        raise ValueError(f'{what} {i} is not in {ann_file}')
+    return records[i]
