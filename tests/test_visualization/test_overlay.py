@@ -18,7 +18,7 @@ def grey(height=40, width=60, value=100):
 
 @pytest.fixture
 def visualizer():
-    return VISUALIZERS.build(dict(type='mmsoc.RVOSLocalVisualizer', name='test', colors=(RED, BLUE), alpha=1.0, contour=0))
+    return VISUALIZERS.build(dict(type='mmsoc.RVOSLocalVisualizer', name='overlay', colors=(RED, BLUE), alpha=1.0, contour=0))
 
 
 def test_legend():

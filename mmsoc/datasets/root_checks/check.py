@@ -1,0 +1,299 @@
+"""What the checks of all data sets share: findings, text files, folders, pictures."""
+
+import json
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+from ..a2d_sentences import read_csv
+from ..io import listed, load_json
+from ..mevis import run_totals
+
+LEVELS = {
+    'quick': 'the text files, and which files there are',
+    'headers': "also each file's header and end, and the pixels of each video's first mask",
+    'full': 'also everything inside of the files',
+}
+
+KINDS = {  # in the order in which they are reported
+    'missing': 'missing',
+    'archive': 'archives that are not whole, or not wholly unpacked',
+    'count': 'not the documented number',
+    'empty': 'empty files',
+    'unreadable': 'files that cannot be read, or end too early',
+    'content': 'text files whose content is not as it should be',
+    'field': 'a field that is missing or of the wrong kind',
+    'duplicate': 'there twice',
+    'unknown': 'names of what is not there',
+    'size': 'sizes that do not fit together',
+    'mode': 'masks that hold colours instead of ids',
+    'ids': 'masks with other ids than they should have',
+    'short': 'shorter than what is said of it',
+    'unseen': 'objects that no mask shows',
+    'extra': 'files and folders that should not be there',
+    'loader': 'what the data set itself says (it stops at its first fault)',
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault: its kind (a key of ``KINDS``), the file or folder, and what was expected and found there."""
+
+    kind: str
+    file: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f'{self.file}: expected {self.expected}, found {self.found}'
+
+
+class Fault(Exception):
+    """A finding on its way to where it is noted."""
+
+    def __init__(self, kind: str, file: str | Path, expected: str, found: str) -> None:
+        super().__init__(kind, file, expected, found)
+        self.finding = Finding(kind, str(file), expected, found)
+
+
+@dataclass
+class RootCheck:
+    """What is to be looked at, and what was found.
+
+    Args:
+        root: the data root.
+        level: a key of ``LEVELS``.
+        sizes: documented numbers that are not met are faults.
+        extra: files and folders that should not be there are faults; names that begin with a dot never are.
+        progress: show a bar.
+    """
+
+    root: Path
+    level: str = 'headers'
+    sizes: bool = True
+    extra: bool = True
+    progress: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    counts: list[tuple[str, int, int | None]] = field(default_factory=list)
+    """(what, how many, how many are documented)"""
+    notes: list[str] = field(default_factory=list)
+    """what is good to know, and no fault"""
+
+    @property
+    def quick(self) -> bool:
+        return self.level == 'quick'
+
+    @property
+    def full(self) -> bool:
+        return self.level == 'full'
+
+    def add(self, kind: str, file: str | Path, expected: str, found: str) -> None:
+        self.findings.append(Finding(kind, str(file), expected, found))
+
+    def count(self, what: str, found: int, documented: int | None, file: Path) -> None:
+        self.counts.append((what, found, documented))
+        if self.sizes and documented is not None and found != documented:
+            self.add('count', file, f'{documented:,} {what}', f'{found:,}')
+
+    def each(self, items: Collection, look: Callable[[Any], Iterable[Finding]], description: str) -> None:
+        """Adds what ``look`` finds in each item: several at a time, and in their order."""
+        with ThreadPoolExecutor() as pool:
+            results: Iterable = pool.map(lambda item: list(look(item)), items)
+            if self.progress:
+                bar = Console(stderr=True)
+                results = track(results, description=description, total=len(items), transient=True, console=bar)
+            for found in results:
+                self.findings += found
+
+    def has(self, path: Path, expected: str) -> bool:
+        """Whether there is such a file or folder; a fault if not."""
+        if path.exists():
+            return True
+        below = path.relative_to(self.root)
+        elsewhere = [above / below for above in sorted(self.root.iterdir()) if (above / below).exists()]
+        found = f'nothing, but there is {elsewhere[0]}: unpacked into a folder too many?' if elsewhere else 'nothing'
+        self.add('missing', path, expected, found)
+        return False
+
+    def json(self, path: Path, expected: str) -> Any:
+        """The content of a JSON file; None, and a fault, if it cannot be read."""
+        if not self.has(path, expected):
+            return None
+        try:
+            content = load_json(path, 'file')
+        except (ValueError, OSError) as error:
+            self.add('unreadable', path, expected, str(error).removeprefix('file: '))
+            return None
+
+        def note_duplicates(pairs: list[tuple[str, Any]]) -> None:
+            # Of equal keys the last one wins, and nobody notices.
+            for key, number in Counter(key for key, _ in pairs).items():
+                if number > 1:
+                    self.add('duplicate', path, f'the key {key!r} once', f'{number} times')
+
+        if not self.quick:
+            with open(path, encoding='utf-8') as file:
+                json.load(file, object_pairs_hook=note_duplicates)
+        return content
+
+    def rows(self, path: Path, expected: str) -> list[tuple[int, list[str]]]:
+        """The rows of a CSV file with their line numbers; none, and a fault, if it cannot be read."""
+        if not self.has(path, expected):
+            return []
+        try:
+            return read_csv(str(path), 'file')
+        except (ValueError, OSError) as error:
+            self.add('unreadable', path, expected, str(error).removeprefix('file: '))
+            return []
+
+    def extras(self, folder: Path, known: Collection[str], what: str) -> None:
+        """Adds what lies in a folder and is not known."""
+        if self.extra and folder.is_dir():
+            for name in sorted(set(os.listdir(folder)) - set(known)):
+                if not name.startswith('.'):
+                    self.add('extra', folder / name, f'only {what}', 'this as well')
+
+    def load(self, dataset: type[BaseDataset], file: Path, **options: Any) -> None:
+        """Lets the data set load, and adds its error."""
+        try:
+            dataset(data_root=str(self.root), serialize_data=False, **options)
+        except Exception as error:  # one that is not meant for people says at least that there is something
+            text = str(error) if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {error}'
+            self.add('loader', file, f'{dataset.__name__} to load', text)
+
+    def archives(self) -> None:
+        """Downloads that were broken off, and archives of which only some files were unpacked beside them."""
+        folders = [self.root, *sorted(path for path in self.root.iterdir() if path.is_dir())]
+        for path in (path for folder in folders for path in sorted(folder.iterdir())):
+            if path.suffix in ('.part', '.aria2', '.crdownload', '.download', '.filepart'):
+                self.add('archive', path, 'a whole file', 'what a broken-off download leaves')
+            elif path.suffix == '.zip' and path.is_file():
+                try:
+                    with zipfile.ZipFile(path) as archive:
+                        members = {
+                            entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()
+                        }
+                except (zipfile.BadZipFile, OSError) as error:
+                    self.add('archive', path, 'a whole zip', str(error))
+                    continue
+                sizes = {
+                    name: (path.parent / name).stat().st_size for name in members if (path.parent / name).is_file()
+                }
+                missing = sorted(name for name, size in members.items() if sizes.get(name) != size)
+                if missing and len(missing) < len(members):  # all of them: unpacked elsewhere, or not yet
+                    expected = f'all {len(members):,} files of it unpacked beside it'
+                    self.add(
+                        'archive', path, expected, f'{len(missing):,} missing or of another size: {listed(missing, 3)}'
+                    )
+
+
+def short(value: Any) -> str:
+    """A value for a message."""
+    text = 'nothing' if value is None else repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+def by(size: Sequence[int]) -> str:
+    """(width, height) for a message."""
+    return f'{size[0]}x{size[1]}'
+
+
+def listing(check: RootCheck, folder: Path, names: Collection[str]) -> tuple[set[str], list[Finding]]:
+    """Which of the files are there and not empty, and what is wrong with the folder."""
+    try:
+        with os.scandir(folder) as entries:
+            sizes = {entry.name: entry.stat().st_size if entry.is_file() else -1 for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        found = f'a link to {os.readlink(folder)}, which is not there' if folder.is_symlink() else 'no folder'
+        return set(), [Finding('missing', str(folder), f'a folder with {len(names)} files', found)]
+    wanted = set(names)
+    findings = [Finding('missing', str(folder / name), 'a file', 'nothing') for name in sorted(wanted - set(sizes))]
+    findings += [
+        Finding('empty', str(folder / name), 'a file', '0 bytes') for name in sorted(wanted) if sizes.get(name) == 0
+    ]
+    others = sorted(name for name in set(sizes) - wanted if not name.startswith('.')) if check.extra else []
+    findings += [
+        Finding('extra', str(folder / name), 'only what the text files list', 'this as well') for name in others
+    ]
+    return {name for name in names if sizes.get(name, 0) > 0}, findings
+
+
+_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
+
+
+def picture(path: Path, decode: bool) -> Image.Image:
+    """An opened picture whose end is there; with ``decode`` all of it is.
+
+    Raises:
+        Fault: it is no picture, or is truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            end = _ENDS.get(image.format or '')
+            if not decode and end is not None:
+                with open(path, 'rb') as file:
+                    file.seek(-len(end), os.SEEK_END)
+                    # Else the end is missing, or something follows it; only decoding can tell.
+                    decode = file.read() != end
+            if decode:
+                image.load()
+            return image
+    except UnidentifiedImageError:
+        raise Fault('unreadable', path, 'a picture', 'something else') from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Fault('unreadable', path, 'a whole picture', str(error)) from None
+
+
+def picture_sizes(
+    check: RootCheck, folder: Path, names: Iterable[str], findings: list[Finding]
+) -> dict[str, tuple[int, int]]:
+    """Width and height of the frames of a video, which should all be equal; adds to ``findings`` what is wrong."""
+    sizes: dict[str, tuple[int, int]] = {}
+    first = None
+    for name in sorted(names):
+        try:
+            sizes[name] = picture(folder / name, check.full).size
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        first = first or name
+        if sizes[name] != sizes[first]:
+            expected = f'{by(sizes[first])}, as {first} is'
+            findings.append(Finding('size', str(folder / name), expected, by(sizes[name])))
+    return sizes
+
+
+def rle_faults(codes: Sequence[Any], size: Sequence[int] | None, full: bool) -> Iterator[tuple[int, str, str, str]]:
+    """Place, kind, expected and found of what is wrong with run-length codes of masks of (width, height); None is no code."""
+    to_count: dict[int, str] = {}
+    for place, code in enumerate(codes):
+        counts, of = (code.get('counts'), code.get('size')) if isinstance(code, dict) else (None, None)
+        if code is None:
+            continue
+        if not isinstance(counts, str | list) or not isinstance(of, list) or [type(side) for side in of] != [int, int]:
+            yield place, 'field', "a run-length code with 'size' and 'counts'", short(code)
+        elif size is not None and of != [size[1], size[0]]:
+            yield place, 'size', f'the size {[size[1], size[0]]} (height and width of the frame)', str(of)
+        elif isinstance(counts, str):
+            to_count[place] = counts
+        elif sum(counts) != of[0] * of[1]:
+            yield place, 'unreadable', f'runs of {of[0] * of[1]} pixels', str(sum(counts))
+    if not full or not to_count:
+        return
+    # Not by decoding: pycocotools may never return from a broken code.
+    for place, total, area in zip(to_count, *run_totals([counts.encode() for counts in to_count.values()])):
+        height, width = codes[place]['size']
+        if total != height * width:
+            yield place, 'unreadable', f'runs of {height * width} pixels', str(total) if total >= 0 else 'no such code'
+        elif not area:
+            yield place, 'unseen', 'a mask that shows something', 'an empty one'

@@ -1,0 +1,93 @@
+"""Says everything that is wrong with a prepared data root: run it once after unpacking, before hours of training.
+
+    python tools/dataset_converters/check_data_root.py ref-youtube-vos data/ref-youtube-vos
+    python tools/dataset_converters/check_data_root.py a2d-sentences data/a2d_sentences --full
+    python tools/dataset_converters/check_data_root.py mevis twins/mevis --any-size
+
+Looked for are: files that are missing, empty or truncated, or should not be there; archives that are not whole or only half
+unpacked; text files that cannot be read or do not fit together; ids that are there twice; sentences of unknown objects; masks
+that are not of their frame's size, or hold colours, or other ids than they should; fields that are missing in h5 and mat files;
+videos that are shorter than their annotation; other numbers of videos and sentences than are documented. At last the data set
+itself is loaded.
+
+Each finding is a line with the file, what was expected and what was found. The exit code is 1 if there is one, 0 if all is well.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+
+from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.table import Table
+
+from mmsoc.datasets.root_checks import CHECKS, KINDS, LEVELS, RootCheck, examine
+
+
+def report(check: RootCheck, most: int) -> None:
+    """Prints the findings by kind, at most ``most`` lines of each, the notes, and the counts."""
+    for kind, title in KINDS.items():
+        found = [finding for finding in check.findings if finding.kind == kind]
+        if found:
+            print(f'{title} ({len(found):,}):')
+            print('\n'.join(f'  {finding}' for finding in found[:most]))
+            if len(found) > most:
+                print(f'  and {len(found) - most:,} more')
+    for note in check.notes[:most]:
+        print(f'note: {note}')
+    if len(check.notes) > most:
+        print(f'note: and {len(check.notes) - most:,} more of these')
+    table = Table()
+    for name in ('', 'found', 'documented'):
+        table.add_column(name, justify='right' if name else 'left', overflow='fold')
+    for what, found, documented in check.counts:
+        mark = ' !' if check.sizes and documented not in (None, found) else ''
+        table.add_row(what, f'{found:,}', ('' if documented is None else f'{documented:,}') + mark)
+    if check.counts:
+        table.add_section()
+    for kind, number in Counter(finding.kind for finding in check.findings).items():
+        table.add_row(f'findings: {KINDS[kind]}', f'{number:,}', '')
+    table.add_row('findings', f'{len(check.findings):,}', '0')
+    Console(width=120).print(table)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('dataset', choices=list(CHECKS))
+    parser.add_argument('root', help='the folder that the configs name as data_root')
+    level = parser.add_mutually_exclusive_group()
+    level.add_argument('--quick', dest='level', action='store_const', const='quick', help=f'look only at {LEVELS["quick"]}')
+    level.add_argument('--full', dest='level', action='store_const', const='full', help=f'look at {LEVELS["full"]} (may take long)')
+    parser.set_defaults(level='headers')
+    parser.add_argument(
+        '--any-size', '--twin', action='store_true', help='do not insist on the documented numbers: for a part, or a twin'
+    )
+    parser.add_argument('--allow-extra', action='store_true', help='files and folders that should not be there are no fault')
+    parser.add_argument('--most', type=int, default=10, metavar='N', help='lines of each kind (default: %(default)s)')
+    args = parser.parse_args()
+    if args.most < 1:
+        parser.error(f'--most must be at least 1, found {args.most}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        check = examine(
+            args.dataset, args.root, level=args.level, sizes=not args.any_size, extra=not args.allow_extra,
+            progress=sys.stderr.isatty(),
+        )
+    except FileNotFoundError as error:
+        raise SystemExit(f'error: {error}') from None
+    except KeyboardInterrupt:
+        raise SystemExit('stopped') from None
+    report(check, args.most)
+    raise SystemExit(1 if check.findings else 0)
+
+
+if __name__ == '__main__':
+    MMLogger.get_instance('mmengine', log_level='ERROR')  # what the data sets say is in the findings
+    main()
