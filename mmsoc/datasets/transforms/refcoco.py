@@ -112,7 +112,7 @@ class PseudoClip(BaseTransform):
     Each copy is made of the picture itself, on its own:
 
     1. brightness: a whole number from U(-40, 40) is added to all values;
-    2. perspective: each corner moves inwards by |N(0, 0.08)| of the width and of the height, and what is between the corners
+    2. perspective: each corner moves inwards by abs(N(0, 0.08)) of the width and of the height, and what is between the corners
        fills the frame again (imgaug's ``PerspectiveTransform`` that keeps the size);
     3. a rotation by U(-20, 20) degrees about the centre, and a shift by U(-0.1, 0.1) of the width to the right and by the same
        share of the height downwards; what comes in from outside is black;
