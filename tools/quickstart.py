@@ -287,29 +287,36 @@ def pictures(args, data_root: Path) -> None:
     """Loss curve, contact sheet and video of some held-out videos."""
     import matplotlib
     matplotlib.use('Agg')
-    import cv2
     import matplotlib.pyplot as plt
-    import numpy as np
     from PIL import Image
     from pycocotools import mask as coco_mask
 
     from mmsoc.datasets.io import atomic_path, read_frame
     from mmsoc.registry import VISUALIZERS
-    from mmsoc.visualization import VideoWriter, contact_sheet
+    from mmsoc.visualization import contact_sheet, write_video
 
     records = scalars(args.work_dir)
     figure, axis = plt.subplots(figsize=(8, 4.5))
     axis.plot([r['step'] for r in records], [r['loss'] for r in records], label='total')
     for name in ('loss_mask', 'loss_dice', 'loss_cls', 'loss_bbox', 'loss_giou', 'loss_contrastive'):
         axis.plot([r['step'] for r in records], [r[name] for r in records], label=name, linewidth=0.8)
-    axis.set(xlabel='iteration', ylabel='loss (weighted)', yscale='log', title='MovingShapes, small SOC')
-    axis.legend(fontsize=7)
+    axis.set(xlabel='iteration', ylabel='loss (weighted)', yscale='log',
+             title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n')
+    cfg, epochs = Config.fromfile(CONFIG), records[-1]['epoch']
+    for family, start in cfg.family_starts.items():  # each brings sentences that are new, and harder
+        if start:
+            step = scaled(cfg, epochs, start) * records[-1]['step'] / epochs
+            axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
+            axis.text(step, 1.01, family, transform=axis.get_xaxis_transform(), rotation=40, fontsize=7, color='grey')
+    axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
     with atomic_path(args.work_dir / 'loss.png') as path:
         figure.savefig(path, dpi=120, bbox_inches='tight')
 
     with (args.work_dir / 'predictions.pkl').open('rb') as stream:  # written by this program's own test
         samples = pickle.load(stream)
-    visualizer = VISUALIZERS.build(dict(type='RVOSLocalVisualizer', name='quickstart'))
+    # White and mostly an outline: the sentences speak of colours, which a tint would change.
+    visualizer = VISUALIZERS.build(
+        dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255), ), alpha=0.15, contour=3))
     shown: dict[str, int] = dict.fromkeys(FAMILIES, 0)
     sheet = []
     for sample in sorted(samples, key=lambda s: s['video_id']):
@@ -319,13 +326,10 @@ def pictures(args, data_root: Path) -> None:
         shown[family] += 1
         for t, frame in enumerate(sample['frames']):
             image = read_frame(data_root / 'valid' / 'JPEGImages' / sample['video_id'] / f'{frame}.jpg')
-            image, mask = (cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
-                           for picture in (image, coco_mask.decode(sample['pred_masks'][0][t])))
-            sheet.append(visualizer.draw_frame(image, mask, f'{text} [{family}]', score=float(sample['pred_scores'][0])))
-    height = max(image.shape[0] for image in sheet)  # captions differ, a video's frames may not
-    with VideoWriter(args.work_dir / 'quickstart.mp4', fps=3) as video:
-        for image in sheet:
-            video.write(np.pad(image, ((0, height - image.shape[0]), (0, 0), (0, 0))))
+            mask = coco_mask.decode(sample['pred_masks'][0][t])
+            score = float(sample['pred_scores'][0])
+            sheet.append(visualizer.draw_sentences(image, [mask], [f'{text} [{family}]'], scores=[score], zoom=4))
+    write_video(args.work_dir / 'quickstart.mp4', sheet, fps=3)
     with atomic_path(args.work_dir / 'contact_sheet.png') as path:
         Image.fromarray(contact_sheet(sheet, ncols=len(samples[0]['frames']))).save(path)
 

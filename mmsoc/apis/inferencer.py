@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mmsoc.datasets.io import dump_json
+from mmsoc.datasets.io import clean_text, dump_json
 from mmsoc.datasets.transforms.loading import LoadCategoryMaps, LoadReferredMasks, LoadVideoFrames, box_of_mask
 from mmsoc.datasets.transforms.video_loading import LoadA2DMasks, LoadJHMDBMask, LoadVideoWindow
 from mmsoc.engine.cli import warn_of_variables
@@ -240,7 +240,7 @@ class SOCInferencer(BaseInferencer):
         sentences = _check_texts(texts)
         if not 0 <= score_threshold <= 1:
             raise ValueError(f'score_threshold must be in [0, 1], as scores are; found {score_threshold}')
-        seen_texts = [' '.join(text.lower().split()) for text in sentences]
+        seen_texts = [clean_text(text, 'texts') for text in sentences]
         record = _Record(sentences, return_masks)
         folders = [f'{MASKS}/{name}' for name in mask_folders(sentences)]
         with ExitStack() as stack:
@@ -421,30 +421,14 @@ class SOCInferencer(BaseInferencer):
         sample = pieces[0]['data_samples']
         sample.video_data_samples = [frame for piece in pieces for frame in piece['data_samples'].video_data_samples]
         frames = torch.cat([piece['inputs'] for piece in pieces])
-        outputs: list[Tensor] = []  # the head runs once per clip and pass: (m, t, N, K)
-        hook = self.model.head.register_forward_hook(
-            lambda module, args, output: outputs.append(output[0].logits.float().sigmoid().cpu())
-        )
-        try:
-            (found,) = super().forward(self.collate_fn([dict(inputs=frames, data_samples=sample)]))
-        finally:
-            hook.remove()
-        num_sentences, num_clips = found.pred_queries.shape
-        passes = len(outputs) // num_clips
-        frame_scores = []
-        for clip in range(num_clips):
-            # As the score of a query, but not averaged over the frames: of its best class.
-            of_clip = torch.cat(outputs[clip * passes : (clip + 1) * passes])
-            chosen = of_clip[torch.arange(num_sentences), :, found.pred_queries[:, clip]]  # (E, t, K)
-            best = chosen.mean(1).argmax(-1)
-            frame_scores.append(chosen[torch.arange(num_sentences), :, best])
+        (found,) = super().forward(self.collate_fn([dict(inputs=frames, data_samples=sample)]))
 
         def masks(step: int = 8) -> Iterator[np.ndarray]:
             for start in range(0, len(frames), step):
                 codes = [of_text[start : start + step] for of_text in found.pred_masks]
                 yield np.stack([coco_mask.decode(code).transpose(2, 0, 1) for code in codes]).astype(bool)
 
-        return VideoPrediction(found.pred_scores.float(), torch.cat(frame_scores, 1), masks)
+        return VideoPrediction(found.pred_scores, found.pred_frame_scores, masks)
 
     def visualize(  # type: ignore[override]
         self,

@@ -13,6 +13,7 @@ from mmdet.structures import DetDataSample, TrackDataSample
 from torch import Tensor
 
 from mmsoc.models import SOC
+from mmsoc.models.soc import choose_queries
 from mmsoc.structures import FrameQueries, Predictions, TextFeatures
 
 
@@ -144,9 +145,7 @@ class StreamPredictor:
             ValueError: nothing was fed, or it was called before.
         """
         if self._chosen or not self.num_frames:
-            raise ValueError(
-                'StreamPredictor.finish: ' + ('called twice' if self._chosen else 'no frame was fed')
-            )
+            raise ValueError('StreamPredictor.finish: ' + ('called twice' if self._chosen else 'no frame was fed'))
         while self._done < self.num_frames:
             self._run_chunk(min(self.chunk_frames, self.num_frames - self._done))
         self._waiting, self._first = [], self._done
@@ -154,15 +153,14 @@ class StreamPredictor:
         for index, text in enumerate(self._text):
             chunks, self._frame[index] = self._frame[index], []
             prediction = self._integrate(_joined(chunks), text)
-            # (m, T, N, K) -> (m, N): a query's score is its best class's mean over the frames, as in `SOC.predict`.
-            of_classes = prediction.logits.float().sigmoid()
-            score, best = of_classes.mean(1).max(-1)
-            query = score.argmax(1)
-            sentence = torch.arange(len(query), device=query.device)
-            scores.append(of_classes[sentence, :, query, best[sentence, query]].cpu())
+            query, score = choose_queries(prediction.logits)
+            scores.append(score.cpu())
             queries.append(query.cpu())
+            sentence = torch.arange(len(query), device=query.device)
             # A slice between two index tensors: theirs come first.
-            self._chosen.append((prediction.kernels[sentence, :, query, None], prediction.points[sentence, :, query, None]))
+            self._chosen.append(
+                (prediction.kernels[sentence, :, query, None], prediction.points[sentence, :, query, None])
+            )
         frame_scores = torch.cat(scores)
         return StreamScores(frame_scores.mean(1), frame_scores, torch.cat(queries))
 
@@ -199,7 +197,9 @@ class StreamPredictor:
                 read = np.fromfile(self._file, np.float16, int(np.prod(shape))).reshape(shape)
                 position += read.nbytes
                 features = torch.from_numpy(read).to(kernels.device).float()
-                logits.append(self.model.head.decode_masks(features, kernels[:, start:stop], points[:, start:stop])[:, :, 0])
+                logits.append(
+                    self.model.head.decode_masks(features, kernels[:, start:stop], points[:, start:stop])[:, :, 0]
+                )
             yield torch.cat(logits)
 
     def _passes(self) -> list[list[str]]:
@@ -257,10 +257,12 @@ class StreamPredictor:
     def _integrate(self, frame: FrameQueries, text: TextFeatures) -> Predictions:
         layer, clustered = self._layers()
         height, width = self.frame_size
-        image_sizes = torch.tensor([[width, height]] * len(text.words), dtype=torch.float32, device=text.sentence.device)
+        image_sizes = torch.tensor(
+            [[width, height]] * len(text.words), dtype=torch.float32, device=text.sentence.device
+        )
         with self.model.prediction_precision():
             objects = self.model.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[clustered])
-            prediction, = self.model.head(objects, frame, image_sizes)
+            (prediction,) = self.model.head(objects, frame, image_sizes)
         return prediction
 
 

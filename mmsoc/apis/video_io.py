@@ -108,7 +108,7 @@ class _Video(FrameSource):
             ) from None
         if first is None:
             raise ValueError(f'{path}: not a single frame can be decoded; does a player show it?')
-        self.size = _upright(first, path).shape[:2]
+        self.size = upright(first, path).shape[:2]
 
     def _stream(self, container: Any) -> Any:
         # Music files carry their cover as a video stream of one picture.
@@ -127,7 +127,7 @@ class _Video(FrameSource):
             decoding = _Decoding(container, stream)
             end = Fraction(0)
             for frame in decoding.frames():
-                pixels = _upright(frame, f'{self.path}, frame {count}')
+                pixels = upright(frame, f'{self.path}, frame {count}')
                 if pixels.shape[:2] != self.size:
                     raise ValueError(
                         f'{self.path}: frame {count} is {_wxh(pixels.shape)}, but the first one is {_wxh(self.size)}; expected '
@@ -232,7 +232,7 @@ def _duration(stream: Any) -> Fraction | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _upright(frame: Any, where: str) -> np.ndarray:
+def upright(frame: Any, where: str) -> np.ndarray:
     """A frame as players show it: uint8 (H, W, 3), turned and mirrored as the file's display matrix says."""
     pixels = frame.to_ndarray(format='rgb24')
     if not hasattr(frame, 'rotation'):
@@ -300,7 +300,7 @@ class _Folder(FrameSource):
 
     def read(self) -> Iterator[np.ndarray]:
         for file in self._files:
-            yield _read_picture(file)
+            yield read_picture(file)
 
     def name(self, index: int) -> str:
         return self._names[index]
@@ -316,7 +316,7 @@ class _Picture(FrameSource):
 
     def read(self) -> Iterator[np.ndarray]:
         assert self.path is not None
-        yield _read_picture(self.path)
+        yield read_picture(self.path)
 
 
 class _Array(FrameSource):
@@ -362,21 +362,22 @@ def _picture_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            return (width, height) if orientation(image) >= 5 else (height, width)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f'{path} cannot be read as a picture: {error}') from None
 
 
-def _read_picture(path: str) -> np.ndarray:
-    """uint8 (H, W, 3), turned as the camera noted (EXIF)."""
-    pixels = read_frame(path, 'to be searched')
+def read_picture(path: str | Path, where: str = 'to be searched') -> np.ndarray:
+    """uint8 (H, W, 3), turned as the camera noted (EXIF); ``where`` is for messages."""
+    pixels = read_frame(path, where)
     with Image.open(path) as image:
-        if _orientation(image) != 1:
+        if orientation(image) != 1:
             pixels = np.array(ImageOps.exif_transpose(image).convert('RGB'))
     return pixels
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """EXIF's number for how a picture is turned and mirrored; 1 is upright."""
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from mmsoc.registry import DATASETS
 
-from .io import check_root, listed
+from .io import check_root, clean_text, listed
 from .transforms.video_loading import frame_name, read_a2d_instances
 
 SUBSETS = {'0': 'train', '1': 'test'}
@@ -311,15 +311,3 @@ def read_lines(path: str, key: str) -> list[str]:
         raise FileNotFoundError(f'{key}: there is no file {path}') from None
     except UnicodeDecodeError as error:
         raise ValueError(f'{key}: {path} is not UTF-8 text: {error}') from None
-
-
-def clean_text(text: str, where: str) -> str:
-    """The sentence in lower case, with single spaces.
-
-    Raises:
-        ValueError: it is empty.
-    """
-    text = ' '.join(text.lower().split())
-    if not text:
-        raise ValueError(f'{where}: the sentence is empty')
-    return text

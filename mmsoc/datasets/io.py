@@ -17,6 +17,33 @@ def listed(items: Sequence, most: int = 10) -> str:
     return ', '.join(map(str, items[:most])) + (', ...' if len(items) > most else '')
 
 
+def clean_text(text: str, where: str) -> str:
+    """The sentence in lower case, with single spaces.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    text = ' '.join(text.lower().split())
+    if not text:
+        raise ValueError(f'{where}: the sentence is empty')
+    return text
+
+
+def get_field(record: Any, name: str, kind: type, where: str) -> Any:
+    """``record[name]``, of that kind.
+
+    Raises:
+        ValueError: the record is no dict, or has no such key, or it is of another kind; ``where`` says whose record it is.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f'{where}: expected an object with the key {name!r}, found {type(record).__name__}')
+    if name not in record:
+        raise ValueError(f'{where}: the key {name!r} is missing; there are {sorted(record)}')
+    if not isinstance(record[name], kind):
+        raise ValueError(f'{where}: {name!r} must be a {kind.__name__}, found {record[name]!r}')
+    return record[name]
+
+
 def check_root(data_root: str, expected: str) -> None:
     """Checks that there is a folder ``data_root`` (none is asked for if it is ''); ``expected`` says what should be in it.
 

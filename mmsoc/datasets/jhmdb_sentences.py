@@ -11,9 +11,9 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
 
-from .a2d_sentences import clean_text, key_frame_flags, read_csv, window
-from .io import check_root, listed, load_json
-from .ref_youtube_vos import _check_files
+from .a2d_sentences import key_frame_flags, read_csv, window
+from .io import check_root, clean_text, listed, load_json
+from .referring_videos import _check_files
 from .transforms.video_loading import frame_name, puppet_mask_length
 
 

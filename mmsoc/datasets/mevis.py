@@ -8,8 +8,9 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
 
-from .io import listed, load_json
-from .referring_videos import ReferringVideoDataset, _expression, _get
+from .io import get_field, listed, load_json
+from .referring_videos import ReferringVideoDataset, _expression
+from .rle import run_totals
 
 
 @DATASETS.register_module()
@@ -118,7 +119,7 @@ class MeViSDataset(ReferringVideoDataset):
             return dict(anno_id=None, obj_id=None)
         found = {}
         for key in self.OBJECT_KEYS:
-            ids = _get(item, key, list, where)
+            ids = get_field(item, key, list, where)
             if not ids or not all(type(i) is int for i in ids):
                 raise ValueError(f'{where}: {key!r} must be a list of at least one integer, found {ids}')
             found[key] = tuple(map(str, ids))
@@ -241,10 +242,6 @@ class _Wanted(NamedTuple):
     num_frames: int
 
 
-MAX_DIGITS = 7
-"""of a run in a run-length code: 35 bits"""
-
-
 def load_mask_dict(path: str, wanted: Mapping[str, _Wanted]) -> RunLengthCodes:
     """Reads MeViS's ``mask_dict.json`` and checks the annotations that are wanted; the others are dropped.
 
@@ -327,50 +324,3 @@ def _check_codes(codes: Sequence[Any], where: str) -> tuple[list[int], list[byte
                 f'{where}: the run-length code in place {t} is broken: expected runs of {size[0]} x {size[1]} pixels, found {found}'
             )
     return size, of_frames, areas
-
-
-def run_totals(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The number of pixels that COCO's run-length codes describe, and how many of them are set.
-
-    pycocotools does not check the former: a code that is too short makes it return what lay in memory, or never return.
-
-    The format (``maskApi.c``): a run is a number of 5-bit digits, the lowest first, each plus 48 and, but for the last,
-    plus 32; the last one's bit 16 is the sign. Runs are of 0, 1, 0, ... in turn; from the fourth on, a number is the
-    difference to the run two places before. So what a number adds to the total, each later run of its kind adds again.
-
-    Args:
-        texts: the ``counts`` of N codes.
-
-    Returns:
-        int64 (N,) each; the total is -1 where the text is no such code.
-    """
-    lengths = np.array([max(len(text), 1) for text in texts])
-    ends = np.cumsum(lengths)
-    digits = np.frombuffer(b''.join(text or b'0' for text in texts), np.uint8) - np.uint8(48)
-    wrong = digits > 63  # also what was below 48
-    last = (digits & 32) == 0
-    wrong[ends - 1] |= ~last[ends - 1]
-    last[ends - 1] = True
-    stops = np.flatnonzero(last)
-    starts = np.concatenate([[0], stops[:-1] + 1])
-    num_digits = stops - starts + 1
-    wrong[starts[num_digits > MAX_DIGITS]] = True
-    num_digits = np.minimum(num_digits, MAX_DIGITS)
-
-    values = (digits & 31).astype(np.int64)
-    numbers = values[starts]
-    for place in range(1, MAX_DIGITS):
-        longer = np.flatnonzero(num_digits > place)
-        numbers[longer] += values[starts[longer] + place] << 5 * place
-    negative = np.flatnonzero(digits[stops] & 16)
-    numbers[negative] -= np.int64(1) << 5 * num_digits[negative]
-
-    num_runs = np.add.reduceat(last, ends - lengths, dtype=np.int64)
-    run_starts = np.cumsum(num_runs) - num_runs
-    index = np.arange(len(numbers)) - np.repeat(run_starts, num_runs)
-    pixels = numbers * ((np.repeat(num_runs, num_runs) + 1 - index) // 2)
-    pixels[run_starts] = numbers[run_starts]  # the third number is a run itself, not a difference to the first
-    totals = np.add.reduceat(pixels, run_starts)
-    areas = np.add.reduceat(pixels * (index % 2), run_starts)
-    bad = np.logical_or.reduceat(wrong, ends - lengths) | np.array([not text for text in texts])
-    return np.where(bad, -1, totals), np.where(bad, 0, areas)

@@ -8,8 +8,9 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
 
+from .io import get_field
 from .object_frames import object_frames
-from .referring_videos import ReferringVideoDataset, _check_files, _expression, _get, _videos_of
+from .referring_videos import ReferringVideoDataset, _check_files, _expression, _videos_of
 
 # The categories of meta.json in alphabetical order: the order gives the label.
 # fmt: off
@@ -189,7 +190,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         return {
             video: {
                 str(i): item
-                for i, item in _get(record, 'objects', dict, f'meta_file {self.meta_file}, video {video}').items()
+                for i, item in get_field(record, 'objects', dict, f'meta_file {self.meta_file}, video {video}').items()
             }
             for video, record in videos.items()
         }
@@ -226,7 +227,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
             return 0
         assert objects.meta is not None
         where = f'meta_file {self.meta_file}, video {video}, object {item["obj_id"]}'
-        category = _get(objects.meta[video][item['obj_id']], 'category', str, where)
+        category = get_field(objects.meta[video][item['obj_id']], 'category', str, where)
         classes = list(self._metainfo['classes'])
         if category not in classes:
             raise ValueError(f"{where}: the category {category!r} is none of the {len(classes)} in metainfo['classes']")

@@ -11,9 +11,7 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.registry import DATASETS
 
-from .a2d_sentences import clean_text
-from .io import check_root, listed, load_json
-from .referring_videos import _get
+from .io import check_root, clean_text, get_field, listed, load_json
 from .transforms.refcoco import segmentation_to_rle
 
 
@@ -146,7 +144,7 @@ class RefCOCODataset(BaseDataset):
         where = f'ann_file {self.ann_file}'
         of_image: dict[int, dict] = {}
         for i, annotation in annotations.items():
-            image_id = _get(annotation, 'image_id', int, f'{where}, annotation {i}')
+            image_id = get_field(annotation, 'image_id', int, f'{where}, annotation {i}')
             if image_id not in images:
                 raise ValueError(f'{where}, annotation {i}: there is no image {image_id}')
             if image_id in of_image:
@@ -176,16 +174,16 @@ class RefCOCODataset(BaseDataset):
         splits: set[str] = set()
         for number, ref in enumerate(refs):
             where = f'refs_file {self.refs_file}, reference {number} of the list'
-            ref_id = _get(ref, 'ref_id', int, where)
+            ref_id = get_field(ref, 'ref_id', int, where)
             where = f'refs_file {self.refs_file}, ref_id {ref_id}'
             if ref_id in ref_ids:
                 raise ValueError(f'{where}: the id is there twice')
             ref_ids.add(ref_id)
-            splits.add(_get(ref, 'split', str, where))
+            splits.add(get_field(ref, 'split', str, where))
             if ref['split'] != self.split:
                 continue
             annotation, image = (
-                _of_id(records, _get(ref, key, int, where), f'{where}: {key}', self.ann_file)
+                _of_id(records, get_field(ref, key, int, where), f'{where}: {key}', self.ann_file)
                 for key, records in (('ann_id', annotations), ('image_id', images))
             )
             if annotation.get('image_id') != image['id']:
@@ -193,8 +191,8 @@ class RefCOCODataset(BaseDataset):
                     f'{where}: expected an annotation of image {image["id"]}, found ann_id {annotation["id"]}, which '
                     f'{self.ann_file} says is of image {annotation.get("image_id")}'
                 )
-            for sentence in _get(ref, 'sentences', list, where):
-                sent_id = _get(sentence, 'sent_id', int, where)
+            for sentence in get_field(ref, 'sentences', list, where):
+                sent_id = get_field(sentence, 'sent_id', int, where)
                 if sent_id in sent_ids:
                     raise ValueError(f'{where}: the sent_id {sent_id} is there twice')
                 sent_ids.add(sent_id)
@@ -204,7 +202,7 @@ class RefCOCODataset(BaseDataset):
             raise ValueError(f'split: {self.refs_file} has no split {self.split!r}; it has {sorted(splits)}')
 
     def _text(self, record: dict, name: str, where: str) -> str:
-        text = _get(record, name, str, where)
+        text = get_field(record, name, str, where)
         cleaned = clean_text(text, where)
         return text if self.test_mode else cleaned
 
@@ -216,7 +214,7 @@ class RefCOCODataset(BaseDataset):
             )
         present = set(os.listdir(folder))  # once: there are 80,000
         wanted = dict.fromkeys(
-            _get(image, 'file_name', str, f'ann_file {self.ann_file}, image {image["id"]}')
+            get_field(image, 'file_name', str, f'ann_file {self.ann_file}, image {image["id"]}')
             for _, _, image, _ in sentences
         )
         missing = [name for name in wanted if name not in present]
@@ -236,10 +234,10 @@ class RefCOCODataset(BaseDataset):
                 crowds.append(i)
                 continue
             where = f'ann_file {self.ann_file}, image {image["id"]}'
-            height, width = (_get(image, key, int, where) for key in ('height', 'width'))
+            height, width = (get_field(image, key, int, where) for key in ('height', 'width'))
             if i not in masks:
                 where = f'ann_file {self.ann_file}, annotation {i}'
-                segmentation = _get(annotation, 'segmentation', object, where)  # its kind: segmentation_to_rle
+                segmentation = get_field(annotation, 'segmentation', object, where)  # its kind: segmentation_to_rle
                 rle = segmentation_to_rle(segmentation, height, width, where)
                 masks[i] = rle, not coco_mask.area(rle)
             rle, is_empty = masks[i]
@@ -306,8 +304,8 @@ class _PlainUnpickler(pickle.Unpickler):
 def _by_id(content: Any, name: str, where: str) -> dict[int, dict]:
     """The records ``content[name]`` by their ``id``."""
     found: dict[int, dict] = {}
-    for number, record in enumerate(_get(content, name, list, where)):
-        i = _get(record, 'id', int, f'{where}, {name}[{number}]')
+    for number, record in enumerate(get_field(content, name, list, where)):
+        i = get_field(record, 'id', int, f'{where}, {name}[{number}]')
         if i in found:
             raise ValueError(f'{where}: {name} has the id {i} twice')
         found[i] = record

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import TASK_UTILS
 
-from .io import check_root, load_json
+from .io import check_root, clean_text, get_field, load_json
 
 
 class ReferringVideoDataset(BaseDataset):
@@ -175,7 +175,7 @@ class ReferringVideoDataset(BaseDataset):
         key = next(iter(self.OBJECT_KEYS))
         for video, record in _videos_of(self.ann_file, 'ann_file').items():
             where = f'ann_file {self.ann_file}, video {video}'
-            expressions = _get(record, 'expressions', dict, where)
+            expressions = get_field(record, 'expressions', dict, where)
             frames = self._read_frames(record, where)
             if not expressions:
                 raise ValueError(f"{where}: 'expressions' is empty")
@@ -187,7 +187,7 @@ class ReferringVideoDataset(BaseDataset):
         return videos
 
     def _read_frames(self, record: dict, where: str) -> list[str]:
-        frames = _get(record, 'frames', list, where)
+        frames = get_field(record, 'frames', list, where)
         if not frames or not all(isinstance(frame, str) for frame in frames) or len(set(frames)) < len(frames):
             raise ValueError(
                 f"{where}: 'frames' must be a list of at least one frame name, each a string and none twice, found {frames}"
@@ -195,7 +195,7 @@ class ReferringVideoDataset(BaseDataset):
         return sorted(frames)
 
     def _check_expression(self, item: Any, where: str) -> dict:
-        text = _get(item, 'exp', str, where)
+        text = get_field(item, 'exp', str, where)
         if not text.strip():
             raise ValueError(f"{where}: the sentence 'exp' is empty")
         key = next(iter(self.OBJECT_KEYS))
@@ -203,10 +203,10 @@ class ReferringVideoDataset(BaseDataset):
             raise ValueError(f'{where}: there is no {key!r}, which training needs')
         for name, kind in (('family', str), ('held_out', bool)):
             if item.get(name) is not None:
-                _get(item, name, kind, where)
+                get_field(item, name, kind, where)
         return dict(
             self._read_objects(item, where),
-            exp=text if self.test_mode else ' '.join(text.lower().split()),
+            exp=text if self.test_mode else clean_text(text, where),
             family=item.get('family'),
             held_out=item.get('held_out'),
         )
@@ -314,20 +314,10 @@ class ReferringVideoDataset(BaseDataset):
 def _videos_of(path: str | None, key: str) -> dict[str, Any]:
     assert path is not None
     content = load_json(path, key)
-    videos = _get(content, 'videos', dict, f'{key} {path}')
+    videos = get_field(content, 'videos', dict, f'{key} {path}')
     if not videos:
         raise ValueError(f"{key} {path}: 'videos' is empty")
     return videos
-
-
-def _get(record: Any, name: str, kind: type, where: str) -> Any:
-    if not isinstance(record, dict):
-        raise ValueError(f'{where}: expected an object with the key {name!r}, found {type(record).__name__}')
-    if name not in record:
-        raise ValueError(f'{where}: the key {name!r} is missing; there are {sorted(record)}')
-    if not isinstance(record[name], kind):
-        raise ValueError(f'{where}: {name!r} must be a {kind.__name__}, found {record[name]!r}')
-    return record[name]
 
 
 def _listed(expressions: dict[str, dict], name: str) -> list | None:

@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
-from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, TextFeatures, VisualFeatures
+from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, Predictions, TextFeatures, VisualFeatures
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 
@@ -177,7 +177,8 @@ class SOC(BaseMOTModel):
 
         Returns:
             list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
-            size), ``pred_scores`` (E,) in [0, 1], the mean over the frames, and ``pred_queries`` (E, number of clips) int64.
+            size), ``pred_frame_scores`` (E, T) in [0, 1], ``pred_scores`` (E,), their mean over the frames, and
+            ``pred_queries`` (E, number of clips) int64.
             With ``return_logits`` also ``pred_logits``, per sentence the mask logits, float32 (T, h, w) on the CPU, at stride 4
             (of a clip that was padded to the size of its batch: at the size of the network's input, without the padding).
             They cover the frame, and resized to its original size they are what was thresholded.
@@ -223,16 +224,17 @@ class SOC(BaseMOTModel):
         logits: list[list[list[Tensor]]] = [[[] for _ in sample.texts] for sample in data_samples]
         scores, queries = [], []
         for start in range(0, num_frames, step):
-            clip = inputs[:, start:start + step]
-            score, query = self._predict_clip(clip, data_samples, masks, logits)
-            scores.append(score * clip.shape[1] / num_frames)
+            score_Mt, query = self._predict_clip(inputs[:, start:start + step], data_samples, masks, logits)
+            scores.append(score_Mt)
             queries.append(query)
 
         _, clip_of_expr = _sentences(data_samples, torch.device('cpu'))
-        score_M, query_MC = torch.stack(scores).sum(0).cpu(), torch.stack(queries, 1).cpu()
+        score_MT, query_MC = torch.cat(scores, 1).cpu(), torch.stack(queries, 1).cpu()
         for index, sample in enumerate(data_samples):
             own = clip_of_expr == index
-            sample.set_data(dict(pred_masks=masks[index], pred_scores=score_M[own], pred_queries=query_MC[own]))
+            sample.set_data(dict(
+                pred_masks=masks[index], pred_frame_scores=score_MT[own], pred_scores=score_MT[own].mean(1),
+                pred_queries=query_MC[own]))
             if self.test_cfg['return_logits']:
                 sample.set_data(dict(pred_logits=[torch.cat(clips) for clips in logits[index]]))
         return list(data_samples)
@@ -240,7 +242,7 @@ class SOC(BaseMOTModel):
     def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample],
                       masks: list[list[list[dict]]], logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
         """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence), with ``return_logits`` also their
-        logits to ``logits``; scores and queries (M,).
+        logits to ``logits``; scores (M, T) and queries (M,).
         """
         texts, clip_of_expr = _sentences(data_samples, inputs.device)
         expr_of_clip = [expr for sample in data_samples for expr in range(len(sample.texts))]
@@ -249,9 +251,10 @@ class SOC(BaseMOTModel):
         step = self.test_cfg['sentences_per_pass']
         for start in range(0, len(texts), step):
             of_pass = clip_of_expr[start:start + step]
-            score_MN, query, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            query, score_MT = choose_queries(prediction.logits)
             logits_MTHW = decode(query[:, None])[:, :, 0]
-            scores.append(score_MN.amax(1))
+            scores.append(score_MT)
             queries.append(query)
             for clip, expr, logit_THW in zip(
                     of_pass.tolist(), expr_of_clip[start:start + step], logits_MTHW, strict=True):
@@ -273,7 +276,8 @@ class SOC(BaseMOTModel):
         masks: list[list[list[dict]]] = [[] for _ in data_samples]
         for start in range(0, len(texts), step):
             of_pass = clip_of_expr[start:start + step]
-            score_MN, _, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            score_MN = query_scores(prediction.logits)[0]
             num_sentences, num_queries = score_MN.shape
             every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, -1)
             logits_MNHW = decode(every)[:, 0]
@@ -290,11 +294,10 @@ class SOC(BaseMOTModel):
         return list(data_samples)
 
     def _predict_pass(self, visual: VisualFeatures,
-                      texts: Sequence[str]) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+                      texts: Sequence[str]) -> tuple[Predictions, Callable[[Tensor], Tensor]]:
         """
         Returns:
-            tuple: scores (M, N); the best query of each sentence (M,); a function that decodes given queries (M, K) to mask logits
-            (M, T, K, h, w) at stride 4.
+            tuple: all but the masks; a function that decodes given queries (M, K) to mask logits (M, T, K, h, w) at stride 4.
         """
         text = self.extract_text(texts)
         fused = self.fuse(visual, text, with_guidance=False)
@@ -303,8 +306,6 @@ class SOC(BaseMOTModel):
         layer = self.test_cfg['predict_layer'] % self.sim.num_layers
         objects = self.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[last])
         prediction, = self.head(objects, frame, visual.image_sizes)
-        # (M, T, N, K) -> (M, N): a query's score is its best class's mean over the frames.
-        score_MN = prediction.logits.float().sigmoid().mean(1).amax(-1)
 
         def decode(query_MK: Tensor) -> Tensor:
             sentence = torch.arange(len(query_MK), device=query_MK.device)[:, None]
@@ -313,7 +314,7 @@ class SOC(BaseMOTModel):
             points = prediction.points[sentence, :, query_MK].transpose(1, 2)
             return self.head.decode_masks(self.head.mask_features(frame.memory, visual.fine), kernels, points)
 
-        return score_MN, score_MN.argmax(1), decode
+        return prediction, decode
 
     @staticmethod
     def _without_padding(logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> Tensor:
@@ -372,6 +373,34 @@ class SOC(BaseMOTModel):
             for prediction, video_queries in zip(
                 self.head(objects, frame, visual.image_sizes), objects.video_queries, strict=True)
         ]
+
+
+def query_scores(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """A query's score is its best class's mean over the frames.
+
+    Args:
+        logits (Tensor): (M, T, N, K), of classes.
+
+    Returns:
+        tuple[Tensor, Tensor]: float32 (M, N) in [0, 1]; the best class of each query, int64 (M, N).
+    """
+    return logits.float().sigmoid().mean(1).max(-1)
+
+
+def choose_queries(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The query with the highest score for each sentence.
+
+    Args:
+        logits (Tensor): (M, T, N, K), of classes.
+
+    Returns:
+        tuple[Tensor, Tensor]: the query, int64 (M,); its score in each frame, float32 (M, T) in [0, 1].
+    """
+    score_MN, class_MN = query_scores(logits)
+    query = score_MN.argmax(1)
+    sentence = torch.arange(len(query), device=query.device)
+    # A slice between index tensors: theirs come first.
+    return query, logits[sentence, :, query, class_MN[sentence, query]].float().sigmoid()
 
 
 def _key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Tensor | None:

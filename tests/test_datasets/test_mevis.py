@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.mevis import run_totals
+from mmsoc.datasets.rle import run_totals
 from mmsoc.datasets.transforms import LoadMeViSMasks
 from mmsoc.registry import DATASETS
 from tests.helpers import small_model

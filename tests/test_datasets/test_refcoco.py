@@ -176,6 +176,8 @@ def test_segmentations():
     ([[1, 1, 5, 5, 7, float('nan')]], 'not all numbers are finite'),
     (dict(size=[20, 31], counts='0'), r"'size' \[20, 30\] \(height, width\), as the picture is, found .* size \[20, 31\]"),
     (dict(size=[20, 30]), r"found the keys \['size'\]"),
+    (dict(size=[20, 30], counts='5'), 'here: the run-length code cannot be read: its runs cover 5 pixels of 600'),  # would hang
+    (dict(size=[20, 30], counts='o'), 'here: the run-length code cannot be read: it is no such code'),
     (dict(size=[20, 30], counts=[5, 5]), 'run-length code cannot be read: the counts sum up to 10 pixels of 600'),
 ])
 def test_wrong_segmentations(segmentation, message):

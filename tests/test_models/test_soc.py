@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from mmsoc.models.soc import choose_queries, query_scores
 from tests.helpers import make_sample, random_clip, small_model, stack_clips
 
 OUTPUTS = ('logits', 'boxes', 'masks', 'video_queries', 'guidance')
@@ -113,6 +116,22 @@ def test_prediction_is_the_best_query_s_mask(model):
     assert np.array_equal(np.stack([coco_mask.decode(code) for code in found.pred_masks[0]]), masks.numpy())
 
 
+def test_choosing_a_query():
+    """Two sentences, two frames, two queries, two classes; chances 0.5, 0.75 (logit ln 3) and 0.25."""
+    half, more, less = 0., math.log(3), -math.log(3)
+    logits = torch.tensor([
+        # frame 0: (query 0, query 1), frame 1
+        [[[more, less], [half, half]], [[less, less], [more, half]]],  # means: query 0: .5, .25; query 1: .625, .5
+        [[[less, half], [less, less]], [[less, more], [more, less]]],  # means: query 0: .25, .625; query 1: .5, .25
+    ])
+    query, score = choose_queries(logits)
+    assert query.tolist() == [1, 0]
+    torch.testing.assert_close(score, torch.tensor([[0.5, 0.75], [0.5, 0.75]]))
+    scores, classes = query_scores(logits)
+    torch.testing.assert_close(scores, torch.tensor([[0.5, 0.625], [0.625, 0.5]]))
+    assert classes.tolist() == [[0, 0], [1, 0]]
+
+
 def test_long_videos_in_clips(model, monkeypatch):
     # 5 frames in clips of 2, 2 and 1: each clip as if it were a video; the score is the mean over the frames.
     video, texts = random_clip(5, (64, 96))[0], ['a red car', 'the dog']
@@ -125,6 +144,8 @@ def test_long_videos_in_clips(model, monkeypatch):
         assert found.pred_queries[expr].tolist() == [part.pred_queries[expr, 0].item() for part in parts]
         expected = sum(weight * part.pred_scores[expr] for weight, part in zip((2, 2, 1), parts, strict=True)) / 5
         assert found.pred_scores[expr].item() == pytest.approx(expected.item(), rel=1e-5)
+        frames = torch.cat([part.pred_frame_scores[expr] for part in parts])
+        assert torch.equal(found.pred_frame_scores[expr], frames)
 
 
 def test_only_annotated_frames_go_on(model):

@@ -40,7 +40,7 @@ def parse_args():
     parser.add_argument('--task', nargs='+', choices=['predict', 'train'], default=['predict', 'train'])
     parser.add_argument('--way', nargs='+', choices=['fast', 'shared', 'naive'], default=['fast'], help='of predicting')
     parser.add_argument('--profile', action='store_true', help='also the seconds of each stage of a prediction (way fast)')
-    parser.add_argument('--compile', action='store_true', help='torch.compile for the backbone (way fast)')
+    parser.add_argument('--compile', action='store_true', help='model.test_cfg.compile (way fast)')
     parser.add_argument(
         '--backbone', nargs='+', default=['swin-t'], metavar='NAME', help='those of configs/soc/soc_NAME_ytvos.py'
     )
@@ -92,7 +92,7 @@ def build(case):
     from mmsoc.registry import MODELS
 
     cfg = Config.fromfile(case['config'])
-    cfg.merge_from_dict(case['cfg_options'])
+    cfg.merge_from_dict({'model.test_cfg.compile': case['compile'] and case['way'] == 'fast'} | case['cfg_options'])
     init_default_scope(cfg.get('default_scope', 'mmsoc'))
     text_encoder = cfg.model.text_encoder
     if text_encoder.get('tokenizer') is None:
@@ -180,9 +180,6 @@ def measure(case):
             scaler.update()
             wrapper.zero_grad()
     elif case['way'] == 'fast':
-        if case['compile']:
-            model.backbone.compile()
-
         def run():
             with autocast():
                 return [sample.pred_masks for sample in model(inputs, samples, mode='predict')]

@@ -20,7 +20,6 @@ as in the processes that train.
 import argparse
 import math
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -30,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parent))
 
 import av
 import cv2
 import h5py
 import numpy as np
+from benchmark import cpu_name
 from mmengine.logging import MMLogger
 from PIL import Image
 from rich.console import Console
@@ -48,6 +49,7 @@ from mmsoc.datasets.object_frames import object_frames
 from mmsoc.datasets.ref_youtube_vos import YOUTUBE_VOS_CATEGORIES
 from mmsoc.datasets.transforms import LoadVideoWindow
 from mmsoc.evaluation import boundary_f, region_similarity
+from mmsoc.visualization import VideoWriter
 
 NUM_FRAMES = 8  # of a clip
 
@@ -168,13 +170,9 @@ def write_video(path: Path, length: int, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     ground = rng.integers(0, 255, (height // 8, (width + length) // 8 + 1, 3)).astype(np.uint8)
     landscape = cv2.resize(ground, (width + length, height), interpolation=cv2.INTER_CUBIC)
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('libx264', rate=25)
-        stream.height, stream.width, stream.pix_fmt = height, width, 'yuv420p'
+    with VideoWriter(path, fps=25, crf=23) as video:
         for t in range(length):
-            picture = np.ascontiguousarray(landscape[:, t : t + width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
-        container.mux(stream.encode(None))
+            video.write(landscape[:, t : t + width])
 
 
 def benchmark_a2d(args: argparse.Namespace, folder: Path) -> list[dict]:
@@ -362,12 +360,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def machine() -> str:
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').is_file() else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return f'{names[0] if names else "CPU"} ({platform.machine()}), {os.cpu_count()} cores'
-
-
 def main() -> None:
     args = parse_args()
     cv2.setNumThreads(0)
@@ -378,7 +370,7 @@ def main() -> None:
                 rows += PARTS[part](args, Path(folder))
         except OSError as error:
             raise SystemExit(f'error: {error}') from None
-    table = Table(title=f'{machine()}; the least of {args.runs} runs')
+    table = Table(title=f'{cpu_name()}; the least of {args.runs} runs')
     for name in ('part', 'what', 'value', 'expected'):
         table.add_column(name, justify='right' if name == 'value' else 'left', overflow='fold')
     for i, line in enumerate(rows):
@@ -390,7 +382,7 @@ def main() -> None:
         )
     Console(width=120).print(table)
     if args.out:
-        dump_json(dict(machine=machine(), runs=args.runs, rows=rows), args.out, indent=1)
+        dump_json(dict(machine=cpu_name(), runs=args.runs, rows=rows), args.out, indent=1)
 
 
 if __name__ == '__main__':

@@ -39,7 +39,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 sys.path.append(str(Path(__file__).resolve().parent))
 
-import av
 import cv2
 import h5py
 import numpy as np
@@ -54,6 +53,7 @@ from mmsoc.datasets.moving_shapes.scene import COLORS, SHAPES
 from mmsoc.datasets.moving_shapes.sentences import sentence
 from mmsoc.datasets.moving_shapes.writer import PALETTE, _locked, pixel_counts
 from mmsoc.datasets.moving_shapes.writer import VERSION as GENERATOR_VERSION
+from mmsoc.visualization import write_video
 
 VERSION = 1  # to be raised when the same parameters give another twin
 MANIFEST = 'moving_shapes_twin.json'
@@ -219,7 +219,9 @@ def write_a2d_sentences(root: Path, source: Source) -> dict[str, int]:
         # like those of YouTube, of which some begin with a dash
         video = base64.urlsafe_b64encode(bytes.fromhex(clip.code(18)))[:11].decode()
         video = f'-{video[1:]}' if i == 0 else video
-        write_mp4(root / f'Release/clips320H/{video}.mp4', clip.frames)
+        path = root / f'Release/clips320H/{video}.mp4'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, clip.frames, fps=25, crf=12)  # at this quality the colours stay what they are
         actors = [] if clip is missed else clip.targets[: 1 if i % 3 == 0 else 2]
         numbers = annotated_frames(clip, actors, 3 + i % 3) if actors else []
         for t in numbers:
@@ -252,19 +254,6 @@ def annotated_frames(clip: Clip, actors: Sequence[int], count: int) -> list[int]
     chosen = set(some[np.linspace(0, len(some) - 1, count).astype(int)].tolist())
     chosen |= {int(of_actor.argmax()) for of_actor in seen if not of_actor[sorted(chosen)].any()}
     return sorted(chosen)
-
-
-def write_mp4(path: Path, frames: np.ndarray) -> None:
-    """H.264, 4:2:0, 25 frames per second, at a quality at which the colours stay what they are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('libx264', rate=25, options=dict(crf='12'))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = 'yuv420p'
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
-        container.mux(stream.encode(None))
 
 
 def write_h5(path: Path, masks: dict[int, np.ndarray]) -> None:

@@ -27,9 +27,10 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout 
 
 import av
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from mmsoc.datasets.io import dump_json, listed, read_frame, read_ids
+from mmsoc.apis import video_io
+from mmsoc.datasets.io import clean_text, dump_json, listed, read_ids
 
 COLUMNS = ('video', 'object', 'expression')
 FRAME_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -107,7 +108,6 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
             )
             continue
         name, number, text = (row[header.index(column)].strip() for column in COLUMNS)
-        text = ' '.join(text.lower().split())
         if not name or Path(name).name != name or name.startswith('.'):
             faults.append(f'{where}video must be the name of a file (without its suffix) or folder in videos/, found {name!r}')
         if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= 255):
@@ -116,6 +116,7 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
         if not text:
             faults.append(f'{where}the sentence is empty')
             continue
+        text = clean_text(text, where)
         sentence = Sentence(text, int(number), line)
         earlier = first_line.setdefault((name, sentence.object, text), line)
         if earlier != line:
@@ -276,13 +277,12 @@ def decode(path: Path) -> Iterator[av.VideoFrame]:
 
 
 def upright(frame: av.VideoFrame, where: str) -> np.ndarray:
-    """A frame as players show it: uint8 (H, W, 3), turned as the file's rotation mark says (videos of telephones)."""
+    """A frame as players show it: uint8 (H, W, 3); only turns that are certain, since masks must fit."""
     if not hasattr(frame, 'rotation'):
         raise ValueError(f'PyAV {av.__version__} does not tell how a video is turned: pip install -U av ({where})')
-    turns, rest = divmod(round(frame.rotation), 90)
-    if rest:
+    if round(frame.rotation) % 90:
         raise ValueError(f'{where}: the video is marked as turned by {frame.rotation} degrees, expected a multiple of 90')
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format='rgb24'), turns))
+    return video_io.upright(frame, where)
 
 
 def frames_of_file(video: Video, first_number: int) -> Iterator[tuple[int, np.ndarray, None]]:
@@ -310,12 +310,10 @@ def frames_of_folder(video: Video) -> Iterator[tuple[int, np.ndarray, Path | Non
     video.total_frames = len(video.frames)
     for number in video.masks:
         path = video.frames[number]
-        pixels = read_frame(path, f'video {video.name}')
+        pixels = video_io.read_picture(path, f'video {video.name}')
         with Image.open(path) as image:
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                yield number, np.array(ImageOps.exif_transpose(image).convert('RGB')), None
-            else:
-                yield number, pixels, path if image.format == 'JPEG' else None
+            as_it_is = image.format == 'JPEG' and video_io.orientation(image) == 1
+        yield number, pixels, path if as_it_is else None
 
 
 def write_video(video: Video, folder: Path, args: argparse.Namespace, progress: 'Progress') -> None:

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from ..a2d_sentences import read_csv
 from ..io import listed, load_json
-from ..mevis import run_totals
+from ..rle import run_totals
 
 LEVELS = {
     'quick': 'the text files, and which files there are',

@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
+from mmsoc.datasets.rle import run_totals
 from mmsoc.registry import TRANSFORMS
 
 from .loading import _where, box_of_mask
@@ -67,7 +68,13 @@ def _check_rle(code: dict, height: int, width: int, where: str) -> dict:
             if sum(counts) != height * width:
                 raise ValueError(f'the counts sum up to {sum(counts)} pixels of {height * width}')
             return coco_mask.frPyObjects(code, height, width)
-        return dict(size=[height, width], counts=counts.encode() if isinstance(counts, str) else counts)
+        text = counts.encode() if isinstance(counts, str) else counts
+        ((total,), _) = run_totals([text])  # pycocotools may never return from a code that is too short
+        if total != height * width:
+            raise ValueError(
+                f'its runs cover {total} pixels of {height * width}' if total >= 0 else 'it is no such code'
+            )
+        return dict(size=[height, width], counts=text)
     except (ValueError, TypeError) as error:
         raise ValueError(f'{where}: the run-length code cannot be read: {error}') from None
 
