@@ -56,6 +56,10 @@ class TextFeatures(NamedTuple):
     sentence: Tensor
     """(M, C)"""
 
+    def of_sentences(self, start: int, stop: int) -> 'TextFeatures':
+        """Sentences ``start`` to ``stop``, with the padding of all M."""
+        return TextFeatures(*(part[start:stop] for part in self))
+
 
 class FusedFeatures(NamedTuple):
     """Output of the multi-modal fusion (paper section 3.2)."""

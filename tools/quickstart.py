@@ -3,7 +3,6 @@ import argparse
 import contextlib
 import json
 import os
-import pickle
 import random
 import subprocess
 import sys
@@ -252,7 +251,7 @@ def test(args, checkpoint: Path, data_root: Path) -> tuple[dict, dict]:
     """Reports of the best checkpoint on the held-out videos, with their sentences and with another object's."""
     report, swapped = args.work_dir / 'test.json', args.work_dir / 'test_swapped.json'
     run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', args.work_dir / 'test',
-        '--out', report, args.work_dir / 'predictions.pkl', gpus=args.gpus, log=args.work_dir / 'test.log')
+        '--out', report, gpus=args.gpus, log=args.work_dir / 'test.log')
     expressions = data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json'
     wrong = args.work_dir / 'swapped_expressions.json'
     swapped_expressions(expressions, wrong)
@@ -283,15 +282,17 @@ def table(result: dict, rows: list[dict]) -> str:
     return '\n'.join(lines)
 
 
-def pictures(args, data_root: Path) -> None:
-    """Loss curve, contact sheet and video of some held-out videos."""
+def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str:
+    """Loss curve, contact sheet and video of some held-out videos, predicted anew as a user would; returns how to see one more."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from PIL import Image
     from pycocotools import mask as coco_mask
 
-    from mmsoc.datasets.io import atomic_path, read_frame
+    from mmsoc.apis import SOCInferencer
+    from mmsoc.apis.video_io import open_frames
+    from mmsoc.datasets.io import atomic_path
     from mmsoc.registry import VISUALIZERS
     from mmsoc.visualization import contact_sheet, write_video
 
@@ -312,26 +313,28 @@ def pictures(args, data_root: Path) -> None:
     with atomic_path(args.work_dir / 'loss.png') as path:
         figure.savefig(path, dpi=120, bbox_inches='tight')
 
-    with (args.work_dir / 'predictions.pkl').open('rb') as stream:  # written by this program's own test
-        samples = pickle.load(stream)
+    inferencer = SOCInferencer(weights=checkpoint, device=None if args.gpus else 'cpu', show_progress=False)
     # White and mostly an outline: the sentences speak of colours, which a tint would change.
     visualizer = VISUALIZERS.build(
         dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255), ), alpha=0.15, contour=3))
     shown: dict[str, int] = dict.fromkeys(FAMILIES, 0)
-    sheet = []
-    for sample in sorted(samples, key=lambda s: s['video_id']):
-        family, text = sample['families'][0], sample['texts'][0]
-        if shown[family] == SHOWN_PER_FAMILY:
+    sheet, num_frames = [], 0
+    for row in sorted(rows, key=lambda row: (row['video'], row['exp_id'])):
+        family, text = row['family'], row['sentence']
+        if row['exp_id'] != '0' or shown[family] == SHOWN_PER_FAMILY:
             continue
         shown[family] += 1
-        for t, frame in enumerate(sample['frames']):
-            image = read_frame(data_root / 'valid' / 'JPEGImages' / sample['video_id'] / f'{frame}.jpg')
-            mask = coco_mask.decode(sample['pred_masks'][0][t])
-            score = float(sample['pred_scores'][0])
-            sheet.append(visualizer.draw_sentences(image, [mask], [f'{text} [{family}]'], scores=[score], zoom=4))
+        source = open_frames(data_root / 'valid' / 'JPEGImages' / row['video'])
+        found, = inferencer(source, text)['predictions']['sentences']
+        num_frames = len(found['masks'])
+        for image, mask in zip(source.read(), found['masks']):
+            caption = f'{text} [{family}]'
+            sheet.append(visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4))
     write_video(args.work_dir / 'quickstart.mp4', sheet, fps=3)
     with atomic_path(args.work_dir / 'contact_sheet.png') as path:
-        Image.fromarray(contact_sheet(sheet, ncols=len(samples[0]['frames']))).save(path)
+        Image.fromarray(contact_sheet(sheet, ncols=num_frames)).save(path)
+    return (f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} '
+            f'--out {args.work_dir / "segmented"}')
 
 
 def main() -> None:
@@ -366,7 +369,7 @@ def main() -> None:
     dump_json(result, args.work_dir / 'result.json', indent=1)
 
     steps.begin('Pictures')
-    pictures(args, data_root)
+    command = pictures(args, data_root, checkpoint, report['rows'])
     text = table(result, report['rows'])
     (args.work_dir / 'result.txt').write_text(text + '\n')
     print(f'\nJ&F on {len(videos)} held-out videos, {len(report["rows"])} sentences, after '
@@ -375,6 +378,7 @@ def main() -> None:
                        ('loss.png', 'the loss curve'), ('contact_sheet.png', 'held-out videos, a row each'),
                        ('quickstart.mp4', 'the same as a video'), (checkpoint.name, 'the weights')):
         print(f'  {what:30s} {args.work_dir / name}')
+    print(f'\nThe pictures were made as your own are, from a file or folder and a sentence:\n  {command}')
 
 
 if __name__ == '__main__':

@@ -47,7 +47,7 @@ class StreamPredictor:
     Where a video fits into one chunk the result is that of ``predict``, but for the half precision.
 
     Args:
-        model: in evaluation mode, on any device. ``test_cfg`` says which decoder layer predicts, how many sentences run at once
+        model: in evaluation mode, on any device. ``test_cfg`` says which decoder layer predicts, how many frames run at once
             and where masks begin; ``frames_per_clip`` and ``all_queries`` have no meaning here and must be off.
         texts: E sentences.
         frame_size: (h, w) of the frames that are fed.
@@ -203,7 +203,7 @@ class StreamPredictor:
             yield torch.cat(logits)
 
     def _passes(self) -> list[list[str]]:
-        step = self.model.test_cfg['sentences_per_pass']
+        step = self.model.sentences_at_once(self.chunk_frames)
         return [self.texts[start : start + step] for start in range(0, len(self.texts), step)]
 
     @torch.no_grad()

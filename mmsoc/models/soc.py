@@ -36,7 +36,8 @@ class SOC(BaseMOTModel):
         criterion (dict): `ClipCriterion`.
         auxiliary_heads (Sequence[dict]): heads for training only, e.g. `FusionMaskHead`, `CategoryMapHead`.  None by default.
         test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
-            implementation); ``sentences_per_pass``, how many sentences of a video run at once; ``frames_per_clip``, where a longer
+            implementation); ``frames_per_pass``, how many frames run at once behind the backbone, counted anew for each sentence (a
+            clip's frames always do, so that of a long clip it is one sentence after the other); ``frames_per_clip``, where a longer
             video is cut into clips that are predicted on their own, each with a query of its own (None: never; the published
             protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1); ``return_logits``, whether predictions also hold
             ``pred_logits`` (False by default: they are large), by which `RefDAVIS17Metric` says whose a pixel is;
@@ -69,7 +70,7 @@ class SOC(BaseMOTModel):
         self.head = MODELS.build(head)
         self.criterion = MODELS.build(criterion)
         self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
-        defaults = dict(predict_layer=-1, sentences_per_pass=4, frames_per_clip=None, mask_threshold=0.5, return_logits=False,
+        defaults = dict(predict_layer=-1, frames_per_pass=32, frames_per_clip=None, mask_threshold=0.5, return_logits=False,
                         all_queries=False, precision='fp32', compile=False)
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
@@ -222,16 +223,17 @@ class SOC(BaseMOTModel):
             return self._predict_all(inputs, data_samples)
         masks: list[list[list[dict]]] = [[[] for _ in sample.texts] for sample in data_samples]
         logits: list[list[list[Tensor]]] = [[[] for _ in sample.texts] for sample in data_samples]
+        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        text = self.extract_text(texts)
         scores, queries = [], []
         for start in range(0, num_frames, step):
-            score_Mt, query = self._predict_clip(inputs[:, start:start + step], data_samples, masks, logits)
+            score_Mt, query = self._predict_clip(inputs[:, start:start + step], data_samples, text, clip_of_expr, masks, logits)
             scores.append(score_Mt)
             queries.append(query)
 
-        _, clip_of_expr = _sentences(data_samples, torch.device('cpu'))
         score_MT, query_MC = torch.cat(scores, 1).cpu(), torch.stack(queries, 1).cpu()
         for index, sample in enumerate(data_samples):
-            own = clip_of_expr == index
+            own = (clip_of_expr == index).cpu()
             sample.set_data(dict(
                 pred_masks=masks[index], pred_frame_scores=score_MT[own], pred_scores=score_MT[own].mean(1),
                 pred_queries=query_MC[own]))
@@ -239,19 +241,22 @@ class SOC(BaseMOTModel):
                 sample.set_data(dict(pred_logits=[torch.cat(clips) for clips in logits[index]]))
         return list(data_samples)
 
-    def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample],
+    def sentences_at_once(self, num_frames: int) -> int:
+        """How many sentences of a clip with so many frames run at once in prediction (``test_cfg.frames_per_pass``)."""
+        return max(self.test_cfg['frames_per_pass'] // num_frames, 1)
+
+    def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], text: TextFeatures, clip_of_expr: Tensor,
                       masks: list[list[list[dict]]], logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
         """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence), with ``return_logits`` also their
         logits to ``logits``; scores (M, T) and queries (M,).
         """
-        texts, clip_of_expr = _sentences(data_samples, inputs.device)
         expr_of_clip = [expr for sample in data_samples for expr in range(len(sample.texts))]
         visual = self.extract_visual(inputs, data_samples)
         scores, queries = [], []
-        step = self.test_cfg['sentences_per_pass']
-        for start in range(0, len(texts), step):
+        step = self.sentences_at_once(visual.num_frames)
+        for start in range(0, len(clip_of_expr), step):
             of_pass = clip_of_expr[start:start + step]
-            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), text.of_sentences(start, start + step))
             query, score_MT = choose_queries(prediction.logits)
             logits_MTHW = decode(query[:, None])[:, :, 0]
             scores.append(score_MT)
@@ -271,12 +276,13 @@ class SOC(BaseMOTModel):
         if visual.num_frames != 1:
             raise ValueError(f'model.test_cfg.all_queries: expected clips with one annotated frame (key_frames_inds), found '
                              f'{visual.num_frames} ({_names(data_samples)})')
-        step = self.test_cfg['sentences_per_pass']
+        text = self.extract_text(texts)
+        step = self.sentences_at_once(visual.num_frames)
         scores = []
         masks: list[list[list[dict]]] = [[] for _ in data_samples]
         for start in range(0, len(texts), step):
             of_pass = clip_of_expr[start:start + step]
-            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), texts[start:start + step])
+            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), text.of_sentences(start, start + step))
             score_MN = query_scores(prediction.logits)[0]
             num_sentences, num_queries = score_MN.shape
             every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, -1)
@@ -293,13 +299,11 @@ class SOC(BaseMOTModel):
                 pred_scores=best, pred_queries=chosen[:, None], pred_masks_all=masks[index], pred_scores_all=own))
         return list(data_samples)
 
-    def _predict_pass(self, visual: VisualFeatures,
-                      texts: Sequence[str]) -> tuple[Predictions, Callable[[Tensor], Tensor]]:
+    def _predict_pass(self, visual: VisualFeatures, text: TextFeatures) -> tuple[Predictions, Callable[[Tensor], Tensor]]:
         """
         Returns:
             tuple: all but the masks; a function that decodes given queries (M, K) to mask logits (M, T, K, h, w) at stride 4.
         """
-        text = self.extract_text(texts)
         fused = self.fuse(visual, text, with_guidance=False)
         frame = self.aggregate(visual, fused)
         last = self.sim.num_layers - 1

@@ -42,7 +42,7 @@ def data(tmp_path_factory):
 def config(data, tmp_path_factory):
     path = tmp_path_factory.mktemp('config') / 'small.py'
     # Two sentences at a time, so that a video with three needs two passes.
-    cfg = Config.fromfile(write_config(path, data, **{'model.test_cfg.sentences_per_pass': 2}))
+    cfg = Config.fromfile(write_config(path, data, **{'model.test_cfg.frames_per_pass': 16}))
     cfg.test_dataloader.dataset.pipeline[1].transforms[0].scale = SCALE
     cfg.dump(path)
     return path

@@ -17,7 +17,7 @@ SIZE, ORI, LENGTH = (64, 96), (70, 101), 11
 def model():
     torch.manual_seed(3)
     cfg = Config.fromfile(ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py').model
-    cfg.test_cfg = dict(sentences_per_pass=2, return_logits=True)
+    cfg.test_cfg = dict(frames_per_pass=2 * LENGTH, return_logits=True)
     model = MODELS.build(cfg).eval()
     model.init_weights()
     for parameter in model.parameters():  # so that scores and masks differ between queries, sentences and frames

@@ -262,6 +262,31 @@ def test_shapes_are_drawn_as_their_states_say():
     assert abs((ids[0] == 2).sum() - np.pi * 64) < 8
 
 
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('at', ['start', 'end'])
+def test_a_long_video_rests_before_or_after_its_event(family, at):
+    settings = Settings(num_frames=30, event_frames=6, event_at=at)
+    active, resting = (slice(0, 6), slice(6, 30)) if at == 'start' else (slice(24, 30), slice(0, 24))
+    for seed in range(5):
+        short = draw_scene(np.random.default_rng(seed), SMALL, family, False)  # of 6 frames
+        long = draw_scene(np.random.default_rng(seed), settings, family, False)
+        assert [claim.text for claim in long.expressions] == [claim.text for claim in short.expressions]
+        assert (long.num_frames, long.event_at, short.event_at) == (30, at, None)
+        for one, other in zip(long.things, short.things, strict=True):
+            for name in ('color', 'bright', 'x', 'y', 'size', 'angle'):
+                values, expected = getattr(one, name), getattr(other, name)
+                assert np.array_equal(values[active], expected), (name, values, expected)
+                assert (values[resting] == expected[-1 if at == 'start' else 0]).all() and len(values) == 30
+
+
+def test_events_lie_at_either_end_and_the_files_say_where(tmp_path):
+    settings = Settings(num_frames=12, event_frames=4, train_videos=4, valid_videos=16)
+    assert generate(tmp_path / 'long', settings, workers=1)
+    videos = expressions(tmp_path / 'long', 'valid').values()
+    assert {claim['event_at'] for video in videos for claim in video['expressions'].values()} == {'start', 'end'}
+    assert {len(video['frames']) for video in videos} == {12}
+
+
 # --- shortcuts
 
 
@@ -366,8 +391,12 @@ def test_existing_set(data, tmp_path):
         (dict(seed=-1), 'seed must be at least 0, found -1'),
         (dict(width=20), 'width must be from 48 to 1024 pixels, found 20'),
         (dict(height=64.0), 'height must be an integer, found 64.0'),
-        (dict(num_frames=3), 'num_frames must be from 4 to 64 .*, found 3'),
+        (dict(num_frames=3), 'num_frames must be from 4 to 512 .*, found 3'),
         (dict(difficulty='nightmare'), "difficulty must be one of easy, normal, hard, found 'nightmare'"),
+        (dict(event_frames=5), r'event_frames must be from 4 to num_frames \(4\), found 5'),
+        (dict(event_frames=4.0), 'event_frames must be an integer, found 4.0'),
+        (dict(event_frames=4, event_at='middle'), "event_at must be one of start, end, found 'middle'"),
+        (dict(event_at='end'), "event_at must be left out where there is no event_frames, found 'end'"),
     ],
 )
 def test_wrong_parameters(change, message):

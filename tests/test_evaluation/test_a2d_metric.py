@@ -204,7 +204,7 @@ def test_nothing_to_evaluate():
 
 @pytest.fixture(scope='module')
 def model(root):
-    return small_model(root, test_cfg=dict(all_queries=True, sentences_per_pass=2))
+    return small_model(root, test_cfg=dict(all_queries=True, frames_per_pass=2))
 
 
 def annotated(size, texts, **options):

@@ -75,24 +75,28 @@ def test_many_sentences_share_the_visual_features(model, monkeypatch):
     texts = ['a red car', 'the dog', 'a person on a bench', 'the second bicycle from the left', 'a cat']
     calls = []
     forward = model.backbone.forward
+    monkeypatch.setitem(model.test_cfg, 'return_logits', True)
     monkeypatch.setattr(model.backbone, 'forward', lambda *args: calls.append(1) or forward(*args))
     sample, = model(video[None], [make_sample((64, 96), texts, num_frames=4)], mode='predict')
     assert len(calls) == 1
     for index, text in enumerate(texts):
         alone, = model(video[None], [make_sample((64, 96), [text], num_frames=4)], mode='predict')
-        assert alone.pred_masks[0] == sample.pred_masks[index]
+        # A sum in another order can move a pixel on a mask's border.
+        torch.testing.assert_close(alone.pred_logits[0], sample.pred_logits[index], rtol=1e-4, atol=1e-4)
         assert alone.pred_scores[0].item() == pytest.approx(sample.pred_scores[index].item(), rel=1e-5)
         assert alone.pred_queries[0] == sample.pred_queries[index]
     assert len({str(masks) for masks in sample.pred_masks}) > 1, 'the sentences make no difference: the test tests nothing'
 
 
-def test_the_number_of_sentences_per_pass_changes_nothing(model, monkeypatch):
+def test_the_number_of_frames_per_pass_changes_nothing(model, monkeypatch):
     video = random_clip(2, (64, 96))[0]
     sample = make_sample((64, 96), ['a red car', 'the dog', 'a cat'], num_frames=2)
     expected = [model(video[None], [sample.clone()], mode='predict')[0]]
-    monkeypatch.setitem(model.test_cfg, 'sentences_per_pass', 1)
-    found, = model(video[None], [sample.clone()], mode='predict')
-    assert found.pred_masks == expected[0].pred_masks
+    for frames, at_once in ((1, 1), (3, 1), (4, 2), (6, 3)):
+        monkeypatch.setitem(model.test_cfg, 'frames_per_pass', frames)
+        assert model.sentences_at_once(2) == at_once
+        found, = model(video[None], [sample.clone()], mode='predict')
+        assert found.pred_masks == expected[0].pred_masks
 
 
 def test_clips_with_several_sentences_in_one_batch(model):

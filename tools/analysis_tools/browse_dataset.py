@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from mmsoc.datasets.io import atomic_path, read_ids
 from mmsoc.registry import DATASETS
@@ -53,6 +54,13 @@ def row_of_sample(sample, visualizer, max_frames):
             ids = cv2.resize(read_ids(clip.mask_paths[t]), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             for obj_id, color in colors.items():
                 picture = visualizer.draw_frame(picture, ids == int(obj_id), index=color)
+        elif clip.get('gt_rles') is not None:
+            for codes, key in zip(clip.gt_rles, clip.obj_ids or clip.exp_ids):
+                # Per frame (MeViS), or of the one annotated frame (A2D, JHMDB, RefCOCO).
+                code = codes[t] if isinstance(codes, list) else codes if t in clip.get('key_frames_inds', [t]) else None
+                if code is not None:
+                    mask = cv2.resize(coco_mask.decode(code), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+                    picture = visualizer.draw_frame(picture, mask.astype(bool), index=colors[key])
         pictures.append(picture)
     row = contact_sheet(pictures, ncols=len(pictures))
     names = f'frames {", ".join(clip.frames[t] for t in shown)}' + (', flipped' if clip[0].flip else '')

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmsoc.datasets.moving_shapes import DIFFICULTIES, Settings, generate
+from mmsoc.datasets.moving_shapes import DIFFICULTIES, EVENT_AT, Settings, generate
 
 
 def parse_args():
@@ -37,6 +37,13 @@ def parse_args():
         '--num-frames', type=int, default=default.num_frames, metavar='T', help='of a video (default: %(default)s)'
     )
     parser.add_argument('--difficulty', choices=DIFFICULTIES, default=default.difficulty, help='(default: %(default)s)')
+    parser.add_argument(
+        '--event-frames', type=int, metavar='N',
+        help='everything happens in N frames, and all rests in the others (default: it happens all the time)',
+    )
+    parser.add_argument(
+        '--event-at', choices=EVENT_AT, help='of the video, where those frames lie (default: either, for each video)'
+    )
     parser.add_argument('--workers', type=int, help='processes (default: one per core)')
     args = parser.parse_args()
     try:
@@ -48,6 +55,8 @@ def parse_args():
             height=args.size[1],
             num_frames=args.num_frames,
             difficulty=args.difficulty,
+            event_frames=args.event_frames,
+            event_at=args.event_at,
         )
     except ValueError as error:
         parser.error(str(error))

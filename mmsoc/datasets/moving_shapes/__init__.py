@@ -7,11 +7,12 @@ In order: ``scene`` (what a scene is), ``predicates`` (what is true of it), ``se
 from .families import draw_scene, order_tracks
 from .predicates import fulfils, names_exactly_its_target
 from .render import Video, render
-from .scene import DIFFICULTIES, FAMILIES, Expression, Noun, Scene, Settings, Thing
+from .scene import DIFFICULTIES, EVENT_AT, FAMILIES, Expression, Noun, Scene, Settings, Thing
 from .writer import MANIFEST, draw_video, generate
 
 __all__ = [
     'DIFFICULTIES',
+    'EVENT_AT',
     'FAMILIES',
     'MANIFEST',
     'Expression',

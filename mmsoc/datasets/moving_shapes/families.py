@@ -14,6 +14,7 @@ places and the other three are again a mirror image and such a pair. So each of 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -28,6 +29,7 @@ from .predicates import (
 from .scene import (
     COLORS,
     CYCLE,
+    EVENT_AT,
     HELD_OUT_CHANGES,
     HELD_OUT_LOOKS,
     HELD_OUT_ORDERS,
@@ -70,14 +72,32 @@ def draw_scene(rng: np.random.Generator, settings: Settings, family: str, held_o
     Args:
         held_out: the sentences are about combinations that the train split lacks (in change: one of the two).
     """
+    happening = settings if settings.event_frames is None else replace(settings, num_frames=settings.event_frames)
     while True:
-        scene = _FAMILIES[family](rng, settings, held_out)
+        scene = _FAMILIES[family](rng, happening, held_out)
         if scene is not None:
             break
     for claim in scene.expressions:
         assert names_exactly_its_target(scene, claim), (family, claim.event, str(claim.noun))
         claim.text = sentence(rng, claim)
+    if settings.event_frames is not None:
+        _add_rest(rng, settings, scene)
     return scene
+
+
+def _add_rest(rng: np.random.Generator, settings: Settings, scene: Scene) -> None:
+    """Makes the scene as long as the video: before or after what happens, everything rests.
+
+    Each frame's state is one of the scene's, so that single frames still give nothing away. In *order* the set of frames does:
+    the one that is seen most often is the first or the last.
+    """
+    scene.event_at = settings.event_at or _pick(rng, EVENT_AT)
+    rest = settings.num_frames - scene.num_frames
+    state = np.clip(np.arange(settings.num_frames) - (rest if scene.event_at == 'end' else 0), 0, scene.num_frames - 1)
+    for thing in scene.things:
+        for name in ('color', 'bright', 'x', 'y', 'size', 'angle'):
+            setattr(thing, name, getattr(thing, name)[state])
+    scene.num_frames = settings.num_frames
 
 
 def _make_scene(rng: np.random.Generator, settings: Settings, family: str, things: list[Thing], peers: int) -> Scene:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+EVENT_AT = ('start', 'end')
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 TEXTURES = ('plain', 'striped', 'dotted')
 COLORS = {
@@ -110,17 +111,24 @@ DIFFICULTIES = {
 class Settings:
     """The parameters of a set; together with the package's version they determine every byte.
 
+    Args:
+        event_frames: everything that happens in a video happens in so many frames; in the others all rests as in the nearest of
+            them. None: it happens all the time.
+        event_at: 'start' or 'end' of the video, where those frames lie; None: the one or the other, for each video anew.
+
     Raises:
         ValueError: one is out of range.
     """
 
     seed: int = 0
     train_videos: int = 9600
-    valid_videos: int = 240
+    valid_videos: int = 432
     width: int = 96
     height: int = 64
     num_frames: int = 4
     difficulty: str = 'normal'
+    event_frames: int | None = None
+    event_at: str | None = None
 
     def __post_init__(self) -> None:
         def check(name: str, good: bool, expected: str) -> None:
@@ -135,8 +143,13 @@ class Settings:
             check(name, number > 0 and number % 4 == 0, 'a positive multiple of 4 (four families of equal number)')
         for name in ('width', 'height'):
             check(name, 48 <= getattr(self, name) <= 1024, 'from 48 to 1024 pixels')
-        check('num_frames', 4 <= self.num_frames <= 64, 'from 4 to 64 (an order shows in no fewer frames)')
+        check('num_frames', 4 <= self.num_frames <= 512, 'from 4 to 512 (an order shows in no fewer frames)')
         check('difficulty', self.difficulty in DIFFICULTIES, f'one of {", ".join(DIFFICULTIES)}')
+        if self.event_frames is not None:
+            check('event_frames', type(self.event_frames) is int, 'an integer')
+            check('event_frames', 4 <= self.event_frames <= self.num_frames, f'from 4 to num_frames ({self.num_frames})')
+        check('event_at', self.event_at in (None, *EVENT_AT), f'one of {", ".join(EVENT_AT)}')
+        check('event_at', self.event_at is None or self.event_frames is not None, 'left out where there is no event_frames')
 
     @property
     def level(self) -> Difficulty:
@@ -220,3 +233,4 @@ class Scene:
     things: list[Thing]
     expressions: list[Expression] = field(default_factory=list)
     peers: list[Thing] = field(default_factory=list)  # look-alikes, among them every target of change and order
+    event_at: str | None = None  # 'start' or 'end', where most of the video is at rest

@@ -209,6 +209,7 @@ def _make_video(folder: Path, settings: Settings, task: tuple[str, int]) -> dict
             family=scene.family,
             held_out=claim.held_out,
             event=claim.event,
+            **({} if scene.event_at is None else dict(event_at=scene.event_at)),
         )
         for i, claim in enumerate(scene.expressions)
     }

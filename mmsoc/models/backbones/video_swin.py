@@ -94,9 +94,15 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
         index = self.relative_position_index[:num_tokens, :num_tokens]
         bias_HNN = self.relative_position_bias_table[index].permute(2, 0, 1)
         counts, masks = (shift.counts, shift.masks) if shift is not None else ([len(x)], [None])
-        out = [self._attend(part.flatten(0, 1), bias_HNN if mask is None else bias_HNN + mask)
-               for part, mask in zip(self.qkv(x).split(counts), masks, strict=True)]
+        with_gradient = torch.is_grad_enabled()
+        attend = self._attend if with_gradient else self._project_and_attend
+        out = [attend(part.flatten(0, 1), bias_HNN if mask is None else bias_HNN + mask)
+               for part, mask in zip((self.qkv(x) if with_gradient else x).split(counts), masks, strict=True)]
         return self.proj_drop(self.proj(torch.cat(out).view(x.shape)))
+
+    def _project_and_attend(self, x: Tensor, bias_HNN: Tensor) -> Tensor:
+        """Without a gradient: queries, keys and values of all windows would be the largest part of a prediction's memory."""
+        return map_chunks(lambda part: self._attend(self.qkv(part), bias_HNN), (x, ), 3 * x.numel(), chunk_always=True)
 
     def _attend(self, qkv: Tensor, bias_HNN: Tensor) -> Tensor:
 
@@ -149,6 +155,11 @@ class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
 
 
     def _feed_forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            rows = x.flatten(0, -2)
+            elements = len(rows) * self.mlp.fc1.out_features
+            out = map_chunks(lambda part: self.mlp(self.norm2(part)), (rows, ), elements, chunk_always=True)
+            return self.drop_path(out.view(x.shape))
         # What the non-linearity gives is as large as what it takes; the first can be had again from the second.
         hidden = self.mlp.fc1(self.norm2(x)).flatten(0, -2)
         out = map_chunks(lambda part: self.mlp.fc2(self.mlp.act(part)), (hidden, ), hidden.numel(), chunk_always=True)

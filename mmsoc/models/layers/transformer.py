@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from mmsoc.registry import MODELS
 
 from .deformable_attention import MultiScaleDeformableAttention
+from .recompute import map_chunks
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -57,8 +58,23 @@ class ReLUDropout(nn.Dropout):
         return super().forward(x.relu() if torch.is_grad_enabled() else x.relu_())
 
 
+class _BoundedSequential(nn.Sequential):
+    """The layers of a feed-forward network; without a gradient some rows at a time.
+
+    The rows between the two linear layers are eight times as long as those outside: 0.3 GB for the deformable encoder of a clip
+    of 8 frames, and as much for the cluster's encoder of 2,000 frames.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        rows, width = x.flatten(0, -2), self[0][0].out_features
+        return map_chunks(super().forward, (rows,), len(rows) * width, chunk_always=True).view(x.shape)
+
+
 def _use_lean_ffn(layers: ModuleList) -> None:
     for layer in layers:
+        layer.ffn.layers.__class__ = _BoundedSequential
         linear, activation, dropout = layer.ffn.layers[0]
         if isinstance(activation, nn.ReLU):
             layer.ffn.layers[0] = nn.Sequential(linear, ReLUDropout(dropout.p))
@@ -83,6 +99,7 @@ class DetrTransformerEncoder(mmdet_layers.DetrTransformerEncoder):
     def _init_layers(self) -> None:
         super()._init_layers()
         _use_lean_attention(self.layers, 'self_attn')
+        _use_lean_ffn(self.layers)
 
 
 @MODELS.register_module()

@@ -36,7 +36,17 @@ class VideoObjectCluster(BaseCluster):
             self.query_pos = nn.Embedding(num_queries, embed_dims)
             self.frame_query_pos = nn.Embedding(num_queries, embed_dims)
 
-    def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, sentence: Tensor, start: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            queries (Tensor): (M, T, N, C), the frame queries of one decoder layer.
+            sentence (Tensor): (M, C).
+            start (Tensor, optional): (M, N, C), what the video queries start as, e.g. those of the frames before.  None: the
+                sentence (the paper).
+
+        Returns:
+            Tensor: (M, N, C), the video queries.
+        """
         num_sentences, num_frames, num_queries, _ = queries.shape
         tokens = rearrange(queries, 'm t n c -> m (t n) c')
         position = None
@@ -49,7 +59,7 @@ class VideoObjectCluster(BaseCluster):
             return rearrange(tokens, 'm (t n) c -> m t n c', t=num_frames).mean(1)
         key_pos = repeat(self.frame_query_pos.weight, 'n c -> m (t n) c', m=num_sentences, t=num_frames)
         return self.decoder(
-            query=repeat(sentence, 'm c -> m n c', n=num_queries),
+            query=repeat(sentence, 'm c -> m n c', n=num_queries) if start is None else start,
             key=tokens,
             value=tokens,
             query_pos=repeat(self.query_pos.weight, 'n c -> m n c', m=num_sentences),

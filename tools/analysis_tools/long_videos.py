@@ -1,0 +1,141 @@
+"""Four ways to predict videos that are longer than the clips of the training, compared on MovingShapes by family.
+
+    python tools/dataset_converters/moving_shapes.py --out data/long --train-videos 4 --valid-videos 160 --num-frames 96 \\
+        --event-frames 24
+    python tools/analysis_tools/long_videos.py configs/soc/soc_tiny_moving-shapes_videos.py CHECKPOINT --data data/long
+
+``whole``: all frames at once, as ``tools/test.py``. ``stream``: in chunks, with the query chosen once for the whole video
+(`StreamPredictor`, the way of ``tools/infer.py``). ``anew``: windows that know nothing of each other, each with a query of its
+own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
+those of the window before. Beside them the perfect mask of a random object.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parent))
+
+import torch
+from mmdet.structures import TrackDataSample
+from mmdet.structures.mask import encode_mask_results
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from moving_shapes_baselines import baselines
+from rich.progress import track
+from torch import Tensor, nn
+
+from mmsoc.apis.stream import StreamPredictor
+from mmsoc.datasets.io import dump_json, load_json
+from mmsoc.evaluation import JFMetric, mean_jf, subsets
+from mmsoc.models import SOC
+from mmsoc.registry import DATASETS, MODELS
+
+MODES = ('whole', 'stream', 'anew', 'carried')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--data', required=True, metavar='ROOT', help='a MovingShapes set; its valid split is predicted')
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES, help='default: all')
+    parser.add_argument('--families', nargs='+', default=['change'], help='whose videos (default: change)')
+    parser.add_argument('--window', type=int, default=24, help='frames of the windows of anew and carried (default: %(default)s)')
+    parser.add_argument('--chunk-frames', type=int, default=24, help='of stream (default: %(default)s)')
+    parser.add_argument('--overlap', type=int, default=8, help='of stream (default: %(default)s)')
+    parser.add_argument('--out', metavar='FILE', help='JSON file for the table')
+    return parser.parse_args()
+
+
+class CarryingCluster(nn.Module):
+    """A cluster whose video queries start as those of the call before; forget them with ``carried = None``."""
+
+    def __init__(self, cluster: nn.Module) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.enrich = cluster.enrich
+        self.carried: Tensor | None = None
+
+    def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
+        self.carried = self.cluster(queries, sentence, start=self.carried)
+        return self.carried
+
+
+def predict(model: SOC, sample: dict, frames_per_clip: int | None) -> TrackDataSample:
+    model.test_cfg = {**model.test_cfg, 'frames_per_clip': frames_per_clip}
+    try:
+        return model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))[0]
+    finally:
+        model.test_cfg = {**model.test_cfg, 'frames_per_clip': None}
+
+
+def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int) -> TrackDataSample:
+    found, frames = sample['data_samples'], sample['inputs']
+    sizes = dict(frame_size=tuple(frames.shape[-2:]), ori_shape=found[0].ori_shape)
+    with StreamPredictor(model, found.texts, **sizes, chunk_frames=chunk_frames, overlap=overlap) as predictor:
+        predictor.feed(frames)
+        scores = predictor.finish()
+        masks = torch.cat(list(predictor.masks()), 1)
+    found.set_data(dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores.scores))
+    return found
+
+
+def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
+    cluster = model.sim.cluster
+    model.sim.cluster = CarryingCluster(cluster)
+    # All sentences at once, so that each call of the cluster is the next window's.
+    before, model.test_cfg = model.test_cfg, {**model.test_cfg, 'frames_per_pass': window * len(sample['data_samples'].texts)}
+    try:
+        return predict(model, sample, window)
+    finally:
+        model.sim.cluster, model.test_cfg = cluster, before
+
+
+def rows_of(way: Callable[[dict], TrackDataSample], name: str, dataset: Sequence[dict], indices: Sequence[int]) -> list[dict]:
+    metric = JFMetric()
+    for index in track(indices, description=name):
+        metric.process(None, [way(dataset[index]).to_dict()])
+    return [row for result in metric.results for row in result['rows']]
+
+
+def by_family(rows: list[dict]) -> dict[str, float]:
+    groups = {name: group for name, group in subsets(rows).items() if name != 'held_out'}
+    return {name: round(100 * mean_jf(group)['J&F'], 2) for name, group in groups.items()}
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).to(get_device()).eval()
+    load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': args.data, 'indices': None})
+    expressions = load_json(Path(args.data) / 'meta_expressions/valid/meta_expressions.json', 'expressions')['videos']
+    families = {name: next(iter(video['expressions'].values()))['family'] for name, video in expressions.items()}
+    indices = [i for i in range(len(dataset)) if families[dataset.get_data_info(i)['video_id']] in args.families]
+    if not indices:
+        raise SystemExit(f'{args.data}: no video of the families {args.families}')
+    ways = dict(
+        whole=lambda sample: predict(model, sample, None),
+        stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap),
+        anew=lambda sample: predict(model, sample, args.window),
+        carried=lambda sample: carry(model, sample, args.window),
+    )
+    table = {mode: by_family(rows_of(ways[mode], mode, dataset, indices)) for mode in args.modes}
+    videos = [dataset.get_data_info(i)['video_id'] for i in indices]
+    table['random object'] = baselines(args.data, videos)['random_object']
+    print(f'J&F of {len(indices)} videos of {len(expressions[videos[0]]["frames"])} frames')
+    print('| | ' + ' | '.join(args.families) + ' |\n|---|' + '---:|' * len(args.families))
+    for mode, values in table.items():
+        print(f'| {mode} | ' + ' | '.join(f'{values[family]:.1f}' for family in args.families) + ' |')
+    if args.out:
+        dump_json(dict(table=table, window=args.window, chunk_frames=args.chunk_frames, overlap=args.overlap), args.out, indent=1)
+
+
+if __name__ == '__main__':
+    main()
