@@ -37,10 +37,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     parser.add_argument('--out', default='work_dirs/try_recipe', help='where everything goes (default: %(default)s)')
     parser.add_argument('--procs', type=int, default=2, help='of training and of the second test (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=1, help='(default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=3, help='(default: %(default)s)')
     parser.add_argument('--lr', type=float, default=7e-4, help='for a small model with random weights (default: %(default)s)')
     parser.add_argument(
-        '--videos', type=int, nargs=2, default=(8, 8), metavar=('TRAIN', 'VALID'), help='of each twin, multiples of 4 (default: 8 8)'
+        '--videos', type=int, nargs=2, default=(16, 8), metavar=('TRAIN', 'VALID'), help='of each twin (default: 16 8)'
     )
     parser.add_argument('--size', type=int, nargs=2, default=(96, 64), metavar=('W', 'H'), help='of the pictures (default: 96 64)')
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='what a fine-tuning recipe starts from')
