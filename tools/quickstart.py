@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -313,12 +314,13 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
     with atomic_path(args.work_dir / 'loss.png') as path:
         figure.savefig(path, dpi=120, bbox_inches='tight')
 
+    warnings.filterwarnings('ignore', message='torch.meshgrid')
     inferencer = SOCInferencer(weights=checkpoint, device=None if args.gpus else 'cpu', show_progress=False)
     # White and mostly an outline: the sentences speak of colours, which a tint would change.
     visualizer = VISUALIZERS.build(
         dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255), ), alpha=0.15, contour=3))
     shown: dict[str, int] = dict.fromkeys(FAMILIES, 0)
-    sheet, num_frames = [], 0
+    sheet, num_frames, command = [], 0, ''
     for row in sorted(rows, key=lambda row: (row['video'], row['exp_id'])):
         family, text = row['family'], row['sentence']
         if row['exp_id'] != '0' or shown[family] == SHOWN_PER_FAMILY:
@@ -327,14 +329,15 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
         source = open_frames(data_root / 'valid' / 'JPEGImages' / row['video'])
         found, = inferencer(source, text)['predictions']['sentences']
         num_frames = len(found['masks'])
+        # The first one is of appearance, which the model knows best.
+        command = command or f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}'
         for image, mask in zip(source.read(), found['masks']):
             caption = f'{text} [{family}]'
             sheet.append(visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4))
     write_video(args.work_dir / 'quickstart.mp4', sheet, fps=3)
     with atomic_path(args.work_dir / 'contact_sheet.png') as path:
         Image.fromarray(contact_sheet(sheet, ncols=num_frames)).save(path)
-    return (f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} '
-            f'--out {args.work_dir / "segmented"}')
+    return command
 
 
 def main() -> None:

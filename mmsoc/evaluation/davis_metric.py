@@ -3,12 +3,10 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -19,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from mmsoc.datasets.io import atomic_path, dump_json, read_ids
 from mmsoc.registry import METRICS
 
+from .background import BackgroundMetric
 from .jf_metric import boundary_f, mean_jf, region_similarity
 
 VOID = 255
@@ -197,7 +196,7 @@ def _frames(folder: Path) -> list[str]:
 
 
 @METRICS.register_module()
-class RefDAVIS17Metric(BaseMetric):
+class RefDAVIS17Metric(BackgroundMetric):
     """J, F and J&F of Ref-DAVIS17, as the published numbers are computed; all in 0..1.
 
     Each object has four sentences: the first-frame and the full-video description of two annotators, with the ids 4k to
@@ -251,12 +250,7 @@ class RefDAVIS17Metric(BaseMetric):
         self.out_file = out_file
         self.masks_dir = masks_dir
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Appends exactly one object per sample: mmengine cuts the collected results to the number of samples."""
-        for sample in data_samples:
-            self.results.append(self._score_video(sample))
-
-    def _score_video(self, sample: dict) -> dict:
+    def score_video(self, sample: dict) -> dict:
         video, paths = sample['video_id'], sample['mask_paths']
         if paths is None:
             raise ValueError(

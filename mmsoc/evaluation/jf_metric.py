@@ -3,13 +3,11 @@
 import io
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 from rich.console import Console
@@ -17,6 +15,8 @@ from rich.table import Table
 
 from mmsoc.datasets.io import dump_json, read_ids
 from mmsoc.registry import METRICS
+
+from .background import BackgroundMetric
 
 
 def region_similarity(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None = None) -> float:
@@ -252,7 +252,7 @@ class _PaintedTruth(_Truth):
 
 
 @METRICS.register_module()
-class JFMetric(BaseMetric):
+class JFMetric(BackgroundMetric):
     """Mean J and F over frames for each sentence, then over sentences; J&F is the mean of both; all in 0..1.
 
     Reads from each sample ``pred_masks`` (per sentence and frame an RLE at the original size), ``pred_scores``, and
@@ -296,12 +296,7 @@ class JFMetric(BaseMetric):
         self.out_file = out_file
         self.max_table_videos = max_table_videos
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Appends exactly one object per sample: mmengine cuts the collected results to the number of samples."""
-        for sample in data_samples:
-            self.results.append(self._score_video(sample))
-
-    def _score_video(self, sample: dict) -> dict:
+    def score_video(self, sample: dict) -> dict:
         video, texts = sample['video_id'], sample['texts']
         region, contour = frame_scores(
             sample,

@@ -1,20 +1,17 @@
 """How much the quality of a prediction varies over the frames of a video (SOC, Fig. 4)."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from mmsoc.datasets.io import dump_json
 from mmsoc.registry import METRICS
 
+from .background import BackgroundMetric
 from .jf_metric import frame_scores
 
 
 @METRICS.register_module()
-class TemporalStabilityMetric(BaseMetric):
+class TemporalStabilityMetric(BackgroundMetric):
     """Variance over frames of J and of J&F, for each sentence, then the mean over sentences; lower is better.
 
     The paper (section 4, Fig. 4) describes it in words: the variance of IoU, and of J&F, over the frames of a video, averaged
@@ -54,12 +51,7 @@ class TemporalStabilityMetric(BaseMetric):
         self.bound_th = bound_th
         self.out_file = out_file
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Appends exactly one object per sample: mmengine cuts the collected results to the number of samples."""
-        for sample in data_samples:
-            self.results.append(self._score_video(sample))
-
-    def _score_video(self, sample: dict) -> dict:
+    def score_video(self, sample: dict) -> dict:
         video = sample['video_id']
         region, contour = frame_scores(
             sample, metric='TemporalStabilityMetric', void_label=self.void_label, bound_th=self.bound_th

@@ -239,11 +239,12 @@ def test_first_and_last_frame(tmp_path):
     ids = two_objects()
     metric = JFMetric(skip_first_last=True)
     empty = np.zeros((40, 60), bool)
-    metric.process({}, [video_sample(tmp_path, 'a', [[empty, ids == 1, empty]], [ids] * 3, ['1'])])
-    assert metric.results[0]['rows'][0]['num_frames'] == 1
+    sample = video_sample(tmp_path, 'a', [[empty, ids == 1, empty]], [ids] * 3, ['1'])
+    assert metric.score_video(sample)['rows'][0]['num_frames'] == 1
+    metric.process({}, [sample])
     assert metric.evaluate(1)['rvos/J'] == 1
     with pytest.raises(ValueError, match='video b has 2 frames, and skip_first_last leaves none'):
-        metric.process({}, [video_sample(tmp_path, 'b', [[empty] * 2], [ids] * 2, ['1'])])
+        metric.score_video(video_sample(tmp_path, 'b', [[empty] * 2], [ids] * 2, ['1']))
 
 
 def test_void(tmp_path):
@@ -279,7 +280,7 @@ def test_15_items(tmp_path):
         metric.process({}, [video_sample(tmp_path, f'v{i}', pred, [ids], obj_ids)])
         num_sentences += len(obj_ids)
         good += len(obj_ids) * right
-    assert len(metric.results) == 15 and num_sentences == 30
+    assert num_sentences == 30
     assert metric.evaluate(15)['rvos/J'] == pytest.approx(good / 30)  # the mean is over sentences, not over videos
     assert good / 30 == 15 / 30 != 5 / 15
     assert json.loads((tmp_path / 'result.json').read_text())['num_sentences'] == 30
@@ -292,10 +293,10 @@ def _evaluate_on_two(rank, folder, port):
     ids = two_objects()
     metric = JFMetric(out_file=str(folder / 'result.json'))
     # 5 videos on two ranks: 0 2 4 and 1 3 and, as padding, 0 again
-    for i in ([0, 2, 4], [1, 3, 0])[rank]:
+    for place, i in enumerate(([0, 2, 4], [1, 3, 0])[rank]):
         pred = [[ids == (1 if i < 2 else 9)]] * 2
         metric.process(
-            {}, [video_sample(folder / str(rank) / str(len(metric.results)), f'v{i}', pred, [ids], ['1', '1'])]
+            {}, [video_sample(folder / str(rank) / str(place), f'v{i}', pred, [ids], ['1', '1'])]
         )
     result = metric.evaluate(5)
     (folder / f'rank{rank}.json').write_text(json.dumps(result))
@@ -349,7 +350,7 @@ def test_bad_input(tmp_path, change, message):
     ids = two_objects()
     sample = dict(video_sample(tmp_path, 'a', [[ids == 1]], [ids], ['1']), **change)
     with pytest.raises(ValueError, match=message):
-        JFMetric().process({}, [sample])
+        JFMetric().score_video(sample)
 
 
 def test_nothing_to_evaluate():

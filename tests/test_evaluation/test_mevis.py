@@ -131,22 +131,20 @@ def test_what_does_not_fit(dataset):
     with pytest.raises(
         ValueError, match=r'video v: expected masks for 2 sentences and 4 frames, found \[3, 3\] frames'
     ):
-        JFMetric().process({}, [sample | dict(pred_masks=short)])
+        JFMetric().score_video(sample | dict(pred_masks=short))
     small = [[encode(np.zeros((50, 80)))] * 4] * 2
     with pytest.raises(
         ValueError, match="sentence 'both': the predicted mask is 80x50, but the mask of frame 0 is 100x100"
     ):
-        JFMetric().process({}, [sample | dict(pred_masks=small)])
+        JFMetric().score_video(sample | dict(pred_masks=small))
     with pytest.raises(
         ValueError, match=r'video v: expected gt_rles to hold, for each of 2 sentences, .* found lists of \[\]'
     ):
-        JFMetric().process(
-            {}, [sample | dict(gt_rles=[encode(NOTHING)] * 2)]
-        )  # as of one annotated frame (A2D-Sentences)
+        JFMetric().score_video(sample | dict(gt_rles=[encode(NOTHING)] * 2))  # as of one annotated frame (A2D-Sentences)
     with pytest.raises(ValueError, match=r'\(gt_rles\) mark no void; expected void_label=None, found 255'):
-        JFMetric(void_label=255).process({}, [sample])
+        JFMetric(void_label=255).score_video(sample)
     with pytest.raises(ValueError, match='video v has no masks to compare with; .*LoadMeViSMasks'):
-        JFMetric().process({}, [{key: value for key, value in sample.items() if key != 'gt_rles'}])
+        JFMetric().score_video({key: value for key, value in sample.items() if key != 'gt_rles'})
 
 
 def test_a_small_model_is_scored_and_submitted(root, tmp_path, monkeypatch, capsys):

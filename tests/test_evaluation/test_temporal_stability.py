@@ -97,7 +97,7 @@ def test_real_masks(reference, tmp_path, name):
 )
 def test_bad_input(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        TemporalStabilityMetric().process({}, [video_sample(tmp_path, [[box()]], [box()]) | change])
+        TemporalStabilityMetric().score_video(video_sample(tmp_path, [[box()]], [box()]) | change)
 
 
 def test_nothing_to_evaluate():

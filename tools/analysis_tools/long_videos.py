@@ -98,9 +98,11 @@ def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
 
 def rows_of(way: Callable[[dict], TrackDataSample], name: str, dataset: Sequence[dict], indices: Sequence[int]) -> list[dict]:
     metric = JFMetric()
-    for index in track(indices, description=name):
-        metric.process(None, [way(dataset[index]).to_dict()])
-    return [row for result in metric.results for row in result['rows']]
+    return [
+        row
+        for index in track(indices, description=name)
+        for row in metric.score_video(way(dataset[index]).to_dict())['rows']
+    ]
 
 
 def by_family(rows: list[dict]) -> dict[str, float]:

@@ -46,6 +46,7 @@ def make_plain(model: SOC) -> SOC:
         video_swin._WindowAttention: _swin.WindowAttention3D,
         transformer.MultiScaleDeformableAttention: mmcv.ops.MultiScaleDeformableAttention,
         transformer.MultiheadAttention: nn.MultiheadAttention,
+        transformer._BoundedSequential: nn.Sequential,
         CrossAttentionGate: WeighingGate,
     }
     for module in model.modules():
