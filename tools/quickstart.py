@@ -330,7 +330,8 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
         found, = inferencer(source, text)['predictions']['sentences']
         num_frames = len(found['masks'])
         # The first one is of appearance, which the model knows best.
-        command = command or f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}'
+        command = command or (
+            f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}')
         for image, mask in zip(source.read(), found['masks']):
             caption = f'{text} [{family}]'
             sheet.append(visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4))

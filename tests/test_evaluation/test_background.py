@@ -26,7 +26,7 @@ class Names(BackgroundMetric):
 
 def test_the_caller_does_not_wait_and_the_order_stays():
     metric = Names()
-    for round_ in range(2):  # an evaluation in each epoch
+    for _ in range(2):  # an evaluation in each epoch
         metric.released.clear()
         metric.process(None, [dict(name='slow')])
         metric.process(None, [dict(name='b')])  # returns while the first one is at work
