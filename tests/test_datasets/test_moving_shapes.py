@@ -279,6 +279,12 @@ def test_a_long_video_rests_before_or_after_its_event(family, at):
                 assert (values[resting] == expected[-1 if at == 'start' else 0]).all() and len(values) == 30
 
 
+@pytest.mark.parametrize('family', FAMILIES)
+def test_long_videos_can_be_drawn(family):
+    for seed in range(20):  # asserts that each sentence names exactly its object
+        draw_scene(np.random.default_rng(seed), Settings(num_frames=96), family, seed % 2 == 0)
+
+
 def test_events_lie_at_either_end_and_the_files_say_where(tmp_path):
     settings = Settings(num_frames=12, event_frames=4, train_videos=4, valid_videos=16)
     assert generate(tmp_path / 'long', settings, workers=1)
