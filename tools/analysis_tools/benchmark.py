@@ -54,12 +54,16 @@ def parse_args():
         '--with-cp', nargs='+', choices=['off', 'on'], default=['off'], help='model.backbone.with_cp (training)'
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
-    parser.add_argument('--runs', type=int, default=3, help='timed runs of each case, behind one that is not counted')
+    parser.add_argument(
+        '--runs', type=int, default=3, help='timed runs of each case, behind one that is not counted (0: that one counts)'
+    )
     parser.add_argument('--threads', type=int, help='of PyTorch on CPU (default: its own choice)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='over every config')
     parser.add_argument('--out', help='write the figures to this JSON file as well')
     parser.add_argument('--case', help=argparse.SUPPRESS)  # one case, in the process that measures it
     args = parser.parse_args()
+    if args.runs < 0:
+        parser.error(f'--runs must be at least 0, found {args.runs}')
     for size in args.size:
         if len(size.split('x')) != 2 or not all(part.isdigit() and int(part) for part in size.split('x')):
             parser.error(f'--size {size}: expected HEIGHTxWIDTH in pixels, e.g. 360x640')
@@ -197,11 +201,13 @@ def measure(case):
         if device.startswith('cuda'):
             torch.cuda.synchronize(device)
 
+    start = time.perf_counter()
     if case['save']:
         save_outputs(case, model, run, samples)
     else:
-        run()  # not counted
-    seconds = []
+        run()
+    synchronize()
+    seconds = [] if case['runs'] else [time.perf_counter() - start]
     for _ in range(case['runs']):
         synchronize()
         start = time.perf_counter()
@@ -329,7 +335,7 @@ def main():
     folder.cleanup()
     if results:
         print(f'\n{results[0]["device_name"]}, {results[0]["threads"]} threads, PyTorch {results[0]["torch"]}; '
-              f'median of {args.runs} runs; GB = 10^9 bytes')
+              f'median of {max(args.runs, 1)} runs; GB = 10^9 bytes')
     if args.out:
         Path(args.out).write_text(json.dumps(results, indent=2))
 
