@@ -40,7 +40,7 @@ model = dict(
         dict(type='CategoryMapHead', embed_dims=128, num_classes=len(_base_.categories), loss_weight=3.),
     ])
 
-# Only the last stage's checkpoints compete: on so few selection videos an early one would win by luck.
+# Only the last stage's checkpoints compete: before it, sentences about change and order were never seen.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_begin=_base_.picture_epochs + 1, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

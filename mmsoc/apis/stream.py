@@ -94,7 +94,8 @@ class StreamPredictor:
         self._waiting: list[Tensor] = []  # uint8 (3, h, w) each, from frame `_first` on
         self._first = 0
         self._done = 0  # frames that the frame level has seen
-        self._frame: list[list[FrameQueries]] = [[] for _ in self._passes()]  # per pass, per chunk
+        self._at_once = model.sentences_at_once(chunk_frames)
+        self._frame: list[list[FrameQueries]] = [[] for _ in range(0, len(self.texts), self._at_once)]  # per pass, per chunk
         self._chosen: list[tuple[Tensor, Tensor]] = []  # per pass kernels (m, T, 1, P) and points (m, T, 1, 2)
         self._feature_shape: tuple[int, int, int] = (0, 0, 0)
         self._text: list[TextFeatures] = []
@@ -202,10 +203,6 @@ class StreamPredictor:
                 )
             yield torch.cat(logits)
 
-    def _passes(self) -> list[list[str]]:
-        step = self.model.sentences_at_once(self.chunk_frames)
-        return [self.texts[start : start + step] for start in range(0, len(self.texts), step)]
-
     @torch.no_grad()
     def _run_chunk(self, count: int) -> None:
         """Backbone and frame level of the next ``count`` frames."""
@@ -223,7 +220,9 @@ class StreamPredictor:
     def _run_frames(self, inputs: Tensor, samples: list[TrackDataSample]) -> None:
         model = self.model
         visual = model.extract_visual(inputs, samples)
-        self._text = self._text or [model.extract_text(texts) for texts in self._passes()]
+        if not self._text:
+            text = model.extract_text(self.texts)
+            self._text = [text.of_sentences(start, start + self._at_once) for start in range(0, len(self.texts), self._at_once)]
         for index, text in enumerate(self._text):
             of_pass = visual.of_sentences(torch.zeros(len(text.words), dtype=torch.long, device=inputs.device))
             fused = model.fuse(of_pass, text, with_guidance=False)

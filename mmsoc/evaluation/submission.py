@@ -1,24 +1,22 @@
 """Predictions as the archives that evaluation servers take."""
 
 import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import cv2
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
 from mmsoc.datasets.io import atomic_path
 from mmsoc.registry import METRICS
 
+from .background import BackgroundMetric
+
 LAYOUTS = {'ref-youtube-vos': 'Annotations/', 'mevis': ''}
 """the folder at the top of the archive"""
 
 
 @METRICS.register_module()
-class SubmissionWriter(BaseMetric):
+class SubmissionWriter(BackgroundMetric):
     """Writes predictions as a zip for an evaluation server; needs no masks.
 
     ``<video>/<exp_id>/<frame>.png`` for every sentence and every listed frame, 8-bit with one channel, 255 where the object is
@@ -26,7 +24,7 @@ class SubmissionWriter(BaseMetric):
     ``tools/analysis_tools/validate_submission.py`` checks the archive.
 
     Reads from each sample ``pred_masks``, and from its metainfo ``video_id``, ``exp_ids`` and ``frames``. The results are the
-    numbers of videos, sentences and masks. Pictures are packed where they were predicted, by threads beside the network, so that
+    numbers of videos, sentences and masks. Pictures are packed where they were predicted, by a thread beside the network, so that
     with several processes the first one only has to copy them: some 3 KB each, all of them in memory (Ref-YouTube-VOS: 0.1 GB;
     MeViS valid, with 80 frames per video: 0.7 GB).
 
@@ -56,31 +54,21 @@ class SubmissionWriter(BaseMetric):
             raise ValueError(f'SubmissionWriter: zip_file must end in .zip, found {zip_file!r}')
         self.zip_file = zip_file
         self.layout = layout
-        self._packers = ThreadPoolExecutor(2, thread_name_prefix='mmsoc-png')
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Appends exactly one object per sample: mmengine cuts the collected results to the number of samples."""
-        for sample in data_samples:
-            video, exp_ids, frames, predictions = (
-                sample[key] for key in ('video_id', 'exp_ids', 'frames', 'pred_masks')
+    def score_video(self, sample: dict) -> dict:
+        """The pictures of a video, packed."""
+        video, exp_ids, frames, predictions = (sample[key] for key in ('video_id', 'exp_ids', 'frames', 'pred_masks'))
+        if [len(masks) for masks in predictions] != [len(frames)] * len(exp_ids):
+            raise ValueError(
+                f'SubmissionWriter: video {video}: expected masks for {len(exp_ids)} sentences and {len(frames)} frames, '
+                f'found {[len(masks) for masks in predictions]} frames for the sentences'
             )
-            if [len(masks) for masks in predictions] != [len(frames)] * len(exp_ids):
-                raise ValueError(
-                    f'SubmissionWriter: video {video}: expected masks for {len(exp_ids)} sentences and {len(frames)} frames, '
-                    f'found {[len(masks) for masks in predictions]} frames for the sentences'
-                )
-            pictures = {
-                f'{video}/{exp_id}/{frame}.png': self._packers.submit(_png, rle)
-                for exp_id, masks in zip(exp_ids, predictions)
-                for frame, rle in zip(frames, masks)
-            }
-            self.results.append(dict(video=video, num_sentences=len(exp_ids), pictures=pictures))
-
-    def evaluate(self, size: int) -> dict:
-        """As mmengine's, once all pictures are packed."""
-        for result in self.results:
-            result['pictures'] = {name: picture.result() for name, picture in result['pictures'].items()}
-        return super().evaluate(size)
+        pictures = {
+            f'{video}/{exp_id}/{frame}.png': _png(rle)
+            for exp_id, masks in zip(exp_ids, predictions)
+            for frame, rle in zip(frames, masks)
+        }
+        return dict(video=video, num_sentences=len(exp_ids), pictures=pictures)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, int]:
         """Writes the archive: the old one stays until the new one is complete."""

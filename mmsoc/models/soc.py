@@ -80,6 +80,8 @@ class SOC(BaseMOTModel):
             raise ValueError('model.test_cfg: all_queries and return_logits do not go together; expected one of them at most')
         if self.test_cfg['precision'] not in PRECISIONS:
             raise ValueError(f'model.test_cfg.precision={self.test_cfg["precision"]!r}: expected one of {PRECISIONS}')
+        if self.test_cfg['frames_per_pass'] < 1:
+            raise ValueError(f'model.test_cfg.frames_per_pass={self.test_cfg["frames_per_pass"]}: expected at least 1')
         if self.test_cfg['compile']:
             self.backbone.compile()
         layers = self.sim.num_layers

@@ -34,18 +34,6 @@ def seen():
     return {}
 
 
-def small(loader):
-    """A loader with small pictures, for data sets of any size."""
-    loader.num_workers = 0
-    for part in try_recipe.dicts(loader):
-        if part.get('type') == 'ShortSideResize':
-            part['scale'] = (96, 64)
-        for key in try_recipe.SIZES:
-            if key in part:
-                part[key] = None
-    return loader
-
-
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: str(path.relative_to(ROOT / 'configs')))
 def test_recipe_loads_its_data(path, data, seen, monkeypatch):
     monkeypatch.setenv('MMSOC_DATA', str(data))
@@ -59,7 +47,7 @@ def test_recipe_loads_its_data(path, data, seen, monkeypatch):
         seen[key] = path
         sizes = [part for part in try_recipe.dicts(loader) if any(key in part for key in try_recipe.SIZES)]
         assert sizes, f'{split}: an incomplete copy of the data set would not be noticed'
-        built = Runner.build_dataloader(small(loader), seed=0)
+        built = Runner.build_dataloader(try_recipe.shrink_loader(loader, (96, 64)), seed=0)
         batch = next(iter(built))
         assert len(built.dataset) > 0 and len(batch['inputs']) == min(loader.batch_size, len(built.dataset))
         for clip, sample in zip(batch['inputs'], batch['data_samples'], strict=True):

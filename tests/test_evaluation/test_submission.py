@@ -52,7 +52,6 @@ def write(folder, layout):
     metric = METRICS.build(dict(type='mmsoc.SubmissionWriter', zip_file=str(folder / 'out/x.zip'), layout=layout))
     for video in VIDEOS:
         metric.process({}, [sample_of(video)])
-    assert len(metric.results) == 2
     assert metric.evaluate(2) == {
         'submission/num_videos': 2, 'submission/num_sentences': 3, 'submission/num_masks': 5
     }
@@ -113,7 +112,7 @@ def test_bad_arguments(tmp_path):
     sample = sample_of('a')
     sample['pred_masks'][1] = sample['pred_masks'][1][:1]
     with pytest.raises(ValueError, match=r'video a: expected masks for 2 sentences and 2 frames, found \[2, 1\] frames'):
-        SubmissionWriter(zip_file='x.zip').process({}, [sample])
+        SubmissionWriter(zip_file='x.zip').score_video(sample)
 
 
 # --- planted faults

@@ -92,6 +92,8 @@ def test_the_encoder_is_mmdet_s(limit, num_cp, seeded):
         parameter.data += 0.1 * torch.randn_like(parameter)
     theirs.load_state_dict(ours.state_dict())
     query, common = encoder_inputs()
+    with torch.no_grad():  # other code: feed-forward networks and samples in pieces
+        torch.testing.assert_close(ours(query=query, **common), theirs(query=query, **common), atol=1e-4, rtol=1e-4)
     outputs = []
     for encoder in (ours, theirs):
         x = query.clone().requires_grad_()

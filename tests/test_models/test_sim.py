@@ -42,6 +42,14 @@ def test_the_paper_s_cluster_starts_from_the_sentence(root, seeded):
     assert (cluster(queries, torch.randn(1, 128)) - cluster(queries, torch.randn(1, 128))).abs().max() > 1e-3
 
 
+def test_video_queries_can_start_as_others(root, seeded):
+    cluster = build('both', root).eval()
+    queries, sentence = torch.randn(2, 5, 8, 128), torch.randn(2, 128)
+    expected = cluster(queries, sentence)
+    assert torch.equal(cluster(queries, sentence, start=sentence[:, None].repeat(1, 8, 1)), expected)
+    assert (cluster(queries, sentence, start=expected) - expected).abs().max() > 1e-3
+
+
 def test_the_paper_s_cluster_does_not_know_the_order_of_frames(root, seeded):
     # Neither queries nor keys carry the frame's number (so order can only come from the backbone's windows).
     cluster = build('both', root).eval()

@@ -213,6 +213,7 @@ def test_a_prediction_leaves_out_what_only_a_loss_reads(model, monkeypatch):
 
 
 @pytest.mark.parametrize(('test_cfg', 'message'), [
+    (dict(frames_per_pass=0), 'frames_per_pass=0: expected at least 1'),
     (dict(predict_layer=2), 'predict_layer=2: the decoder has 2 layers'),
     (dict(precision='half'), r"precision='half': expected one of \('fp32', 'tf32', 'bf16', 'fp16'\)"),
     (dict(treshold=0.4), r"unknown \['treshold'\]; expected some of"),

@@ -16,6 +16,7 @@ from mmsoc.datasets.io import read_frame, read_ids
 from mmsoc.datasets.moving_shapes import Settings
 from mmsoc.evaluation.davis_metric import evaluate_folders
 from mmsoc.registry import DATASETS
+from tools.analysis_tools import try_recipe
 from tools.dataset_converters import moving_shapes_twins as twins
 
 SIZES = dict(train_videos=4, valid_videos=4, num_frames=8)
@@ -45,11 +46,8 @@ def run(monkeypatch, *arguments):
 
 def any_size(cfg):
     """A data set's config without the sizes that a complete copy has."""
-    for key in ('expected_videos', 'expected_samples', 'expected_sentences'):
-        if key in cfg:
-            cfg[key] = None
-    for part in cfg.get('datasets', ()):
-        any_size(part)
+    for part in try_recipe.dicts(cfg):
+        part.update(dict.fromkeys(part.keys() & try_recipe.SIZES))
     return cfg
 
 

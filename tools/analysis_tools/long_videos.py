@@ -67,11 +67,11 @@ class CarryingCluster(nn.Module):
 
 
 def predict(model: SOC, sample: dict, frames_per_clip: int | None) -> TrackDataSample:
-    model.test_cfg = {**model.test_cfg, 'frames_per_clip': frames_per_clip}
+    before, model.test_cfg = model.test_cfg, {**model.test_cfg, 'frames_per_clip': frames_per_clip}
     try:
         return model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))[0]
     finally:
-        model.test_cfg = {**model.test_cfg, 'frames_per_clip': None}
+        model.test_cfg = before
 
 
 def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int) -> TrackDataSample:

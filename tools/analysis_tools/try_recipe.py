@@ -65,20 +65,25 @@ def dicts(node: Any) -> Iterator[dict]:
             yield from dicts(part)
 
 
+def shrink_loader(loader: dict, size: Sequence[int]) -> dict:
+    """A loader, in place, with pictures of a (width, height), for data sets of any size."""
+    loader['num_workers'] = 0
+    for part in dicts(loader):
+        if part.get('type') == 'ShortSideResize':
+            part['scale'] = tuple(size)
+        for key in SIZES:
+            if key in part:
+                part[key] = None
+    return loader
+
+
 def shrink(cfg: Config, args: argparse.Namespace) -> None:
     """The recipe with a small model and small pictures, for data sets of any size."""
     test_cfg = cfg.model.get('test_cfg', {})
     cfg.model = Config.fromfile(SMALL_MODEL).model
     cfg.model.test_cfg = {**cfg.model.get('test_cfg', {}), **test_cfg}
-    loaders = [cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]
-    for part in dicts([dict(loader) for loader in loaders]):
-        if part.get('type') == 'ShortSideResize':
-            part['scale'] = tuple(args.size)
-        for key in SIZES:
-            if key in part:
-                part[key] = None
-    for loader in loaders:
-        loader.num_workers = 0
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        shrink_loader(loader, args.size)
     cfg.train_cfg.max_epochs = args.epochs
     cfg.optim_wrapper.optimizer.lr = args.lr
     cfg.default_hooks.logger.interval = 1
