@@ -9,8 +9,9 @@ from mmengine.runner import Runner
 
 from mmsoc.datasets.moving_shapes import Settings
 from mmsoc.registry import METRICS
+from mmsoc.visualization import RVOSLocalVisualizer
 from tests.conftest import ROOT
-from tools.analysis_tools import try_recipe
+from tools.analysis_tools import browse_dataset, try_recipe
 from tools.dataset_converters import moving_shapes_twins as twins
 
 SOC = ROOT / 'configs' / 'soc'
@@ -32,6 +33,10 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def seen():
     return {}
+
+
+def browsed(clip, sample):
+    return browse_dataset.row_of_sample(dict(inputs=clip, data_samples=sample), RVOSLocalVisualizer(), 4)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: str(path.relative_to(ROOT / 'configs')))
@@ -56,5 +61,10 @@ def test_recipe_loads_its_data(path, data, seen, monkeypatch):
             if split == 'train':
                 masks = [frame.gt_instances.masks for frame in sample if 'gt_instances' in frame]
                 assert masks and all(m.masks.shape == (len(sample.texts), *clip.shape[2:]) for m in masks)
+        if sample.get('gt_rles') is not None:
+            drawn = browsed(clip, sample)
+            sample.set_metainfo(dict(gt_rles=None))
+            changed = (drawn != browsed(clip, sample)).any(-1)
+            assert 0 < changed.mean() < 0.9, 'browse_dataset.py does not draw the masks'
         if split != 'train':
             METRICS.build(cfg[f'{split}_evaluator'])

@@ -41,7 +41,10 @@ def row_of_sample(sample, visualizer, max_frames):
     """Draws one packed sample: uint8 (H, W, 3)."""
     frames = sample['inputs'].permute(0, 2, 3, 1).numpy()
     clip = sample['data_samples']
-    shown = np.unique(np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int))
+    annotated = list(clip.get('key_frames_inds', range(len(frames))))
+    shown = np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int)
+    # Where only some frames are annotated, they are shown in any case.
+    shown = np.unique([*shown, *(annotated if len(annotated) < len(frames) else ())]).astype(int)
     colors = {obj_id: i for i, obj_id in enumerate(dict.fromkeys(clip.obj_ids or clip.exp_ids))}
     pictures = []
     for t in shown:
@@ -57,7 +60,7 @@ def row_of_sample(sample, visualizer, max_frames):
         elif clip.get('gt_rles') is not None:
             for codes, key in zip(clip.gt_rles, clip.obj_ids or clip.exp_ids):
                 # Per frame (MeViS), or of the one annotated frame (A2D, JHMDB, RefCOCO).
-                code = codes[t] if isinstance(codes, list) else codes if t in clip.get('key_frames_inds', [t]) else None
+                code = codes[t] if isinstance(codes, list) else codes if t in annotated else None
                 if code is not None:
                     mask = cv2.resize(coco_mask.decode(code), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
                     picture = visualizer.draw_frame(picture, mask.astype(bool), index=colors[key])
