@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
 
-from mmsoc.engine.cli import OptionAction, require_file
+from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, speed_options
 
 
 def parse_args():
@@ -43,6 +43,7 @@ def parse_args():
         '--overlap', type=int, default=8, metavar='N',
         help='frames before and after them that the backbone sees, too (default: %(default)s)',
     )
+    add_speed_arguments(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=OptionAction, default={}, metavar='KEY=VALUE',
         help='override config settings, e.g. model.test_cfg.mask_threshold=0.4',
@@ -73,7 +74,7 @@ def infer(args):
 
     from mmsoc.apis import SOCInferencer
 
-    inferencer = SOCInferencer(args.config, args.weights, args.device, cfg_options=args.cfg_options)
+    inferencer = SOCInferencer(args.config, args.weights, args.device, cfg_options={**args.cfg_options, **speed_options(args)})
     return inferencer(
         source,
         args.text,

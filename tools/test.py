@@ -10,9 +10,15 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout 
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
+from mmsoc.engine.cli import (
+    add_common_arguments,
+    add_speed_arguments,
+    load_config,
+    parse_arguments,
+    require_file,
+    speed_options,
+)
 from mmsoc.engine.dist import finish_distributed, prepare_distributed
-from mmsoc.models.soc import PRECISIONS
 from mmsoc.registry import METRICS
 
 VISUALIZATION_HOOK = 'RVOSVisualizationHook'
@@ -30,8 +36,7 @@ def parse_args():
         help="FILE.json: the metrics' full report; FILE.pkl: the predictions, a list with one dict per video",
     )
     parser.add_argument('--show-dir', metavar='DIR', help='write one video and one contact sheet per sentence into DIR')
-    parser.add_argument('--precision', choices=PRECISIONS, help='of the predictions (model.test_cfg.precision)')
-    parser.add_argument('--compile', action='store_true', help='torch.compile for the backbone (model.test_cfg.compile)')
+    add_speed_arguments(parser)
     args = parse_arguments(parser)
     require_file(parser, args.checkpoint, 'checkpoint')
     for out in args.out:
@@ -82,8 +87,7 @@ def main():
     parser, args = parse_args()
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    given = dict(precision=args.precision, compile=args.compile or None)
-    cfg.merge_from_dict({f'model.test_cfg.{key}': value for key, value in given.items() if value is not None})
+    cfg.merge_from_dict(speed_options(args))
     try:
         for out in args.out:
             set_out(cfg, out)

@@ -275,7 +275,10 @@ class SOCInferencer(BaseInferencer):
                 config=self.config,
                 weights=self.weights,
                 device=str(next(self.model.parameters()).device),
-                prediction=dict(whole=True) if whole else dict(whole=False, chunk_frames=chunk_frames, overlap=overlap),
+                prediction=dict(
+                    precision=self.model.test_cfg['precision'],
+                    **(dict(whole=True) if whole else dict(whole=False, chunk_frames=chunk_frames, overlap=overlap)),
+                ),
                 score_threshold=score_threshold,
                 versions=versions(),
             )

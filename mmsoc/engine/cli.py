@@ -1,4 +1,4 @@
-"""What tools/train.py and tools/test.py have in common."""
+"""What the tools' command lines have in common."""
 
 import argparse
 import ast
@@ -78,6 +78,28 @@ def require_file(parser: argparse.ArgumentParser, path: str, what: str) -> None:
         return
     found = 'it is a folder' if Path(path).is_dir() else f'there is no such file (looked in {Path.cwd()})'
     parser.error(f'{what} {path}: {found}')
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--precision``, ``--compile``; what they say to the config: :func:`speed_options`."""
+    parser.add_argument(
+        '--precision', type=_precision, metavar='NAME', help='of predictions: fp32, tf32, bf16 or fp16 (model.test_cfg.precision)'
+    )
+    parser.add_argument('--compile', action='store_true', help='torch.compile for the backbone (model.test_cfg.compile)')
+
+
+def speed_options(args: argparse.Namespace) -> dict[str, Any]:
+    """``--precision`` and ``--compile`` as options of the config; empty where neither was given."""
+    given = dict(precision=args.precision, compile=args.compile or None)
+    return {f'model.test_cfg.{key}': value for key, value in given.items() if value is not None}
+
+
+def _precision(name: str) -> str:
+    from mmsoc.models.soc import PRECISIONS  # here, since it takes seconds
+
+    if name not in PRECISIONS:
+        raise argparse.ArgumentTypeError(f'expected one of {", ".join(PRECISIONS)}, found {name}')
+    return name
 
 
 # What MMEngine's runners read at a config's top level, and what this package's tools do.

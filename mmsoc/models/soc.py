@@ -42,7 +42,9 @@ class SOC(BaseMOTModel):
             protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1); ``return_logits``, whether predictions also hold
             ``pred_logits`` (False by default: they are large), by which `RefDAVIS17Metric` says whose a pixel is;
             ``all_queries``, whether all queries of the one annotated frame are predicted, as `A2DMetric` needs them (False by
-            default; not together with ``return_logits``).
+            default; not together with ``return_logits``); ``precision`` of predictions, one of ``PRECISIONS`` (fp32 by default;
+            tf32 concerns GPUs; in bf16 and fp16, PyTorch's autocast, the deformable attention's sampling stays in float32);
+            ``compile``, whether the backbone runs through ``torch.compile`` (False by default).
         data_preprocessor (dict): ``mmdet.TrackDataPreprocessor``.
     """
 

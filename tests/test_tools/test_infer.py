@@ -60,7 +60,9 @@ def test_a_telephones_video(call, weights, tmp_path):
     assert '48x64, 6 frames' in said and f'Written: {out}' in said and 'the dog on the left: seen in ' in said
     written = json.loads((out / 'scores.json').read_text())
     assert (written['width'], written['height'], written['num_frames'], written['fps']) == (48, 64, 6, 25)
-    assert written['file'] == str(path) and written['prediction'] == dict(whole=False, chunk_frames=2, overlap=1)
+    assert written['file'] == str(path) and written['prediction'] == dict(
+        precision='fp32', whole=False, chunk_frames=2, overlap=1
+    )
     for index, (name, text) in enumerate(zip(('0_a-red-box', '1_the-dog-on-the-left'), TEXTS)):
         sentence = written['sentences'][index]
         assert sentence['text'] == text and sentence['mask_folder'] == f'masks/{name}' and 'masks' not in sentence
@@ -88,6 +90,23 @@ def test_frames_are_in_their_places(call, weights, tmp_path):
     assert np.array(Image.open(out / 'masks' / '0_x' / '00004.png')).shape == (241, 323)
 
 
+def test_half_precision(call, weights, tmp_path, monkeypatch):
+    from mmsoc.models import VideoSwin
+
+    compiled = []
+    monkeypatch.setattr(VideoSwin, 'compile', lambda self: compiled.append(self))  # a compiler would run for a minute
+    path, out = write_video(tmp_path / 'a.mp4', length=2), tmp_path / 'out'
+    call(path, *texts('x'), '--weights', weights, '--out', out, '--precision', 'bf16', '--compile')
+    written = json.loads((out / 'scores.json').read_text())
+    assert written['prediction']['precision'] == 'bf16' and len(compiled) == 1
+    other = tmp_path / 'other'
+    call(path, *texts('x'), '--weights', weights, '--out', other)
+    score, other_score = (
+        json.loads((folder / 'scores.json').read_text())['sentences'][0]['score'] for folder in (out, other)
+    )
+    assert score == pytest.approx(other_score, abs=1e-2) and score != other_score
+
+
 def test_mistakes(call, weights, tmp_path):
     video = write_video(tmp_path / 'a.mp4', length=2)
     out = tmp_path / 'out'
@@ -103,6 +122,9 @@ def test_mistakes(call, weights, tmp_path):
     assert '--text: sentence 2 is empty' in error(video, *texts('x', ' '), *good)
     assert '--score-threshold must be in [0, 1]' in error(video, *texts('x'), *good, '--score-threshold', 50)
     assert 'found 0 and 8' in error(video, *texts('x'), *good, '--chunk-frames', 0)
+    assert '--precision: expected one of fp32, tf32, bf16, fp16, found half' in error(
+        video, *texts('x'), *good, '--precision', 'half'
+    )
     assert 'weights no_such.pth: there is no such file' in error(video, *texts('x'), '--weights', 'no_such.pth', '--out', out)
     assert 'config no_such.py: there is no such file' in error(video, *texts('x'), *good, '--config', 'no_such.py')
     assert 'there is no file or folder no_such.mp4' in error('no_such.mp4', *texts('x'), *good)

@@ -8,11 +8,15 @@
 (`StreamPredictor`, the way of ``tools/infer.py``). ``anew``: windows that know nothing of each other, each with a query of its
 own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
 those of the window before. Beside them the perfect mask of a random object.
+
+``--cluster-every 1 2 4 8``: besides, how ``whole`` does if the cluster sees every first, second, ... frame of these videos only,
+while all of them are predicted: what it costs that it is fed more frames than in training, in one table and on the same videos.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
@@ -43,13 +47,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--data', required=True, metavar='ROOT', help='a MovingShapes set; its valid split is predicted')
-    parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES, help='default: all')
+    parser.add_argument('--modes', nargs='*', choices=MODES, default=MODES, help='default: all')
+    parser.add_argument(
+        '--cluster-every', nargs='+', type=int, default=[], metavar='K', help='whole, with a cluster that sees every K-th frame'
+    )
     parser.add_argument('--families', nargs='+', default=['change'], help='whose videos (default: change)')
     parser.add_argument('--window', type=int, default=24, help='frames of the windows of anew and carried (default: %(default)s)')
     parser.add_argument('--chunk-frames', type=int, default=24, help='of stream (default: %(default)s)')
     parser.add_argument('--overlap', type=int, default=8, help='of stream (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE', help='JSON file for the table')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if min(args.cluster_every, default=1) < 1:
+        parser.error(f'--cluster-every: expected numbers of at least 1, found {args.cluster_every}')
+    return args
 
 
 class CarryingCluster(nn.Module):
@@ -64,6 +74,19 @@ class CarryingCluster(nn.Module):
     def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
         self.carried = self.cluster(queries, sentence, start=self.carried)
         return self.carried
+
+
+class ThinnedCluster(nn.Module):
+    """A cluster that sees every ``every``-th frame of what it is given; its video queries go to all of them."""
+
+    def __init__(self, cluster: nn.Module, every: int) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.every = every
+        self.enrich = cluster.enrich
+
+    def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
+        return self.cluster(queries[:, :: self.every], sentence)
 
 
 def predict(model: SOC, sample: dict, frames_per_clip: int | None) -> TrackDataSample:
@@ -94,6 +117,15 @@ def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
         return predict(model, sample, window)
     finally:
         model.sim.cluster, model.test_cfg = cluster, before
+
+
+def thin(model: SOC, sample: dict, every: int) -> TrackDataSample:
+    cluster = model.sim.cluster
+    model.sim.cluster = ThinnedCluster(cluster, every)
+    try:
+        return predict(model, sample, None)
+    finally:
+        model.sim.cluster = cluster
 
 
 def rows_of(way: Callable[[dict], TrackDataSample], name: str, dataset: Sequence[dict], indices: Sequence[int]) -> list[dict]:
@@ -128,7 +160,10 @@ def main() -> None:
         anew=lambda sample: predict(model, sample, args.window),
         carried=lambda sample: carry(model, sample, args.window),
     )
-    table = {mode: by_family(rows_of(ways[mode], mode, dataset, indices)) for mode in args.modes}
+    chosen = {mode: ways[mode] for mode in args.modes}
+    for every in args.cluster_every:
+        chosen[f'whole, cluster fed 1 frame of {every}'] = partial(thin, model, every=every)
+    table = {name: by_family(rows_of(way, name, dataset, indices)) for name, way in chosen.items()}
     videos = [dataset.get_data_info(i)['video_id'] for i in indices]
     table['random object'] = baselines(args.data, videos)['random_object']
     print(f'J&F of {len(indices)} videos of {len(expressions[videos[0]]["frames"])} frames')
