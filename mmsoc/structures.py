@@ -106,6 +106,10 @@ class Predictions(NamedTuple):
     points: Tensor
     """(M, T, N, 2), where each kernel's relative coordinates start, in pixels (x, y)"""
 
+    def of_queries(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Kernels (M, T, K, P) and points (M, T, K, 2) of the queries (M, T, K) int64 that are given for each frame."""
+        return self.kernels.take_along_dim(queries[..., None], 2), self.points.take_along_dim(queries[..., None], 2)
+
 
 class ClipTargets(NamedTuple):
     """The referred object of M sentences."""

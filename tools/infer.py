@@ -43,6 +43,10 @@ def parse_args():
         '--overlap', type=int, default=8, metavar='N',
         help='frames before and after them that the backbone sees, too (default: %(default)s)',
     )
+    parser.add_argument(
+        '--query-per-frame', action='store_true',
+        help='for long videos: the object query is chosen for each frame, not once for the video (model.test_cfg.query_per_frame)',
+    )
     add_speed_arguments(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=OptionAction, default={}, metavar='KEY=VALUE',
@@ -74,7 +78,10 @@ def infer(args):
 
     from mmsoc.apis import SOCInferencer
 
-    inferencer = SOCInferencer(args.config, args.weights, args.device, cfg_options={**args.cfg_options, **speed_options(args)})
+    options = {**args.cfg_options, **speed_options(args)}
+    if args.query_per_frame:
+        options['model.test_cfg.query_per_frame'] = True
+    inferencer = SOCInferencer(args.config, args.weights, args.device, cfg_options=options)
     return inferencer(
         source,
         args.text,

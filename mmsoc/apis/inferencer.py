@@ -277,6 +277,7 @@ class SOCInferencer(BaseInferencer):
                 device=str(next(self.model.parameters()).device),
                 prediction=dict(
                     precision=self.model.test_cfg['precision'],
+                    query_per_frame=self.model.test_cfg['query_per_frame'],
                     **(dict(whole=True) if whole else dict(whole=False, chunk_frames=chunk_frames, overlap=overlap)),
                 ),
                 score_threshold=score_threshold,

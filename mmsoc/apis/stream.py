@@ -25,7 +25,7 @@ class StreamScores(NamedTuple):
     frame_scores: Tensor
     """(E, T) float32 in [0, 1]"""
     queries: Tensor
-    """(E,) int64, the chosen query"""
+    """(E, T) int64, the query of each frame: one and the same, unless ``test_cfg.query_per_frame``"""
 
 
 class StreamPredictor:
@@ -35,7 +35,7 @@ class StreamPredictor:
     its windows reach over time; what it says of them is dropped. Of each frame there remain the queries and references (for the
     released sizes 20 KB for each sentence) and, in a temporary file, the mask features (8 channels at stride 4 in half precision:
     0.2 MB for each sentence at 360x640). The cluster then sees the queries of all frames at once, a query is chosen once for the
-    whole video, and masks are decoded from the file::
+    whole video (or, with ``test_cfg.query_per_frame``, for each frame), and masks are decoded from the file::
 
         with StreamPredictor(model, ['a red car'], frame_size=(360, 640), ori_shape=(720, 1280)) as stream:
             for frames in pieces:      # uint8 (t, 3, 360, 640), RGB
@@ -154,14 +154,10 @@ class StreamPredictor:
         for index, text in enumerate(self._text):
             chunks, self._frame[index] = self._frame[index], []
             prediction = self._integrate(_joined(chunks), text)
-            query, score = choose_queries(prediction.logits)
+            query, score = choose_queries(prediction.logits, self.model.test_cfg['query_per_frame'])
             scores.append(score.cpu())
             queries.append(query.cpu())
-            sentence = torch.arange(len(query), device=query.device)
-            # A slice between two index tensors: theirs come first.
-            self._chosen.append(
-                (prediction.kernels[sentence, :, query, None], prediction.points[sentence, :, query, None])
-            )
+            self._chosen.append(prediction.of_queries(query[..., None]))
         frame_scores = torch.cat(scores)
         return StreamScores(frame_scores.mean(1), frame_scores, torch.cat(queries))
 

@@ -36,7 +36,8 @@ class SOC(BaseMOTModel):
         criterion (dict): `ClipCriterion`.
         auxiliary_heads (Sequence[dict]): heads for training only, e.g. `FusionMaskHead`, `CategoryMapHead`.  None by default.
         test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
-            implementation); ``frames_per_pass``, how many frames run at once behind the backbone, counted anew for each sentence (a
+            implementation); ``query_per_frame``, whether each frame's mask is that of the query with the highest score there, instead
+            of one query's for the whole video (False by default, as in the paper); ``frames_per_pass``, how many frames run at once behind the backbone, counted anew for each sentence (a
             clip's frames always do, so that of a long clip it is one sentence after the other); ``frames_per_clip``, where a longer
             video is cut into clips that are predicted on their own, each with a query of its own (None: never; the published
             protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1); ``return_logits``, whether predictions also hold
@@ -72,8 +73,8 @@ class SOC(BaseMOTModel):
         self.head = MODELS.build(head)
         self.criterion = MODELS.build(criterion)
         self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
-        defaults = dict(predict_layer=-1, frames_per_pass=32, frames_per_clip=None, mask_threshold=0.5, return_logits=False,
-                        all_queries=False, precision='fp32', compile=False)
+        defaults = dict(predict_layer=-1, query_per_frame=False, frames_per_pass=32, frames_per_clip=None, mask_threshold=0.5,
+                        return_logits=False, all_queries=False, precision='fp32', compile=False)
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
             raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
@@ -178,12 +179,13 @@ class SOC(BaseMOTModel):
         """Segments what each sentence names.
 
         The visual features are made once per clip.  Of each sentence's N queries the one with the highest class score, averaged
-        over the frames, is chosen first; only its masks are decoded.
+        over the frames, is chosen first; only its masks are decoded.  (With ``query_per_frame`` it is chosen for each frame anew, from
+        scores that have the whole video's queries in them.)
 
         Returns:
             list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
             size), ``pred_frame_scores`` (E, T) in [0, 1], ``pred_scores`` (E,), their mean over the frames, and
-            ``pred_queries`` (E, number of clips) int64.
+            ``pred_queries`` (E, T) int64, whose mask it is.
             With ``return_logits`` also ``pred_logits``, per sentence the mask logits, float32 (T, h, w) on the CPU, at stride 4
             (of a clip that was padded to the size of its batch: at the size of the network's input, without the padding).
             They cover the frame, and resized to its original size they are what was thresholded.
@@ -235,12 +237,12 @@ class SOC(BaseMOTModel):
             scores.append(score_Mt)
             queries.append(query)
 
-        score_MT, query_MC = torch.cat(scores, 1).cpu(), torch.stack(queries, 1).cpu()
+        score_MT, query_MT = torch.cat(scores, 1).cpu(), torch.cat(queries, 1).cpu()
         for index, sample in enumerate(data_samples):
             own = (clip_of_expr == index).cpu()
             sample.set_data(dict(
                 pred_masks=masks[index], pred_frame_scores=score_MT[own], pred_scores=score_MT[own].mean(1),
-                pred_queries=query_MC[own]))
+                pred_queries=query_MT[own]))
             if self.test_cfg['return_logits']:
                 sample.set_data(dict(pred_logits=[torch.cat(clips) for clips in logits[index]]))
         return list(data_samples)
@@ -252,7 +254,7 @@ class SOC(BaseMOTModel):
     def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], text: TextFeatures, clip_of_expr: Tensor,
                       masks: list[list[list[dict]]], logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
         """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence), with ``return_logits`` also their
-        logits to ``logits``; scores (M, T) and queries (M,).
+        logits to ``logits``; scores and queries (M, T).
         """
         expr_of_clip = [expr for sample in data_samples for expr in range(len(sample.texts))]
         visual = self.extract_visual(inputs, data_samples)
@@ -261,10 +263,10 @@ class SOC(BaseMOTModel):
         for start in range(0, len(clip_of_expr), step):
             of_pass = clip_of_expr[start:start + step]
             prediction, decode = self._predict_pass(visual.of_sentences(of_pass), text.of_sentences(start, start + step))
-            query, score_MT = choose_queries(prediction.logits)
-            logits_MTHW = decode(query[:, None])[:, :, 0]
+            query_MT, score_MT = choose_queries(prediction.logits, self.test_cfg['query_per_frame'])
+            logits_MTHW = decode(query_MT[..., None])[:, :, 0]
             scores.append(score_MT)
-            queries.append(query)
+            queries.append(query_MT)
             for clip, expr, logit_THW in zip(
                     of_pass.tolist(), expr_of_clip[start:start + step], logits_MTHW, strict=True):
                 logit_THW = self._without_padding(logit_THW, data_samples[clip], inputs.shape[-2:])
@@ -289,7 +291,7 @@ class SOC(BaseMOTModel):
             prediction, decode = self._predict_pass(visual.of_sentences(of_pass), text.of_sentences(start, start + step))
             score_MN = query_scores(prediction.logits)[0]
             num_sentences, num_queries = score_MN.shape
-            every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, -1)
+            every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, 1, -1)
             logits_MNHW = decode(every)[:, 0]
             scores.append(score_MN.cpu())
             for clip, logits_NHW in zip(of_pass.tolist(), logits_MNHW, strict=True):
@@ -306,7 +308,7 @@ class SOC(BaseMOTModel):
     def _predict_pass(self, visual: VisualFeatures, text: TextFeatures) -> tuple[Predictions, Callable[[Tensor], Tensor]]:
         """
         Returns:
-            tuple: all but the masks; a function that decodes given queries (M, K) to mask logits (M, T, K, h, w) at stride 4.
+            tuple: all but the masks; a function that decodes given queries (M, T, K) to mask logits (M, T, K, h, w) at stride 4.
         """
         fused = self.fuse(visual, text, with_guidance=False)
         frame = self.aggregate(visual, fused)
@@ -315,11 +317,8 @@ class SOC(BaseMOTModel):
         objects = self.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[last])
         prediction, = self.head(objects, frame, visual.image_sizes)
 
-        def decode(query_MK: Tensor) -> Tensor:
-            sentence = torch.arange(len(query_MK), device=query_MK.device)[:, None]
-            # A slice between two index tensors: theirs come first.
-            kernels = prediction.kernels[sentence, :, query_MK].transpose(1, 2)
-            points = prediction.points[sentence, :, query_MK].transpose(1, 2)
+        def decode(query_MTK: Tensor) -> Tensor:
+            kernels, points = prediction.of_queries(query_MTK)
             return self.head.decode_masks(self.head.mask_features(frame.memory, visual.fine), kernels, points)
 
         return prediction, decode
@@ -395,20 +394,26 @@ def query_scores(logits: Tensor) -> tuple[Tensor, Tensor]:
     return logits.float().sigmoid().mean(1).max(-1)
 
 
-def choose_queries(logits: Tensor) -> tuple[Tensor, Tensor]:
+def choose_queries(logits: Tensor, per_frame: bool = False) -> tuple[Tensor, Tensor]:
     """The query with the highest score for each sentence.
 
     Args:
         logits (Tensor): (M, T, N, K), of classes.
+        per_frame (bool): in each frame the one with the highest score there, instead of one for all frames.
 
     Returns:
-        tuple[Tensor, Tensor]: the query, int64 (M,); its score in each frame, float32 (M, T) in [0, 1].
+        tuple[Tensor, Tensor]: the query of each frame, int64 (M, T); its score there, float32 (M, T) in [0, 1].
     """
+    if per_frame:
+        score_MTN = logits.float().sigmoid().amax(-1)
+        score_MT, query_MT = score_MTN.max(-1)
+        return query_MT, score_MT
     score_MN, class_MN = query_scores(logits)
     query = score_MN.argmax(1)
     sentence = torch.arange(len(query), device=query.device)
     # A slice between index tensors: theirs come first.
-    return query, logits[sentence, :, query, class_MN[sentence, query]].float().sigmoid()
+    score_MT = logits[sentence, :, query, class_MN[sentence, query]].float().sigmoid()
+    return query[:, None].expand_as(score_MT), score_MT
 
 
 def _key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Tensor | None:

@@ -52,7 +52,7 @@ def streamed(model, video, pieces, **options):
 ], ids=['one chunk', 'shorter than a chunk', 'overlap over all'])
 def test_it_is_the_whole_video_where_the_backbone_sees_it_whole(model, video, whole, options):
     scores, logits, masks = streamed(model, video, 4, **options)
-    assert torch.equal(scores.queries, whole.pred_queries[:, 0])
+    assert torch.equal(scores.queries, whole.pred_queries)
     torch.testing.assert_close(scores.scores, whole.pred_scores, rtol=0, atol=1e-6)
     torch.testing.assert_close(scores.frame_scores.mean(1), scores.scores)
     expected = torch.stack(whole.pred_logits)
@@ -61,6 +61,17 @@ def test_it_is_the_whole_video_where_the_backbone_sees_it_whole(model, video, wh
     found = [encode_mask_results(of_sentence.numpy()) for of_sentence in masks]
     differing = sum(a != b for x, y in zip(found, whole.pred_masks, strict=True) for a, b in zip(x, y, strict=True))
     assert masks.shape == (3, LENGTH, *ORI) and differing <= 2, 'more than a pixel on the border here and there'
+
+
+def test_a_query_for_each_frame(model, video, monkeypatch):
+    monkeypatch.setitem(model.test_cfg, 'query_per_frame', True)
+    sample = make_sample(SIZE, TEXTS, num_frames=LENGTH, ori_shape=ORI)
+    whole, = model.test_step(dict(inputs=[video], data_samples=[sample]))
+    scores, logits, _ = streamed(model, video, 4, chunk_frames=3, overlap=LENGTH)
+    assert torch.equal(scores.queries, whole.pred_queries) and (scores.queries != scores.queries[:, :1]).any()
+    torch.testing.assert_close(scores.frame_scores, whole.pred_frame_scores, rtol=0, atol=1e-6)
+    expected = torch.stack(whole.pred_logits)
+    torch.testing.assert_close(logits, expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())  # half precision
 
 
 def test_the_pieces_do_not_matter(model, video):

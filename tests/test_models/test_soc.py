@@ -36,7 +36,7 @@ def test_odd_sizes(model, num_frames, size):
     sample, = model(video[None], [make_sample(size, ['a red car'], num_frames=num_frames, ori_shape=(101, 203))], mode='predict')
     assert len(sample.pred_masks[0]) == num_frames
     assert coco_mask.decode(sample.pred_masks[0][0]).shape == (101, 203)
-    assert sample.pred_scores.shape == (1, ) and sample.pred_queries.shape == (1, 1)
+    assert sample.pred_scores.shape == (1, ) and sample.pred_queries.shape == (1, num_frames)
 
 
 def test_a_clip_does_not_see_its_neighbours(model):
@@ -84,7 +84,7 @@ def test_many_sentences_share_the_visual_features(model, monkeypatch):
         # A sum in another order can move a pixel on a mask's border.
         torch.testing.assert_close(alone.pred_logits[0], sample.pred_logits[index], rtol=1e-4, atol=1e-4)
         assert alone.pred_scores[0].item() == pytest.approx(sample.pred_scores[index].item(), rel=1e-5)
-        assert alone.pred_queries[0] == sample.pred_queries[index]
+        assert torch.equal(alone.pred_queries[0], sample.pred_queries[index])
     assert len({str(masks) for masks in sample.pred_masks}) > 1, 'the sentences make no difference: the test tests nothing'
 
 
@@ -120,6 +120,23 @@ def test_prediction_is_the_best_query_s_mask(model):
     assert np.array_equal(np.stack([coco_mask.decode(code) for code in found.pred_masks[0]]), masks.numpy())
 
 
+def test_a_query_for_each_frame(model, monkeypatch):
+    """Each frame's mask is that of the frame's best query; the scores come from the network that saw the whole clip."""
+    video = random_clip(6, (64, 96))[0]
+    sample = make_sample((64, 96), ['a red car', 'the dog'], num_frames=6, ori_shape=(64, 96))
+    every = outputs(model, [video], [sample])
+    monkeypatch.setitem(model.test_cfg, 'query_per_frame', True)
+    found, = model(video[None], [sample], mode='predict')
+    score_MTN = every['logits'].sigmoid().amax(-1)
+    assert torch.equal(found.pred_queries, score_MTN.argmax(-1))
+    assert len(found.pred_queries[0].unique()) > 1, 'one query is the best in all frames: the test tests nothing'
+    torch.testing.assert_close(found.pred_frame_scores, score_MTN.amax(-1))
+    for expr in range(2):
+        for frame, query in enumerate(found.pred_queries[expr]):
+            mask = torch.nn.functional.interpolate(every['masks'][expr, frame, query][None, None], (64, 96), mode='bilinear')[0, 0] > 0
+            assert np.array_equal(coco_mask.decode(found.pred_masks[expr][frame]), mask.numpy())
+
+
 def test_choosing_a_query():
     """Two sentences, two frames, two queries, two classes; chances 0.5, 0.75 (logit ln 3) and 0.25."""
     half, more, less = 0., math.log(3), -math.log(3)
@@ -129,8 +146,12 @@ def test_choosing_a_query():
         [[[less, half], [less, less]], [[less, more], [more, less]]],  # means: query 0: .25, .625; query 1: .5, .25
     ])
     query, score = choose_queries(logits)
-    assert query.tolist() == [1, 0]
+    assert query.tolist() == [[1, 1], [0, 0]]
     torch.testing.assert_close(score, torch.tensor([[0.5, 0.75], [0.5, 0.75]]))
+    # Best of the classes: frame 0 .75, .5 and .5, .25; frame 1 .25, .75 and .75, .75 (the first of equals).
+    query, score = choose_queries(logits, per_frame=True)
+    assert query.tolist() == [[0, 1], [0, 0]]
+    torch.testing.assert_close(score, torch.tensor([[0.75, 0.75], [0.5, 0.75]]))
     scores, classes = query_scores(logits)
     torch.testing.assert_close(scores, torch.tensor([[0.5, 0.625], [0.625, 0.5]]))
     assert classes.tolist() == [[0, 0], [1, 0]]
@@ -145,7 +166,7 @@ def test_long_videos_in_clips(model, monkeypatch):
              for a, b in ((0, 2), (2, 4), (4, 5))]
     for expr in range(2):
         assert found.pred_masks[expr] == [code for part in parts for code in part.pred_masks[expr]]
-        assert found.pred_queries[expr].tolist() == [part.pred_queries[expr, 0].item() for part in parts]
+        assert torch.equal(found.pred_queries[expr], torch.cat([part.pred_queries[expr] for part in parts]))
         expected = sum(weight * part.pred_scores[expr] for weight, part in zip((2, 2, 1), parts, strict=True)) / 5
         assert found.pred_scores[expr].item() == pytest.approx(expected.item(), rel=1e-5)
         frames = torch.cat([part.pred_frame_scores[expr] for part in parts])

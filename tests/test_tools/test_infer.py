@@ -61,7 +61,7 @@ def test_a_telephones_video(call, weights, tmp_path):
     written = json.loads((out / 'scores.json').read_text())
     assert (written['width'], written['height'], written['num_frames'], written['fps']) == (48, 64, 6, 25)
     assert written['file'] == str(path) and written['prediction'] == dict(
-        precision='fp32', whole=False, chunk_frames=2, overlap=1
+        precision='fp32', query_per_frame=False, whole=False, chunk_frames=2, overlap=1
     )
     for index, (name, text) in enumerate(zip(('0_a-red-box', '1_the-dog-on-the-left'), TEXTS)):
         sentence = written['sentences'][index]
@@ -90,15 +90,15 @@ def test_frames_are_in_their_places(call, weights, tmp_path):
     assert np.array(Image.open(out / 'masks' / '0_x' / '00004.png')).shape == (241, 323)
 
 
-def test_half_precision(call, weights, tmp_path, monkeypatch):
+def test_how_it_is_predicted(call, weights, tmp_path, monkeypatch):
     from mmsoc.models import VideoSwin
 
     compiled = []
     monkeypatch.setattr(VideoSwin, 'compile', lambda self: compiled.append(self))  # a compiler would run for a minute
     path, out = write_video(tmp_path / 'a.mp4', length=2), tmp_path / 'out'
-    call(path, *texts('x'), '--weights', weights, '--out', out, '--precision', 'bf16', '--compile')
+    call(path, *texts('x'), '--weights', weights, '--out', out, '--precision', 'bf16', '--compile', '--query-per-frame')
     written = json.loads((out / 'scores.json').read_text())
-    assert written['prediction']['precision'] == 'bf16' and len(compiled) == 1
+    assert written['prediction'] | dict(precision='bf16', query_per_frame=True) == written['prediction'] and len(compiled) == 1
     other = tmp_path / 'other'
     call(path, *texts('x'), '--weights', weights, '--out', other)
     score, other_score = (

@@ -1,11 +1,12 @@
-"""Four ways to predict videos that are longer than the clips of the training, compared on MovingShapes by family.
+"""Five ways to predict videos that are longer than the clips of the training, compared on MovingShapes by family.
 
     python tools/dataset_converters/moving_shapes.py --out data/long --train-videos 4 --valid-videos 160 --num-frames 96 \\
         --event-frames 24
     python tools/analysis_tools/long_videos.py configs/soc/soc_tiny_moving-shapes_videos.py CHECKPOINT --data data/long
 
 ``whole``: all frames at once, as ``tools/test.py``. ``stream``: in chunks, with the query chosen once for the whole video
-(`StreamPredictor`, the way of ``tools/infer.py``). ``anew``: windows that know nothing of each other, each with a query of its
+(`StreamPredictor`, the way of ``tools/infer.py``). ``frame``: as ``stream``, with the query chosen for each frame
+(``test_cfg.query_per_frame``). ``anew``: windows that know nothing of each other, each with a query of its
 own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
 those of the window before. Beside them the perfect mask of a random object.
 
@@ -15,9 +16,11 @@ while all of them are predicted: what it costs that it is fed more frames than i
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -39,7 +42,7 @@ from mmsoc.evaluation import JFMetric, mean_jf, subsets
 from mmsoc.models import SOC
 from mmsoc.registry import DATASETS, MODELS
 
-MODES = ('whole', 'stream', 'anew', 'carried')
+MODES = ('whole', 'stream', 'frame', 'anew', 'carried')
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,18 +92,39 @@ class ThinnedCluster(nn.Module):
         return self.cluster(queries[:, :: self.every], sentence)
 
 
-def predict(model: SOC, sample: dict, frames_per_clip: int | None) -> TrackDataSample:
-    before, model.test_cfg = model.test_cfg, {**model.test_cfg, 'frames_per_clip': frames_per_clip}
+@contextmanager
+def settings(model: SOC, **changes: Any) -> Iterator[None]:
+    """Changes of ``test_cfg`` for a while."""
+    before, model.test_cfg = model.test_cfg, {**model.test_cfg, **changes}
     try:
-        return model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))[0]
+        yield
     finally:
         model.test_cfg = before
 
 
-def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int) -> TrackDataSample:
+@contextmanager
+def cluster(model: SOC, other: nn.Module) -> Iterator[None]:
+    """Another cluster for a while."""
+    before, model.sim.cluster = model.sim.cluster, other
+    try:
+        yield
+    finally:
+        model.sim.cluster = before
+
+
+def predict(model: SOC, sample: dict, frames_per_clip: int | None) -> TrackDataSample:
+    with settings(model, frames_per_clip=frames_per_clip):
+        return model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))[0]
+
+
+def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int, query_per_frame: bool) -> TrackDataSample:
     found, frames = sample['data_samples'], sample['inputs']
     sizes = dict(frame_size=tuple(frames.shape[-2:]), ori_shape=found[0].ori_shape)
-    with StreamPredictor(model, found.texts, **sizes, chunk_frames=chunk_frames, overlap=overlap) as predictor:
+    chunks = dict(chunk_frames=chunk_frames, overlap=overlap)
+    with (
+        settings(model, frames_per_clip=None, query_per_frame=query_per_frame),
+        StreamPredictor(model, found.texts, **sizes, **chunks) as predictor,
+    ):
         predictor.feed(frames)
         scores = predictor.finish()
         masks = torch.cat(list(predictor.masks()), 1)
@@ -109,23 +133,15 @@ def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int) -> TrackDa
 
 
 def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
-    cluster = model.sim.cluster
-    model.sim.cluster = CarryingCluster(cluster)
     # All sentences at once, so that each call of the cluster is the next window's.
-    before, model.test_cfg = model.test_cfg, {**model.test_cfg, 'frames_per_pass': window * len(sample['data_samples'].texts)}
-    try:
+    frames_per_pass = window * len(sample['data_samples'].texts)
+    with cluster(model, CarryingCluster(model.sim.cluster)), settings(model, frames_per_pass=frames_per_pass):
         return predict(model, sample, window)
-    finally:
-        model.sim.cluster, model.test_cfg = cluster, before
 
 
 def thin(model: SOC, sample: dict, every: int) -> TrackDataSample:
-    cluster = model.sim.cluster
-    model.sim.cluster = ThinnedCluster(cluster, every)
-    try:
+    with cluster(model, ThinnedCluster(model.sim.cluster, every)):
         return predict(model, sample, None)
-    finally:
-        model.sim.cluster = cluster
 
 
 def rows_of(way: Callable[[dict], TrackDataSample], name: str, dataset: Sequence[dict], indices: Sequence[int]) -> list[dict]:
@@ -156,7 +172,8 @@ def main() -> None:
         raise SystemExit(f'{args.data}: no video of the families {args.families}')
     ways = dict(
         whole=lambda sample: predict(model, sample, None),
-        stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap),
+        stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, query_per_frame=False),
+        frame=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, query_per_frame=True),
         anew=lambda sample: predict(model, sample, args.window),
         carried=lambda sample: carry(model, sample, args.window),
     )
