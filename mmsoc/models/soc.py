@@ -36,16 +36,16 @@ class SOC(BaseMOTModel):
         criterion (dict): `ClipCriterion`.
         auxiliary_heads (Sequence[dict]): heads for training only, e.g. `FusionMaskHead`, `CategoryMapHead`.  None by default.
         test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
-            implementation); ``query_per_frame``, whether each frame's mask is that of the query with the highest score there, instead
-            of one query's for the whole video (False by default, as in the paper); ``frames_per_pass``, how many frames run at once behind the backbone, counted anew for each sentence (a
-            clip's frames always do, so that of a long clip it is one sentence after the other); ``frames_per_clip``, where a longer
-            video is cut into clips that are predicted on their own, each with a query of its own (None: never; the published
-            protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1); ``return_logits``, whether predictions also hold
-            ``pred_logits`` (False by default: they are large), by which `RefDAVIS17Metric` says whose a pixel is;
-            ``all_queries``, whether all queries of the one annotated frame are predicted, as `A2DMetric` needs them (False by
-            default; not together with ``return_logits``); ``precision`` of predictions, one of ``PRECISIONS`` (fp32 by default;
-            tf32 concerns GPUs; in bf16 and fp16, PyTorch's autocast, the deformable attention's sampling stays in float32);
-            ``compile``, whether the backbone runs through ``torch.compile`` (False by default).
+            implementation); ``query_per_frame``, whether each frame's mask is that of the query with the highest score there,
+            instead of one query's for the whole video (False by default, as in the paper); ``frames_per_pass``, how many frames run
+            at once behind the backbone, counted anew for each sentence (a clip's frames always do, so that of a long clip it is one
+            sentence after the other); ``frames_per_clip``, where a longer video is cut into clips that are predicted on their own,
+            each with a query of its own (None: never; the published protocol of Ref-DAVIS17 is 36); ``mask_threshold`` in (0, 1);
+            ``return_logits``, whether predictions also hold ``pred_logits`` (False by default: they are large), by which
+            `RefDAVIS17Metric` says whose a pixel is; ``all_queries``, whether all queries of the one annotated frame are predicted,
+            as `A2DMetric` needs them (False by default; not together with ``return_logits``); ``precision`` of predictions, one of
+            ``PRECISIONS`` (fp32 by default; tf32 concerns GPUs; in bf16 and fp16, PyTorch's autocast, the deformable attention's
+            sampling stays in float32); ``compile``, whether the backbone runs through ``torch.compile`` (False by default).
         data_preprocessor (dict): ``mmdet.TrackDataPreprocessor``.
     """
 
@@ -179,8 +179,8 @@ class SOC(BaseMOTModel):
         """Segments what each sentence names.
 
         The visual features are made once per clip.  Of each sentence's N queries the one with the highest class score, averaged
-        over the frames, is chosen first; only its masks are decoded.  (With ``query_per_frame`` it is chosen for each frame anew, from
-        scores that have the whole video's queries in them.)
+        over the frames, is chosen first; only its masks are decoded.  (With ``query_per_frame``
+        it is chosen for each frame, by scores that the whole video's queries take part in.)
 
         Returns:
             list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame

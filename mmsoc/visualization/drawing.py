@@ -34,6 +34,24 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float
     return drawn
 
 
+def striped(masks: np.ndarray, width: int) -> np.ndarray:
+    """Masks that do not overlap: what several share is divided among them in diagonal stripes.
+
+    Args:
+        masks: bool (E, H, W).
+        width: of a stripe along rows and columns, in pixels.
+
+    Returns:
+        bool (E, H, W).
+    """
+    rows, columns = np.nonzero(np.count_nonzero(masks, 0) > 1)
+    shared = masks[:, rows, columns]
+    place = shared.cumsum(0) - 1  # among the masks of its pixel
+    divided = masks.copy()
+    divided[:, rows, columns] = shared & (place == (rows + columns) // width % shared.sum(0))
+    return divided
+
+
 def draw_box(image: np.ndarray, box: Sequence[float] | np.ndarray, color: Color, width: int = 2) -> np.ndarray:
     """Draws a box given as x1 y1 x2 y2 pixels."""
     drawn = image.copy()

@@ -133,7 +133,8 @@ def test_a_query_for_each_frame(model, monkeypatch):
     torch.testing.assert_close(found.pred_frame_scores, score_MTN.amax(-1))
     for expr in range(2):
         for frame, query in enumerate(found.pred_queries[expr]):
-            mask = torch.nn.functional.interpolate(every['masks'][expr, frame, query][None, None], (64, 96), mode='bilinear')[0, 0] > 0
+            logits = every['masks'][expr, frame, query][None, None]
+            mask = torch.nn.functional.interpolate(logits, (64, 96), mode='bilinear')[0, 0] > 0
             assert np.array_equal(coco_mask.decode(found.pred_masks[expr][frame]), mask.numpy())
 
 

@@ -74,6 +74,25 @@ def test_sentences(visualizer):
         visualizer.draw_sentences(grey(), np.ones((1, 40, 61)), ['one'], zoom=1)
 
 
+def test_sentences_that_name_the_same(visualizer):
+    masks = np.zeros((3, 40, 60), bool)
+    masks[0, 4:20, 4:40] = masks[1, 4:20, 12:60] = masks[2, 4:20, 28:34] = True
+    drawn = visualizer.draw_sentences(grey(), masks, ['one', 'two', 'three'], zoom=1)[:40]
+    colors = RED, BLUE, visualizer.color_of(2)
+    share = [(drawn == color).all(-1) for color in colors]
+    assert share[0][4:20, 4:12].all() and share[1][4:20, 40:].all() and np.array_equal(sum(share), masks.any(0))
+    for index, mask in enumerate(masks):
+        assert not share[index][~mask].any()
+    two, three = np.s_[4:20, 12:28], np.s_[4:20, 28:34]
+    assert [part[two].mean() for part in share] == [0.5, 0.5, 0] and min(part[three].mean() for part in share) > 0.2
+    # Outlines are whole ones.
+    visualizer.alpha, visualizer.contour = 0, 1
+    outlined = visualizer.draw_sentences(grey(), masks[:2], ['one', 'two'], zoom=1)[:40]
+    for column, color in ((4, RED), (12, BLUE)):  # smooth lines are not quite of their color
+        np.testing.assert_allclose(outlined[5:19, column], [color] * 14, atol=40)
+    assert (outlined[6:18, 14:38] == 100).all()
+
+
 def test_video_of_pictures_that_differ_in_size(tmp_path):
     write_video(tmp_path / 'a.mp4', [grey(40, 60, 200), grey(30, 50, 200)], fps=3, crf=1)
     frames, stream = read_video(tmp_path / 'a.mp4')
