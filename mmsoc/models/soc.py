@@ -3,6 +3,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from mmdet.models.mot.base import BaseMOTModel
 from mmdet.structures import TrackDataSample
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
@@ -86,7 +87,11 @@ class SOC(BaseMOTModel):
         if self.test_cfg['frames_per_pass'] < 1:
             raise ValueError(f'model.test_cfg.frames_per_pass={self.test_cfg["frames_per_pass"]}: expected at least 1')
         if self.test_cfg['compile']:
-            self.backbone.compile()
+            # Not with symbolic sizes, to which PyTorch goes over at the second one: deriving windows from them takes it minutes.
+            self.backbone.compile(dynamic=False)
+            # einops notes each type of tensor that it meets, and what is compiled before it met another one is compiled again.
+            for tensor in (torch.zeros(1), nn.Parameter(torch.zeros(1))):
+                rearrange(tensor, 'n -> n')
         layers = self.sim.num_layers
         if not -layers <= self.test_cfg['predict_layer'] < layers:
             raise ValueError(f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers')

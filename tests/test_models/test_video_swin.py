@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -95,6 +96,26 @@ def test_recomputing_blocks_changes_nothing(seeded):
         sum(level.sum() for level in backbone(clip)).backward()
         gradients.append(backbone.patch_embed.proj.weight.grad)
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled(seeded):
+    """Few graphs, and no more of them for a size that was met: a break for each stage would use up PyTorch's limit of eight."""
+    from torch._dynamo.utils import counters
+
+    model = VideoSwin(arch=ARCH).eval()
+    compiled = copy.deepcopy(model)
+    compiled.compile(backend='eager', dynamic=False)
+    torch._dynamo.reset()
+    counters.clear()
+    try:
+        for size, graphs in (((64, 96), 2), ((64, 96), 2), ((61, 130), 4)):
+            clip = torch.randn(1, 9, 3, *size)
+            with torch.no_grad():
+                for found, expected in zip(compiled(clip), model(clip), strict=True):
+                    torch.testing.assert_close(found, expected)
+            assert counters['stats']['unique_graphs'] == graphs
+    finally:
+        torch._dynamo.reset()
 
 
 def test_an_image_backbone_in_its_place(seeded):

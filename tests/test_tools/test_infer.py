@@ -94,7 +94,7 @@ def test_how_it_is_predicted(call, weights, tmp_path, monkeypatch):
     from mmsoc.models import VideoSwin
 
     compiled = []
-    monkeypatch.setattr(VideoSwin, 'compile', lambda self: compiled.append(self))  # a compiler would run for a minute
+    monkeypatch.setattr(VideoSwin, 'compile', lambda self, **_: compiled.append(self))  # a compiler would run for a minute
     path, out = write_video(tmp_path / 'a.mp4', length=2), tmp_path / 'out'
     call(path, *texts('x'), '--weights', weights, '--out', out, '--precision', 'bf16', '--compile', '--query-per-frame')
     written = json.loads((out / 'scores.json').read_text())

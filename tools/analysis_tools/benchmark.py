@@ -8,8 +8,8 @@
 
 ``--way``: ``fast`` is `SOC.predict`; ``naive`` the plain way (naive_loop.py): unmodified mmaction2 and mmdet modules, everything
 anew for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all sentences.  All ways
-have the same weights and input.  The table says by how much their mask logits differ from those of the first way, and the least
-overlap of a frame's masks.
+have the same weights and input.  Ways, precisions and ``--compile`` are compared with the first of them that is named: the table
+says how much faster they are, by how much their mask logits differ, and the least overlap of a frame's masks.
 
 Options with several values are crossed.  Weights are random and of the published sizes; nothing is downloaded.  A training step is
 forward, losses, backward and the config's optimizer step; a prediction starts from normalised frames and ends with run-length
@@ -40,7 +40,9 @@ def parse_args():
     parser.add_argument('--task', nargs='+', choices=['predict', 'train'], default=['predict', 'train'])
     parser.add_argument('--way', nargs='+', choices=['fast', 'shared', 'naive'], default=['fast'], help='of predicting')
     parser.add_argument('--profile', action='store_true', help='also the seconds of each stage of a prediction (way fast)')
-    parser.add_argument('--compile', action='store_true', help='model.test_cfg.compile (way fast)')
+    parser.add_argument(
+        '--compile', nargs='+', choices=['off', 'on'], default=['off'], help='model.test_cfg.compile (way fast)'
+    )
     parser.add_argument(
         '--backbone', nargs='+', default=['swin-t'], metavar='NAME', help='those of configs/soc/soc_NAME_ytvos.py'
     )
@@ -96,7 +98,7 @@ def build(case):
     from mmsoc.registry import MODELS
 
     cfg = Config.fromfile(case['config'])
-    cfg.merge_from_dict({'model.test_cfg.compile': case['compile'] and case['way'] == 'fast'} | case['cfg_options'])
+    cfg.merge_from_dict({'model.test_cfg.compile': case['compile'] == 'on'} | case['cfg_options'])
     init_default_scope(cfg.get('default_scope', 'mmsoc'))
     text_encoder = cfg.model.text_encoder
     if text_encoder.get('tokenizer') is None:
@@ -295,20 +297,25 @@ def main():
         print('RESULT ' + json.dumps(measure(json.loads(args.case))))
         return
     results = []
-    header = ['task', 'way', 'config', 'T', 'size', 'sentences', 'batch', 'precision', 'checkpointing', 'seconds',
+    header = ['task', 'way', 'config', 'T', 'size', 'sentences', 'batch', 'precision', 'compiled',
+              'checkpointing', 'seconds',
               'frames x sentences / s', 'faster', 'peak GB', 'logits differ by', 'of at most', 'least IoU']
     print('| ' + ' | '.join(header) + ' |\n|' + '---|' * len(header))
     folder = tempfile.TemporaryDirectory()
-    for task, config, frames, size, sentences, batch_size, precision, with_cp, way in itertools.product(
-            args.task, args.config, args.frames, args.size, args.sentences, args.batch_size, args.precision, args.with_cp,
-            args.way):
-        if (task == 'predict' and with_cp == 'on') or (task == 'train' and way != 'fast'):
+    first = {}  # per setting, of those that predict the same
+    compared = len(args.way) * len(args.precision) * len(args.compile) > 1
+    for task, config, frames, size, sentences, batch_size, with_cp, precision, compiled, way in itertools.product(
+            args.task, args.config, args.frames, args.size, args.sentences, args.batch_size, args.with_cp, args.precision,
+            args.compile, args.way):
+        if task == 'predict' and (with_cp == 'on' or (compiled == 'on' and way != 'fast')):
             continue
-        file = str(Path(folder.name) / f'{way}.pt') if task == 'predict' and len(args.way) > 1 else None
+        if task == 'train' and (way != 'fast' or compiled == 'on'):
+            continue
+        file = str(Path(folder.name) / f'{len(results)}.pt') if task == 'predict' and compared else None
         case = dict(
             task=task, config=config, frames=frames, size=size, sentences=sentences, batch_size=batch_size,
             precision=precision, with_cp=with_cp, way=way, save=file,
-            profile=args.profile, compile=args.compile, device=args.device, runs=args.runs, threads=args.threads,
+            profile=args.profile, compile=compiled, device=args.device, runs=args.runs, threads=args.threads,
             cfg_options=args.cfg_options)
         # A process of its own: peak memory only ever grows, and this one imports nothing that counts.
         done = subprocess.run(
@@ -319,13 +326,13 @@ def main():
             sys.exit(f'the case {case} ended with {done.returncode}{killed}')
         figures = json.loads(lines[0].removeprefix('RESULT '))
         figures['rate'] = frames * batch_size * sentences / figures['seconds']
-        if way == args.way[0]:
-            first, first_file = figures, file
-        elif task == 'predict':
-            figures |= compare(file, first_file)
+        reference = first.setdefault((task, config, frames, size, sentences, batch_size, with_cp), dict(figures, file=file))
+        if file not in (None, reference['file']):
+            figures |= compare(file, reference['file'])
+            Path(file).unlink()
         results.append({**case, **figures})
-        row = [task, way, Path(config).stem, frames, size, sentences, batch_size, precision, with_cp,
-               f'{figures["seconds"]:.2f}', f'{figures["rate"]:.2f}', f'{figures["rate"] / first["rate"]:.2f}x',
+        row = [task, way, Path(config).stem, frames, size, sentences, batch_size, precision, compiled, with_cp,
+               f'{figures["seconds"]:.2f}', f'{figures["rate"]:.2f}', f'{figures["rate"] / reference["rate"]:.2f}x',
                f'{figures["peak_bytes"] / 1e9:.2f}',
                *(f'{figures[key]:.2g}' if key in figures else '' for key in ('logit_difference', 'largest_logit')),
                f'{figures["smallest_iou"]:.4f}' if 'smallest_iou' in figures else '']

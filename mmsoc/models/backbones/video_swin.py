@@ -168,13 +168,15 @@ class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
 
 class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
-        size = x.shape[1:4]
+    def shift(self, size: Sequence[int], device: torch.device) -> _Shift | None:
+        """Of the shifted grid of a map of ``size`` (T, H, W); None if one window holds it all."""
         window, shift_size = _swin.get_window_size(size, self.window_size, self.shift_size)
-        shift = None
-        if any(shift_size):
-            shift = _Shift.of_grid([-(-n // w) for n, w in zip(size, window, strict=True)], window, shift_size, x.device)
+        if not any(shift_size):
+            return None
+        return _Shift.of_grid([-(-n // w) for n, w in zip(size, window, strict=True)], window, shift_size, device)
+
+    def forward(self, x: Tensor, shift: _Shift | None) -> tuple[Tensor, Tensor | None]:
+        """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
         for block in self.blocks:
             x = block(x, shift)
         return x, self.downsample(x) if self.downsample is not None else None
@@ -251,10 +253,16 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         x_BCTHW = self.pos_drop(self.patch_embed(rearrange(clip, 'b t c h w -> b c t h w')))
         x_BTHWC = rearrange(x_BCTHW, 'b c t h w -> b t h w c').contiguous()
         outputs = []
-        for stage in self.layers:
-            level_BTHWC, x_BTHWC = stage(x_BTHWC)
+        for stage, shift in zip(self.layers, self._shifts(x_BTHWC.shape[1:4], x_BTHWC.device), strict=True):
+            level_BTHWC, x_BTHWC = stage(x_BTHWC, shift)
             outputs.append(rearrange(level_BTHWC, 'b t h w c -> (b t) c h w').contiguous())
         return tuple(outputs)
+
+    @torch.compiler.disable  # how many windows share a mask is read from a tensor: here once, all else is one graph
+    def _shifts(self, size: Sequence[int], device: torch.device) -> list[_Shift | None]:
+        """The shifted grid of each stage for a map of ``size`` (T, H, W) in the first; merging halves rows and columns, rounded up."""
+        frames, height, width = size
+        return [stage.shift((frames, -(-height // 2**i), -(-width // 2**i)), device) for i, stage in enumerate(self.layers)]
 
     def train(self, mode: bool = True) -> 'VideoSwin':
         super().train(mode)  # mmaction2's returns None, so that model.eval() could not be chained
