@@ -260,9 +260,11 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
 
     @torch.compiler.disable  # how many windows share a mask is read from a tensor: here once, all else is one graph
     def _shifts(self, size: Sequence[int], device: torch.device) -> list[_Shift | None]:
-        """The shifted grid of each stage for a map of ``size`` (T, H, W) in the first; merging halves rows and columns, rounded up."""
+        """The shifted grid of each stage, for a map of ``size`` (T, H, W) in the first."""
         frames, height, width = size
-        return [stage.shift((frames, -(-height // 2**i), -(-width // 2**i)), device) for i, stage in enumerate(self.layers)]
+        # Merging halves rows and columns, rounded up.
+        sizes = [(frames, -(-height // 2**i), -(-width // 2**i)) for i in range(len(self.layers))]
+        return [stage.shift(size, device) for stage, size in zip(self.layers, sizes, strict=True)]
 
     def train(self, mode: bool = True) -> 'VideoSwin':
         super().train(mode)  # mmaction2's returns None, so that model.eval() could not be chained
