@@ -22,6 +22,21 @@ def limit(request, monkeypatch):
         monkeypatch.setattr(recompute, 'MAX_ELEMENTS', request.param)
 
 
+def test_chunks_of_the_cache_s_size_without_a_gradient(monkeypatch):
+    monkeypatch.setattr(recompute, 'MAX_ELEMENTS_IN_CACHE', 60)
+    seen = []
+
+    def double(x):
+        seen.append(len(x))
+        return 2 * x
+
+    x = torch.randn(10, 20)
+    with torch.no_grad():
+        assert torch.equal(recompute.map_chunks(double, (x, ), x.numel(), chunk_always=True), 2 * x) and seen == [3, 3, 3, 1]
+    seen.clear()
+    assert torch.equal(recompute.map_chunks(double, (x, ), x.numel(), chunk_always=True), 2 * x) and seen == [10]
+
+
 def mmaction_levels(model, clip):
     """What mmaction2's stages give before their norms."""
     x = model.patch_embed(rearrange(clip, 'b t c h w -> b c t h w'))
@@ -156,7 +171,8 @@ def test_sampling_rows_is_mmcv_s_sampling(seeded):
     locations[0, 0, 1] = 50.
     weights = torch.randn(2, 9, 3, 4, 5)
     expected = mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
-    found = sample_rows(value, shapes, locations, weights)
+    x, y = (locations * shapes.flip(-1)[:, None] - 0.5).unbind(-1)
+    found = sample_rows(value, shapes, x.contiguous(), y.contiguous(), weights)
     assert not expected[0, 0, 6:12].any() and expected[0, 0, :6].any()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

@@ -1,5 +1,6 @@
 """Deformable attention in bounded memory, and fast where mmcv's compiled op does not run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import mmcv.ops
@@ -62,58 +63,76 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         if key_padding_mask is not None:
             value = value.masked_fill(key_padding_mask[..., None], 0.)
         shape = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*shape, 2)
         weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
-        reference = reference_points[:, :, None, :, None]
-        if reference.shape[-1] == 2:
-            locations = reference + offsets / spatial_shapes.flip(-1)[:, None]
-        else:
-            locations = reference[..., :2] + offsets / self.num_points * reference[..., 2:] * 0.5
-        sampled = sample_rows(value.unflatten(-1, (self.num_heads, -1)), spatial_shapes, locations, weights)
+        coordinates = []
+        for axis in range(2):  # x, then y: each in memory of its own
+            offsets = F.linear(query, self.sampling_offsets.weight[axis::2], self.sampling_offsets.bias[axis::2]).view(shape)
+            length = spatial_shapes[:, 1 - axis].to(query.dtype)
+            reference = reference_points[..., axis] * length - 0.5  # in pixels, from the centre of the first
+            if reference_points.shape[-1] == 4:
+                offsets *= (reference_points[..., 2 + axis] * length * (0.5 / self.num_points))[:, :, None, :, None]
+            coordinates.append(offsets.add_(reference[:, :, None, :, None]))
+        x, y = coordinates
+        sampled = sample_rows(value.unflatten(-1, (self.num_heads, -1)), spatial_shapes, x, y, weights)
         return identity + self.dropout(self.output_proj(sampled))
 
 
-def sample_rows(value: Tensor, spatial_shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """What ``mmcv.ops.multi_scale_deformable_attn_pytorch`` computes, without a gradient, in a quarter of the time.
+def sample_rows(value: Tensor, spatial_shapes: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """What ``mmcv.ops.multi_scale_deformable_attn_pytorch`` computes, without a gradient, in a fraction of the time.
 
     Each point's bilinear sample is a weighted sum of four rows of ``value``, each of a head's channels; all of a query's points
     together are one sum over 4 x levels x points rows, which is an embedding bag.  (``grid_sample`` reads every channel from a map
-    of its own, and a vector per point is written out and read again.)
+    of its own, and a vector per point is written out and read again.)  What is left is to find rows and weights, for which every
+    step runs through memory once; so they are few.
 
     Args:
         value (Tensor): (F, P, H, C), the levels' pixels one behind the other.
         spatial_shapes (Tensor): (L, 2), rows and columns of each level.
-        locations (Tensor): (F, Q, H, L, K, 2), (x, y) in [0, 1]; zeros lie outside.
+        x (Tensor): (F, Q, H, L, K), where the points lie, in pixels of their level from the centre of the first one; zeros lie
+            outside.  Is overwritten.
+        y (Tensor): likewise.
         weights (Tensor): (F, Q, H, L, K).
 
     Returns:
         Tensor: (F, Q, H * C).
     """
-    num_frames, num_pixels, num_heads, channels = value.shape
-    height, width = (size[:, None] for size in spatial_shapes.int().unbind(1))
-    start = (height * width).cumsum(0, dtype=torch.int32) - height * width
-    x, y = (locations * spatial_shapes.flip(-1)[:, None] - 0.5).unbind(-1)
-    left, top = x.floor(), y.floor()
-    right_weight, bottom_weight = x - left, y - top
-    columns = [left.int(), left.int() + 1]
-    rows = [top.int(), top.int() + 1]
-    # What lies outside weighs nothing, and its index is moved to where there is something to read.
-    column_weights = [weight * ((column >= 0) & (column < width))
-                      for weight, column in zip((1 - right_weight, right_weight), columns, strict=True)]
-    row_weights = [weight * ((row >= 0) & (row < height)) * weights
-                   for weight, row in zip((1 - bottom_weight, bottom_weight), rows, strict=True)]
-    frame = torch.arange(num_frames, dtype=torch.int32, device=value.device).view(-1, 1, 1, 1, 1) * num_pixels
-    head = torch.arange(num_heads, dtype=torch.int32, device=value.device).view(-1, 1, 1)
-    columns = [torch.minimum(column.clamp(min=0), width - 1) * num_heads + head for column in columns]
-    rows = [(torch.minimum(row.clamp(min=0), height - 1) * width + start + frame) * num_heads for row in rows]
+    num_frames, _, num_heads, channels = value.shape
+    sizes = spatial_shapes.tolist()
+    # Zeros around each level, so that a point's four neighbours are always there: one row and column before, two behind it.
+    padded_sizes = [(height + 3) * (width + 3) for height, width in sizes]
+    padded = value.new_zeros(num_frames, sum(padded_sizes), num_heads, channels)
+    levels = value.split([height * width for height, width in sizes], 1)
+    for (height, width), level, around in zip(sizes, levels, padded.split(padded_sizes, 1), strict=True):
+        around.unflatten(1, (height + 3, width + 3))[:, 1:height + 1, 1:width + 1] = level.unflatten(1, (height, width))
 
-    index = torch.empty((*weights.shape, 4), dtype=torch.int32, device=value.device)
-    weight = torch.empty((*weights.shape, 4), device=value.device)
-    for i in range(2):
-        for j in range(2):
-            torch.add(rows[i], columns[j], out=index[..., 2 * i + j])
-            torch.mul(row_weights[i], column_weights[j], out=weight[..., 2 * i + j])
+    def of_levels(values: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=value.device)[:, None]
+
+    # What lies further outside than the first zeros is moved to them.  (fmax makes a number of what is none.)
+    first = x.new_tensor(-1.)
+    x = torch.fmax(x, first, out=x).minimum(of_levels([width for _, width in sizes], x.dtype))
+    y = torch.fmax(y, first, out=y).minimum(of_levels([height for height, _ in sizes], y.dtype))
+    left, top = x.floor(), y.floor()
+    to_right, to_bottom = x.sub_(left), y.sub_(top)
+
+    stride = of_levels([width + 3 for _, width in sizes], torch.int32)
+    start = of_levels([sum(padded_sizes[:level]) for level in range(len(sizes))], torch.int32)
+    frame = torch.arange(num_frames, dtype=torch.int32, device=value.device).view(-1, 1, 1, 1, 1) * sum(padded_sizes)
+    head = torch.arange(num_heads, dtype=torch.int32, device=value.device).view(-1, 1, 1)
+    # Pixels of a level can be counted in float32, up to 16 million.
+    corner = torch.addcmul(left, top, stride.to(x.dtype)).int()
+    corner.mul_(num_heads).add_((frame + start + stride + 1) * num_heads + head)
+
+    shape = (*weights.shape[:3], 4, *weights.shape[3:])
+    index = torch.empty(shape, dtype=torch.int32, device=value.device)
+    weight = torch.empty(shape, dtype=weights.dtype, device=value.device)
+    for i, step in enumerate((0, 1, stride, stride + 1)):
+        torch.add(corner, step * num_heads, out=index[:, :, :, i])
+    bottom = weights * to_bottom
+    for i, of_row in ((0, weights - bottom), (2, bottom)):
+        right = torch.mul(of_row, to_right, out=weight[:, :, :, i + 1])
+        torch.sub(of_row, right, out=weight[:, :, :, i])
     out = F.embedding_bag(
-        index.flatten(3).flatten(0, 2), value.reshape(-1, channels), mode='sum',
+        index.flatten(3).flatten(0, 2), padded.view(-1, channels), mode='sum',
         per_sample_weights=weight.flatten(3).flatten(0, 2))
     return out.view(num_frames, -1, num_heads * channels)
