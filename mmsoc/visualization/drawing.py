@@ -13,21 +13,35 @@ from PIL import Image, ImageDraw, ImageFont
 Color = tuple[int, int, int]
 
 
-def overlay_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float = 0.5, contour: int = 2) -> np.ndarray:
+def check_size(mask: np.ndarray, image: np.ndarray) -> None:
+    """Raises ValueError if a mask (H, W) is not of its picture's size."""
+    if mask.shape != image.shape[:2]:
+        raise ValueError(
+            f'the mask is {mask.shape[1]}x{mask.shape[0]}, but the picture is {image.shape[1]}x{image.shape[0]}'
+        )
+
+
+def overlay_mask(
+    image: np.ndarray,
+    mask: np.ndarray,
+    color: Color,
+    alpha: float = 0.5,
+    contour: int = 2,
+    tinted: np.ndarray | None = None,
+) -> np.ndarray:
     """Tints a mask and draws its outline.
 
     Args:
         mask: bool or 0/1 (H, W).
         alpha: 0 leaves the picture, 1 covers it.
         contour: line width in pixels, 0 for none.
+        tinted: bool (H, W), what of the mask is tinted; None: all of it.
     """
-    if mask.shape != image.shape[:2]:
-        raise ValueError(
-            f'the mask is {mask.shape[1]}x{mask.shape[0]}, but the picture is {image.shape[1]}x{image.shape[0]}'
-        )
+    check_size(mask, image)
     inside: np.ndarray = mask.astype(bool)
+    part = inside if tinted is None else tinted
     drawn = image.copy()
-    drawn[inside] = (image[inside] * (1 - alpha) + np.array(color) * alpha).round().astype(np.uint8)
+    drawn[part] = (image[part] * (1 - alpha) + np.array(color) * alpha).round().astype(np.uint8)
     if contour:
         outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, outlines, -1, color, contour, cv2.LINE_AA)

@@ -10,7 +10,17 @@ from pycocotools import mask as coco_mask
 from mmsoc.datasets.io import atomic_path
 from mmsoc.registry import VISUALIZERS
 
-from .drawing import Color, add_caption, add_legend, distinct_colors, draw_box, enlarge, overlay_mask, striped
+from .drawing import (
+    Color,
+    add_caption,
+    add_legend,
+    check_size,
+    distinct_colors,
+    draw_box,
+    enlarge,
+    overlay_mask,
+    striped,
+)
 
 MIN_WIDTH = 320
 """in pixels, below which small frames are enlarged: a legend needs room"""
@@ -120,14 +130,14 @@ class RVOSLocalVisualizer(Visualizer):
         drawn = enlarge(image, zoom)
         contour = self._contour_of(drawn)
         self.color_of(len(sentences) - 1)  # one search for all that are needed
+        for mask in masks:
+            check_size(mask, image)
         # Drawing copies the picture, and most masks of a long list are empty.
-        seen = [index for index, mask in enumerate(masks) if mask.any()]
+        seen = {index: enlarge(np.asarray(mask, bool), zoom) for index, mask in enumerate(masks) if mask.any()}
         if seen:
-            full = np.stack([enlarge(np.asarray(masks[index]), zoom).astype(bool) for index in seen])
-            for index, part in zip(seen, striped(full, max(min(drawn.shape[:2]) // 40, 2))):
-                drawn = overlay_mask(drawn, part, self.color_of(index), self.alpha, contour=0)
-            for index, mask in zip(seen, full):
-                drawn = overlay_mask(drawn, mask, self.color_of(index), alpha=0, contour=contour)
+            parts = striped(np.stack([*seen.values()]), max(min(drawn.shape[:2]) // 40, 2))
+            for (index, mask), part in zip(seen.items(), parts):
+                drawn = overlay_mask(drawn, mask, self.color_of(index), self.alpha, contour, tinted=part)
         shown = sentences if scores is None else [f'{text}  ({score:.2f})' for text, score in zip(sentences, scores)]
         # Smaller than a caption: it has many lines, and those of an upright video are short.
         font_size = min(max(min(drawn.shape[:2]) // 20, 14), 32)

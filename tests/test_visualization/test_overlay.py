@@ -71,7 +71,7 @@ def test_sentences(visualizer):
     with pytest.raises(ValueError, match='2 sentences, but 3 masks'):
         visualizer.draw_sentences(grey(), masks, ['one', 'two'])
     with pytest.raises(ValueError, match='the mask is 61x40, but the picture is 60x40'):
-        visualizer.draw_sentences(grey(), np.ones((1, 40, 61)), ['one'], zoom=1)
+        visualizer.draw_sentences(grey(), [np.ones((40, 60)), np.ones((40, 61))], ['one', 'two'], zoom=1)
 
 
 def test_sentences_that_name_the_same(visualizer):
