@@ -3,9 +3,13 @@
 Letters: B clips, M sentences (expressions), T frames, L words, N object queries, C channels, D decoder layers, K classes.
 Frames are always folded behind their clip or sentence: (B, T) -> B*T, (M, T) -> M*T.
 """
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from mmsoc.utils.device import to_device
 
 
 class VisualFeatures(NamedTuple):
@@ -15,34 +19,36 @@ class VisualFeatures(NamedTuple):
     """(B*T, C_0, h, w), the backbone's stride-4 map, un-projected."""
     levels: tuple[Tensor, ...]
     """4 x (B*T, C, h, w) at strides 8, 16, 32, 64."""
-    pad_masks: tuple[Tensor, ...]
-    """4 x (B, h, w) bool, True where a clip was padded to the size of its batch."""
+    pad_masks: tuple[Tensor, ...] | None
+    """4 x (B, h, w) bool, True where a clip was padded to the size of its batch; None if no clip was padded."""
     positions: tuple[Tensor, ...]
-    """4 x (B, C, h, w), 2-D positional encoding of the un-padded area."""
+    """4 x (B, C, h, w), 2-D positional encoding of the un-padded area; (1, C, h, w) if no clip was padded."""
     image_sizes: Tensor
     """(B, 2) float, un-padded (width, height) in pixels."""
     num_frames: int
     """T"""
 
-    def of_sentences(self, clip_of_expr: Tensor) -> 'VisualFeatures':
+    def of_sentences(self, clip_of_expr: Sequence[int]) -> 'VisualFeatures':
         """Repeats each clip for each of its sentences.
 
         Args:
-            clip_of_expr (Tensor): (M,) int64, the clip that each sentence speaks of.
+            clip_of_expr (Sequence[int]): M, the clip that each sentence speaks of.
         """
         num_clips = len(self.image_sizes)
-        if clip_of_expr.tolist() == list(range(num_clips)):
+        if list(clip_of_expr) == list(range(num_clips)):
             return self
+        clips = to_device(torch.tensor(clip_of_expr), self.fine.device)
 
         def pick(folded: Tensor) -> Tensor:
-            return folded.unflatten(0, (num_clips, self.num_frames))[clip_of_expr].flatten(0, 1)
+            return folded.unflatten(0, (num_clips, self.num_frames)).index_select(0, clips).flatten(0, 1)
 
         return VisualFeatures(
             fine=pick(self.fine),
             levels=tuple(map(pick, self.levels)),
-            pad_masks=tuple(mask[clip_of_expr] for mask in self.pad_masks),
-            positions=tuple(position[clip_of_expr] for position in self.positions),
-            image_sizes=self.image_sizes[clip_of_expr],
+            pad_masks=None if self.pad_masks is None else tuple(mask.index_select(0, clips) for mask in self.pad_masks),
+            positions=self.positions if self.pad_masks is None else tuple(
+                position.index_select(0, clips) for position in self.positions),
+            image_sizes=self.image_sizes.index_select(0, clips),
             num_frames=self.num_frames)
 
 
@@ -51,14 +57,14 @@ class TextFeatures(NamedTuple):
 
     words: Tensor
     """(M, L, C)"""
-    pad_mask: Tensor
-    """(M, L) bool, True where there is no word."""
+    pad_mask: Tensor | None
+    """(M, L) bool, True where there is no word; None if all sentences are equally long."""
     sentence: Tensor
     """(M, C)"""
 
     def of_sentences(self, start: int, stop: int) -> 'TextFeatures':
         """Sentences ``start`` to ``stop``, with the padding of all M."""
-        return TextFeatures(*(part[start:stop] for part in self))
+        return TextFeatures(*(None if part is None else part[start:stop] for part in self))
 
 
 class FusedFeatures(NamedTuple):
@@ -95,20 +101,24 @@ class ObjectQueries(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What the head says of one decoder layer."""
+    """What the head says of the `S` selected decoder layers."""
 
     logits: Tensor
-    """(M, T, N, K)"""
+    """(S, M, T, N, K)"""
     boxes: Tensor
-    """(M, T, N, 4) cxcywh in [0, 1]"""
+    """(S, M, T, N, 4) cxcywh in [0, 1]"""
     kernels: Tensor
-    """(M, T, N, P) dynamic-convolution parameters"""
+    """(S, M, T, N, P) dynamic-convolution parameters"""
     points: Tensor
-    """(M, T, N, 2), where each kernel's relative coordinates start, in pixels (x, y)"""
+    """(S, M, T, N, 2), where each kernel's relative coordinates start, in pixels (x, y)"""
+
+    def of_layer(self, index: int) -> 'Predictions':
+        """One of the S layers: the same tensors without their first dimension."""
+        return Predictions(*(part[index] for part in self))
 
     def of_queries(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Kernels (M, T, K, P) and points (M, T, K, 2) of the queries (M, T, K) int64 that are given for each frame."""
-        return self.kernels.take_along_dim(queries[..., None], 2), self.points.take_along_dim(queries[..., None], 2)
+        """Kernels (..., M, T, Q, P) and points (..., M, T, Q, 2) of the queries (..., M, T, Q) int64 given for each frame."""
+        return self.kernels.take_along_dim(queries[..., None], -2), self.points.take_along_dim(queries[..., None], -2)
 
 
 class ClipTargets(NamedTuple):

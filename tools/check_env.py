@@ -2,11 +2,16 @@
 
 Reads ``requirements/*.txt`` (one list, no second copy of the versions here), compares it with what is installed, and
 imports what is known to install without working: the compiled ops of mmcv and OpenCV.  Exit status 0 if all is well,
-else 1 with one line per fault on standard error.  Needs nothing but the standard library to say what is wrong.
+else 1 with one line per fault on standard error.  What works but is slow is a note on standard error, with status 0.
+Needs nothing but the standard library to say what is wrong.
 """
 
 import argparse
 import importlib
+import os
+import re
+import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -55,6 +60,38 @@ def faults(sets):
     return found
 
 
+def nvcc_release():
+    """The release of the CUDA compiler that a build would find ('13.0'), or None."""
+    home = os.environ.get('CUDA_HOME')
+    nvcc = shutil.which('nvcc') or (home and shutil.which(os.path.join(home, 'bin', 'nvcc')))
+    if not nvcc:
+        return None
+    said = subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout
+    found = re.search(r'release (\d+\.\d+)', said)
+    return found and found.group(1)
+
+
+def notes():
+    """What works in this environment but is slow; only where :func:`faults` found none."""
+    import torch
+    from mmcv.ops import get_compiling_cuda_version
+
+    cuda = torch.version.cuda
+    if not cuda or 'not available' not in get_compiling_cuda_version():
+        return []
+    seen = 'PyTorch sees a GPU' if torch.cuda.is_available() else f'PyTorch is a build for CUDA {cuda}'
+    release = nvcc_release()
+    nvcc = f'the nvcc here is of CUDA {release}' if release else 'there is no nvcc here'
+    mmcv = next(line for line in requirement_lines('mminstall') if re.match(r'mmcv\b', line))
+    return [
+        f'{seen}, but mmcv was built without CUDA ops: on a GPU, deformable attention falls back to PyTorch sampling, '
+        'which gives the same numbers but takes more time and memory',
+        f"remedy: install the CUDA toolkit (nvcc) {cuda}, PyTorch's version ({nvcc}), then build mmcv again: FORCE_CUDA=1 "
+        f'MMCV_WITH_OPS=1 {sys.executable} -m pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
+        f'"{mmcv}"',
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sets', nargs='*', default=DEFAULT_SETS, help='names of files in requirements/ (without .txt)')
@@ -62,6 +99,9 @@ def main():
     found = faults(args.sets)
     for fault in found:
         print(fault, file=sys.stderr)
+    if not found and 'mminstall' in args.sets:
+        for note in notes():
+            print(f'note: {note}', file=sys.stderr)
     return 1 if found else 0
 
 

@@ -23,14 +23,19 @@ die() { printf '[setup] ERROR: %s\n' "$1" >&2; shift; for line in "$@"; do print
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
+# `check_env.py` of a Python: succeeds if that has everything, with its notes (what works but is slow) in NOTES.
+has_everything() { NOTES="$("$1" "$ROOT/tools/check_env.py" 2>&1 >/dev/null)"; }
+say_notes() { local line; while IFS= read -r line; do case "$line" in note:*) say "WARNING: ${line#note: }" ;; esac; done <<<"$NOTES"; }
+
 # Hash of what the environment is made from: a change of requirements/ makes the next run look again.
 fingerprint() { cat "$ROOT"/requirements/*.txt <(echo "$TORCH") | cksum | cut -d' ' -f1; }
 
 # --- 1. the active Python, if it has everything
 if [ -z "${MMSOC_PYTHON:-}" ]; then
   for candidate in python python3; do
-    if command -v "$candidate" >/dev/null && fits "$candidate" && "$candidate" "$ROOT/tools/check_env.py" 2>/dev/null; then
+    if command -v "$candidate" >/dev/null && fits "$candidate" && has_everything "$candidate"; then
       say "using $(command -v "$candidate") ($("$candidate" --version 2>&1)): it has everything"
+      say_notes
       "$candidate" -c 'import sys; print(sys.executable)'
       exit 0
     fi
@@ -39,8 +44,9 @@ fi
 
 # --- 2. a .venv that an earlier run finished
 PY="$VENV/bin/python"
-if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && "$PY" "$ROOT/tools/check_env.py" 2>/dev/null; then
+if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && has_everything "$PY"; then
   say "using $VENV (already set up)"
+  say_notes
   echo "$PY"
   exit 0
 fi
@@ -171,7 +177,8 @@ step "mmengine, mmdet, mmaction2" pip_install -r "$ROOT/requirements/mminstall.t
 step "runtime and test packages" pip_install -r "$ROOT/requirements/runtime.txt" -r "$ROOT/requirements/optional.txt" -r "$ROOT/requirements/tests.txt"
 without_display
 [ ! -f "$ROOT/setup.py" ] || step "mmsoc itself (editable)" pip_install --no-build-isolation --no-deps -e "$ROOT"
-"$PY" "$ROOT/tools/check_env.py" || die "the environment is still not complete (lines above)" "the whole log: $LOG"
+has_everything "$PY" || { printf '%s\n' "$NOTES" >&2; die "the environment is still not complete (lines above)" "the whole log: $LOG"; }
 fingerprint > "$STAMP"
 say "done: $VENV"
+say_notes
 echo "$PY"

@@ -14,6 +14,24 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
 from mmsoc.engine.dist import finish_distributed, prepare_distributed
 
+# What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range, so that there is nothing to scale, and a
+# disabled scaler does not make the host wait for the device to look for overflows.
+AMP_DTYPES = dict(fp16=('float16', 'dynamic'), bf16=('bfloat16', dict(enabled=False)))
+
+
+def _amp_dtype(name):
+    if name not in AMP_DTYPES:
+        raise argparse.ArgumentTypeError(f'expected one of {", ".join(AMP_DTYPES)}, found {name}')
+    return name
+
+
+def _amp_last(arguments):
+    """``--amp CONFIG`` as ``CONFIG --amp``: other OpenMMLab tools take both, and the config is not the option's value."""
+    for index, argument in enumerate(arguments[:-1]):
+        if argument == '--amp' and arguments[index + 1].endswith('.py'):
+            return [*arguments[:index], *arguments[index + 1 :], '--amp']
+    return arguments
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Train a model.')
@@ -25,13 +43,25 @@ def parse_args():
         metavar='CHECKPOINT',
         help='go on from CHECKPOINT, or from the newest one in the work dir if none is named (or "auto")',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const=True,
+        type=_amp_dtype,
+        metavar='DTYPE',
+        help='mixed precision (needs a GPU): bf16 without loss scaling, or fp16 with dynamic loss scaling (the default)',
+    )
+    parser.add_argument(
+        '--tf32',
+        action='store_true',
+        help='TF32 matrix products and convolutions on GPUs that have it (Ampere and newer)',
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by (processes x batch size) / auto_scale_lr.base_batch_size',
     )
-    args = parse_arguments(parser)
+    args = parse_arguments(parser, _amp_last(sys.argv[1:]))
     if args.resume not in (None, 'auto'):
         require_file(parser, args.resume, '--resume')
     if args.amp and get_device() == 'cpu':
@@ -42,14 +72,23 @@ def parse_args():
     return parser, args
 
 
-def turn_on_amp(cfg):
+def turn_on_amp(cfg, name):
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
             f'--amp: optim_wrapper.type is {kind!r} in the config; expected OptimWrapper or AmpOptimWrapper'
         )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if name in AMP_DTYPES:
+        cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale = AMP_DTYPES[name]
+    else:  # --amp alone: the config's, else AmpOptimWrapper's default, float16
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def turn_on_tf32(cfg):
+    # A hook, so that it also holds where another program runs the config.
+    cfg.setdefault('default_hooks', {})
+    cfg.default_hooks.tf32 = dict(type='mmsoc.TF32Hook', enabled=True)
 
 
 def turn_on_lr_scaling(cfg):
@@ -93,7 +132,9 @@ def main():
     cfg = load_config(args)
     try:
         if args.amp:
-            turn_on_amp(cfg)
+            turn_on_amp(cfg, args.amp)
+        if args.tf32:
+            turn_on_tf32(cfg)
         if args.auto_scale_lr:
             turn_on_lr_scaling(cfg)
         if args.resume is not None:

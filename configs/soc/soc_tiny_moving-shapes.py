@@ -46,6 +46,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='FusedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=lr, weight_decay=1e-4),
     clip_grad=dict(max_norm=1., norm_type=2))
 param_scheduler = [

@@ -1,6 +1,7 @@
 """Parts of a user's own, in a file of their own: a cluster, a backbone and a loss."""
 
 import torch
+from mmdet.models.losses.utils import weight_reduce_loss
 from mmengine.model import BaseModule
 from torch import nn
 
@@ -45,13 +46,15 @@ class ThreeConvBackbone(BaseModule):
 class TverskyLoss(nn.Module):
     """Dice with a weight for each kind of error (Salehi et al., 2017); called as mmdet's DiceLoss is."""
 
-    def __init__(self, *, false_positive=0.3, false_negative=0.7, loss_weight=1.0):
+    def __init__(self, *, false_positive=0.3, false_negative=0.7, reduction='mean', loss_weight=1.0):
         super().__init__()
-        self.false_positive, self.false_negative, self.loss_weight = false_positive, false_negative, loss_weight
+        self.false_positive, self.false_negative = false_positive, false_negative
+        self.reduction, self.loss_weight = reduction, loss_weight
 
-    def forward(self, pred, target, avg_factor):
-        """pred (n, pixels) logits, target (n, pixels) in {0, 1}; the sum over the n masks, divided by avg_factor."""
+    def forward(self, pred, target, weight=None, avg_factor=None, reduction_override=None):
+        """pred (n, pixels) logits, target (n, pixels) in {0, 1}; a scalar, or one loss for each mask (reduction 'none')."""
         pred = pred.sigmoid()
         hit = (pred * target).sum(1)
         wrong = self.false_positive * (pred * (1 - target)).sum(1) + self.false_negative * ((1 - pred) * target).sum(1)
-        return self.loss_weight * (1 - (hit + 1) / (hit + wrong + 1)).sum() / avg_factor
+        loss = 1 - (hit + 1) / (hit + wrong + 1)
+        return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)

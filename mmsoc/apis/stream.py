@@ -13,8 +13,9 @@ from mmdet.structures import DetDataSample, TrackDataSample
 from torch import Tensor
 
 from mmsoc.models import SOC
-from mmsoc.models.soc import choose_queries
+from mmsoc.models.soc import choose_queries, mask_threshold_logit
 from mmsoc.structures import FrameQueries, Predictions, TextFeatures
+from mmsoc.utils.device import to_device, to_host
 
 
 class StreamScores(NamedTuple):
@@ -167,13 +168,13 @@ class StreamPredictor:
         Raises:
             ValueError: before :meth:`finish`.
         """
-        threshold = torch.tensor(self.model.test_cfg['mask_threshold']).logit().item()
+        threshold = mask_threshold_logit(self.model.test_cfg['mask_threshold'])
         for logits in self.logits():
-            found = torch.empty((*logits.shape[:2], *self.ori_shape), dtype=torch.bool)
+            found = torch.empty((*logits.shape[:2], *self.ori_shape), dtype=torch.bool, device=logits.device)
             for frame in range(logits.shape[1]):  # one by one: a frame may be large
                 full = F.interpolate(logits[:, frame, None], size=self.ori_shape, mode='bilinear', align_corners=False)
-                found[:, frame] = (full[:, 0] > threshold).cpu()
-            yield found
+                torch.gt(full[:, 0], threshold, out=found[:, frame])
+            yield to_host(found)
 
     @torch.no_grad()
     def logits(self) -> Iterator[Tensor]:
@@ -193,7 +194,7 @@ class StreamPredictor:
                 self._file.seek(position)
                 read = np.fromfile(self._file, np.float16, int(np.prod(shape))).reshape(shape)
                 position += read.nbytes
-                features = torch.from_numpy(read).to(kernels.device).float()
+                features = to_device(torch.from_numpy(read), kernels.device).float()
                 logits.append(
                     self.model.head.decode_masks(features, kernels[:, start:stop], points[:, start:stop])[:, :, 0]
                 )
@@ -220,13 +221,13 @@ class StreamPredictor:
             text = model.extract_text(self.texts)
             self._text = [text.of_sentences(start, start + self._at_once) for start in range(0, len(self.texts), self._at_once)]
         for index, text in enumerate(self._text):
-            of_pass = visual.of_sentences(torch.zeros(len(text.words), dtype=torch.long, device=inputs.device))
+            of_pass = visual.of_sentences([0] * len(text.words))
             fused = model.fuse(of_pass, text, with_guidance=False)
             frame = model.aggregate(of_pass, fused)
             features = model.head.mask_features(frame.memory, of_pass.fine)
             channels, height, width = features.shape[1:]
             self._feature_shape = channels, height, width
-            features.half().cpu().numpy().tofile(self._file)
+            to_host(features.half()).numpy().tofile(self._file)
             self._frame[index].append(self._kept(frame))
 
     def _batch(self, begin: int, end: int, kept: range) -> tuple[Tensor, list[TrackDataSample]]:
@@ -252,13 +253,10 @@ class StreamPredictor:
     def _integrate(self, frame: FrameQueries, text: TextFeatures) -> Predictions:
         layer, clustered = self._layers()
         height, width = self.frame_size
-        image_sizes = torch.tensor(
-            [[width, height]] * len(text.words), dtype=torch.float32, device=text.sentence.device
-        )
+        image_sizes = to_device(torch.tensor([[width, height]] * len(text.words), dtype=torch.float32), text.sentence.device)
         with self.model.prediction_precision():
             objects = self.model.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[clustered])
-            (prediction,) = self.model.head(objects, frame, image_sizes)
-        return prediction
+            return self.model.head(objects, frame, image_sizes).of_layer(0)
 
 
 def _joined(chunks: Sequence[FrameQueries]) -> FrameQueries:

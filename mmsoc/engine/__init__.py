@@ -6,19 +6,23 @@ from .hooks import (
     SafeCheckpointHook,
     StartingPointHook,
     StrictLoadHook,
+    TF32Hook,
 )
+from .optim import FusedOptimWrapperConstructor
 from .seeding import epoch_seed, seed_everything, seed_worker
 from .sharding import FSDPStrategy, ShardedOptimWrapper, wrap_layers
 
 __all__ = [
     'EpochSeedHook',
     'FSDPStrategy',
+    'FusedOptimWrapperConstructor',
     'PlainCheckpointHook',
     'RVOSVisualizationHook',
     'SafeCheckpointHook',
     'ShardedOptimWrapper',
     'StartingPointHook',
     'StrictLoadHook',
+    'TF32Hook',
     'epoch_seed',
     'finish_distributed',
     'prepare_distributed',

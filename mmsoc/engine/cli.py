@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -64,9 +65,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a config that is not there ends the program with a message that names it."""
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     require_file(parser, args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -136,7 +137,10 @@ def _leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config with ``--cfg-options``, launcher and work_dir (command line, else config, else its name) set."""
+    """The config with ``--cfg-options``, launcher and work_dir (command line, else config, else its name) set.
+
+    Where there is a GPU, loaders pin memory unless the config says otherwise.
+    """
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     warn_of_variables(cfg, args.cfg_options)
@@ -145,4 +149,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    if get_device() == 'cuda':
+        # Not in the configs: without a GPU, PyTorch warns of it for every loader.
+        for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(key):
+                cfg[key].setdefault('pin_memory', True)
     return cfg

@@ -1,5 +1,6 @@
 from .backbone_pretrainer import BackbonePretrainer
 from .backbones import ConvPatchEmbed, FrameBackbone, VideoSwin
+from .data_preprocessor import ClipDataPreprocessor
 from .heads import (
     CategoryMapHead,
     ClipCriterion,
@@ -7,7 +8,7 @@ from .heads import (
     FPNPixelDecoder,
     FusionMaskHead,
 )
-from .losses import VLContrastiveLoss
+from .losses import GIoULoss, VLContrastiveLoss
 from .necks import MMF, CrossAttentionGate, PassThrough
 from .sim import (
     SIM,
@@ -19,12 +20,13 @@ from .sim import (
     VideoObjectCluster,
 )
 from .soc import SOC
-from .task_modules import ClipCost
+from .task_modules import BaseClipCost, ClipAssigner, ClipBoxL1Cost, ClipCost, ClipDiceCost, ClipFocalCost, ClipGIoUCost
 from .text_encoders import HashTokenizer, RobertaTextEncoder
 
 __all__ = [
-    'MMF', 'SIM', 'SOC', 'AverageCluster', 'BackbonePretrainer', 'BaseCluster', 'CategoryMapHead', 'ClipCost',
-    'ClipCriterion', 'Conv1dCluster', 'ConvPatchEmbed', 'CrossAttentionGate', 'DynamicMaskHead', 'FPNPixelDecoder',
-    'FrameBackbone', 'FusionMaskHead', 'HashTokenizer', 'KMeansCluster', 'NoCluster', 'PassThrough', 'RobertaTextEncoder',
-    'VLContrastiveLoss', 'VideoObjectCluster', 'VideoSwin'
+    'MMF', 'SIM', 'SOC', 'AverageCluster', 'BackbonePretrainer', 'BaseClipCost', 'BaseCluster', 'CategoryMapHead',
+    'ClipAssigner', 'ClipBoxL1Cost', 'ClipCost', 'ClipCriterion', 'ClipDataPreprocessor', 'ClipDiceCost', 'ClipFocalCost',
+    'ClipGIoUCost', 'Conv1dCluster', 'ConvPatchEmbed', 'CrossAttentionGate', 'DynamicMaskHead', 'FPNPixelDecoder',
+    'FrameBackbone', 'FusionMaskHead', 'GIoULoss', 'HashTokenizer', 'KMeansCluster', 'NoCluster', 'PassThrough',
+    'RobertaTextEncoder', 'VLContrastiveLoss', 'VideoObjectCluster', 'VideoSwin'
 ]

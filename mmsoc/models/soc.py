@@ -1,20 +1,30 @@
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from mmdet.models.mot.base import BaseMOTModel
 from mmdet.structures import TrackDataSample
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
-from mmdet.structures.mask import encode_mask_results
 from mmengine.logging import MessageHub
+from pycocotools.mask import encode as encode_masks
 from torch import Tensor, nn
 
+from mmsoc.models.layers.recompute import max_elements
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, Predictions, TextFeatures, VisualFeatures
+from mmsoc.utils.device import to_device, to_host
+from mmsoc.utils.precision import use_tf32
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
+# Iterations in a row whose losses may overflow in float16 before training stops: a scale of 65,536 takes 16 to come down to 1.
+MAX_OVERFLOWS = 50
+# Sizes of clips whose positions are kept, 5 MB for 360x640.
+MAX_KNOWN_POSITIONS = 16
 
 
 @MODELS.register_module()
@@ -73,6 +83,9 @@ class SOC(BaseMOTModel):
         self.sim = MODELS.build(sim)
         self.head = MODELS.build(head)
         self.criterion = MODELS.build(criterion)
+        self._known_positions: dict[tuple, tuple[Tensor, ...]] = {}  # of clips without padding, by the levels' sizes
+        self._overflows = 0  # iterations in a row
+        self._logged: dict[str, tuple[Tensor, float]] = {}  # the last losses, where they are and as numbers
         self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
         defaults = dict(predict_layer=-1, query_per_frame=False, frames_per_pass=32, frames_per_clip=None, mask_threshold=0.5,
                         return_logits=False, all_queries=False, precision='fp32', compile=False)
@@ -111,25 +124,38 @@ class SOC(BaseMOTModel):
         outputs = self.backbone(inputs)
         kept = _key_frames(data_samples, num_frames)
         if kept is not None:
-            clips = torch.arange(num_clips, device=inputs.device)[:, None]
-            outputs = tuple(output.unflatten(0, (num_clips, num_frames))[clips, kept.to(inputs.device)].flatten(0, 1)
-                            for output in outputs)
+            rows = to_device((torch.arange(num_clips)[:, None] * num_frames + kept).flatten(), inputs.device)
+            outputs = tuple(output.index_select(0, rows) for output in outputs)
             num_frames = kept.shape[1]
-        levels = self.neck(outputs[1:])
-
-        sizes = [sample[0].img_shape for sample in data_samples]
-        pad_mask = torch.ones((num_clips, height, width), dtype=torch.bool, device=inputs.device)
-        for clip, (clip_height, clip_width) in enumerate(sizes):
-            pad_mask[clip, :clip_height, :clip_width] = False
-        pad_masks = tuple(
-            F.interpolate(pad_mask[:, None].float(), size=level.shape[-2:], mode='nearest')[:, 0].bool() for level in levels)
+        levels = tuple(self.neck(outputs[1:]))
+        sizes = [tuple(sample[0].img_shape) for sample in data_samples]
+        pad_masks = None
+        if any(size != (height, width) for size in sizes):
+            pad_masks = _pad_masks(sizes, (height, width), [level.shape[-2:] for level in levels], inputs.device)
         return VisualFeatures(
             fine=outputs[0],
-            levels=tuple(levels),
+            levels=levels,
             pad_masks=pad_masks,
-            positions=tuple(self.positional_encoding(mask) for mask in pad_masks),
-            image_sizes=torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32, device=inputs.device),
+            positions=self._positions(levels, pad_masks),
+            image_sizes=to_device(torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32), inputs.device),
             num_frames=num_frames)
+
+    def _positions(self, levels: Sequence[Tensor], pad_masks: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+        if pad_masks is not None:
+            return tuple(self.positional_encoding(mask) for mask in pad_masks)
+
+        def compute() -> tuple[Tensor, ...]:
+            return tuple(self.positional_encoding(level.new_zeros((1, *level.shape[-2:]), dtype=torch.bool)) for level in levels)
+
+        if next(self.positional_encoding.parameters(), None) is not None:  # learned
+            return compute()
+        key = (*(tuple(level.shape[-2:]) for level in levels), levels[0].device)
+        if key not in self._known_positions:
+            if len(self._known_positions) >= MAX_KNOWN_POSITIONS:
+                self._known_positions.clear()
+            with torch.inference_mode(False), torch.no_grad():  # they have to serve training too
+                self._known_positions[key] = compute()
+        return self._known_positions[key]
 
     def extract_text(self, texts: Sequence[str]) -> TextFeatures:
         """Words and sentence features of M sentences."""
@@ -142,7 +168,8 @@ class SOC(BaseMOTModel):
 
     def aggregate(self, visual: VisualFeatures, fused: FusedFeatures) -> FrameQueries:
         """SIM's frame level; the box branches that refine its references are the head's."""
-        return self.sim.aggregate(fused.levels, visual.pad_masks, visual.positions, self.head.box_branches)
+        return self.sim.aggregate(
+            fused.levels, visual.pad_masks, visual.positions, self.head.box_branches, visual.num_frames)
 
     # ---------------------------------------------------------------------------------------------- training
 
@@ -153,7 +180,7 @@ class SOC(BaseMOTModel):
             FloatingPointError: if a prediction or a loss is not finite; names the iteration, videos and sentences.
             ValueError: if a sentence is empty or too long.
         """
-        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        texts, clip_of_expr = _sentences(data_samples)
         of_clips = self.extract_visual(inputs, data_samples)
         visual = of_clips.of_sentences(clip_of_expr)
         text = self.extract_text(texts)
@@ -163,19 +190,46 @@ class SOC(BaseMOTModel):
         objects = self.sim.integrate(frame, text.sentence, layers=layers, video_layers=layers)
         predictions = self.head(objects, frame, visual.image_sizes)
         features = self.head.mask_features(frame.memory, visual.fine)
-        # Looked at before the matching, which could not say where the number came from.
-        _check_finite({
-            'class logits': torch.stack([prediction.logits for prediction in predictions]).sum(),
-            'boxes': torch.stack([prediction.boxes for prediction in predictions]).sum(),
-            'mask kernels': torch.stack([prediction.kernels for prediction in predictions]).sum(),
-            'mask features': features.sum()
-        }, data_samples)
-        targets = _targets(data_samples, visual.num_frames, inputs)
+        targets = _targets(data_samples, inputs)
         losses = self.criterion(predictions, objects.video_queries, fused.guidance, features, self.head.decode_masks, targets)
         for head in self.auxiliary_heads:
             losses |= head.loss(of_clips, fused, targets, data_samples)
-        _check_finite(losses, data_samples)
+        self._check_finite(losses, predictions, features, data_samples)
         return losses
+
+    def _check_finite(self, losses: dict[str, Tensor], predictions: Predictions, features: Tensor,
+                      data_samples: Sequence[TrackDataSample]) -> None:
+        """The one place of a training step where the host waits for the device."""
+        suspects = {
+            'class logits': predictions.logits, 'boxes': predictions.boxes, 'mask kernels': predictions.kernels,
+            'mask features': features
+        }
+        sums = {name: value.detach().sum(dtype=torch.float32) for name, value in suspects.items()} | {
+            name: value.detach().float() for name, value in losses.items()}
+        numbers = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        self._logged = {name: (value.detach(), numbers[name]) for name, value in losses.items()}
+        wrong = [name for name, number in numbers.items() if not math.isfinite(number)]
+        if not wrong:
+            self._overflows = 0
+            return
+        self._overflows += 1
+        in_half = _autocast_dtype(features.device) == torch.float16
+        if in_half and self._overflows < MAX_OVERFLOWS:  # the scaler skips this step and lowers its scale
+            return
+        iteration = MessageHub.get_current_instance().get_info('iter', None)
+        raise FloatingPointError(
+            f'not finite in iteration {iteration}: {", ".join(wrong)} ({_names(data_samples)})'
+            + (f', and in the {self._overflows - 1} before' if in_half else '')
+            + '. Lower the learning rate, check `optim_wrapper.clip_grad`, or leave out --amp.')
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        """The sum of all losses, and what is logged, which are numbers that `loss` knows already: no further wait."""
+        logged, self._logged = self._logged, {}
+        if logged.keys() != losses.keys() or any(logged[name][0].data_ptr() != losses[name].data_ptr() for name in losses):
+            return super().parse_losses(losses)
+        total = torch.stack([value for name, value in losses.items() if 'loss' in name]).sum()
+        numbers = {name: number for name, (_, number) in logged.items()}
+        return total, dict(loss=sum(number for name, number in numbers.items() if 'loss' in name), **numbers)
 
     # ---------------------------------------------------------------------------------------------- prediction
 
@@ -211,18 +265,10 @@ class SOC(BaseMOTModel):
     def prediction_precision(self) -> Iterator[None]:
         """Within it, everything runs in ``test_cfg.precision``."""
         precision = self.test_cfg['precision']
-        if precision == 'tf32':
-            before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-            try:
-                yield
-            finally:
-                torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-        elif precision == 'fp32':
+        half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision)
+        with use_tf32(precision == 'tf32'), (
+                torch.autocast(self.data_preprocessor.device.type, half) if half else nullcontext()):
             yield
-        else:
-            with torch.autocast(self.data_preprocessor.device.type, dict(bf16=torch.bfloat16, fp16=torch.float16)[precision]):
-                yield
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[TrackDataSample]) -> list[TrackDataSample]:
         num_frames = inputs.shape[1]
@@ -234,7 +280,7 @@ class SOC(BaseMOTModel):
             return self._predict_all(inputs, data_samples)
         masks: list[list[list[dict]]] = [[[] for _ in sample.texts] for sample in data_samples]
         logits: list[list[list[Tensor]]] = [[[] for _ in sample.texts] for sample in data_samples]
-        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        texts, clip_of_expr = _sentences(data_samples)
         text = self.extract_text(texts)
         scores, queries = [], []
         for start in range(0, num_frames, step):
@@ -244,7 +290,7 @@ class SOC(BaseMOTModel):
 
         score_MT, query_MT = torch.cat(scores, 1).cpu(), torch.cat(queries, 1).cpu()
         for index, sample in enumerate(data_samples):
-            own = (clip_of_expr == index).cpu()
+            own = torch.tensor([clip == index for clip in clip_of_expr])
             sample.set_data(dict(
                 pred_masks=masks[index], pred_frame_scores=score_MT[own], pred_scores=score_MT[own].mean(1),
                 pred_queries=query_MT[own]))
@@ -256,8 +302,9 @@ class SOC(BaseMOTModel):
         """How many sentences of a clip with so many frames run at once in prediction (``test_cfg.frames_per_pass``)."""
         return max(self.test_cfg['frames_per_pass'] // num_frames, 1)
 
-    def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], text: TextFeatures, clip_of_expr: Tensor,
-                      masks: list[list[list[dict]]], logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
+    def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], text: TextFeatures,
+                      clip_of_expr: Sequence[int], masks: list[list[list[dict]]],
+                      logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
         """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence), with ``return_logits`` also their
         logits to ``logits``; scores and queries (M, T).
         """
@@ -272,17 +319,21 @@ class SOC(BaseMOTModel):
             logits_MTHW = decode(query_MT[..., None])[:, :, 0]
             scores.append(score_MT)
             queries.append(query_MT)
-            for clip, expr, logit_THW in zip(
-                    of_pass.tolist(), expr_of_clip[start:start + step], logits_MTHW, strict=True):
-                logit_THW = self._without_padding(logit_THW, data_samples[clip], inputs.shape[-2:])
-                masks[clip][expr] += self._to_original_size(logit_THW, data_samples[clip])
-                if self.test_cfg['return_logits']:
-                    logits[clip][expr].append(logit_THW.float().cpu())
+            exprs = list(zip(of_pass, expr_of_clip[start:start + step], strict=True))
+            logits_of = [self._without_padding(logit_THW, data_samples[clip], inputs.shape[-2:])
+                         for logit_THW, (clip, _) in zip(logits_MTHW, exprs, strict=True)]
+            found = self._encode([self._to_original_size(logit_THW, data_samples[clip])
+                                  for logit_THW, (clip, _) in zip(logits_of, exprs, strict=True)])
+            for (clip, expr), codes in zip(exprs, found, strict=True):
+                masks[clip][expr] += codes
+            if self.test_cfg['return_logits']:
+                for (clip, expr), logit_THW in zip(exprs, self._to_host(logits_of), strict=True):
+                    logits[clip][expr].append(logit_THW)
         return torch.cat(scores), torch.cat(queries)
 
     def _predict_all(self, inputs: Tensor, data_samples: Sequence[TrackDataSample]) -> list[TrackDataSample]:
         """The samples with the masks and scores of all queries, see `predict`."""
-        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        texts, clip_of_expr = _sentences(data_samples)
         visual = self.extract_visual(inputs, data_samples)
         if visual.num_frames != 1:
             raise ValueError(f'model.test_cfg.all_queries: expected clips with one annotated frame (key_frames_inds), found '
@@ -298,12 +349,14 @@ class SOC(BaseMOTModel):
             num_sentences, num_queries = score_MN.shape
             every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, 1, -1)
             logits_MNHW = decode(every)[:, 0]
-            scores.append(score_MN.cpu())
-            for clip, logits_NHW in zip(of_pass.tolist(), logits_MNHW, strict=True):
-                masks[clip].append(self._nearest_to_original_size(logits_NHW, data_samples[clip], inputs.shape[-2:]))
-        score_MN = torch.cat(scores)
+            scores.append(score_MN)
+            found = self._encode([self._nearest_to_original_size(logits_NHW, data_samples[clip], inputs.shape[-2:])
+                                  for clip, logits_NHW in zip(of_pass, logits_MNHW, strict=True)])
+            for clip, codes in zip(of_pass, found, strict=True):
+                masks[clip].append(codes)
+        score_MN = torch.cat(scores).cpu()
         for index, sample in enumerate(data_samples):
-            own = score_MN[(clip_of_expr == index).cpu()]
+            own = score_MN[torch.tensor([clip == index for clip in clip_of_expr])]
             best, chosen = own.max(1)
             sample.set_data(dict(
                 pred_masks=[[of_queries[query]] for of_queries, query in zip(masks[index], chosen.tolist(), strict=True)],
@@ -320,7 +373,7 @@ class SOC(BaseMOTModel):
         last = self.sim.num_layers - 1
         layer = self.test_cfg['predict_layer'] % self.sim.num_layers
         objects = self.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[last])
-        prediction, = self.head(objects, frame, visual.image_sizes)
+        prediction = self.head(objects, frame, visual.image_sizes).of_layer(0)
 
         def decode(query_MTK: Tensor) -> Tensor:
             kernels, points = prediction.of_queries(query_MTK)
@@ -337,23 +390,40 @@ class SOC(BaseMOTModel):
         logits = F.interpolate(logits[None], size=tuple(input_size), mode='bilinear', align_corners=False)[0]
         return logits[..., :height, :width]
 
-    def _to_original_size(self, logits: Tensor, sample: TrackDataSample) -> list[dict]:
-        """(T, h, w) logits that cover the frames -> T run-length codes of the original frames."""
-        threshold = torch.tensor(self.test_cfg['mask_threshold']).logit().item()
-        codes = []
-        for frame in logits:  # one by one: a long video at its original size is large
-            full = F.interpolate(frame[None, None], size=tuple(sample[0].ori_shape), mode='bilinear', align_corners=False)
-            codes += encode_mask_results((full[0] > threshold).cpu().numpy())
-        return codes
+    def _to_original_size(self, logits: Tensor, sample: TrackDataSample) -> Tensor:
+        """(T, h, w) logits that cover the frames -> (T, W, H) bool of the original frames, columns first."""
+        height, width = sample[0].ori_shape
+        threshold = mask_threshold_logit(self.test_cfg['mask_threshold'])
+        found = torch.empty((len(logits), width, height), dtype=torch.bool, device=logits.device)
+        # A few frames at once: a long video at its original size is large.
+        step = max(1, max_elements(logits.device) // (height * width))
+        for some, target in zip(logits.split(step), found.split(step), strict=True):
+            full = F.interpolate(some[:, None], size=(height, width), mode='bilinear', align_corners=False)[:, 0]
+            torch.gt(full.transpose(1, 2), threshold, out=target)
+        return found
 
-    def _nearest_to_original_size(self, logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> list[dict]:
-        """(N, h, w) logits at stride 4 -> N run-length codes of the original frame, by the released evaluation's way."""
-        threshold = torch.tensor(self.test_cfg['mask_threshold']).logit().item()
+    def _nearest_to_original_size(self, logits: Tensor, sample: TrackDataSample, input_size: Sequence[int]) -> Tensor:
+        """(N, h, w) logits at stride 4 -> (N, W, H) bool of the original frame, by the released evaluation's way."""
         height, width = sample[0].img_shape
         logits = F.interpolate(logits[None], size=tuple(input_size), mode='bilinear', align_corners=False)
-        inside = (logits > threshold)[..., :height, :width].float()
+        inside = (logits > mask_threshold_logit(self.test_cfg['mask_threshold']))[..., :height, :width].float()
         full = F.interpolate(inside, size=tuple(sample[0].ori_shape), mode='nearest')[0]
-        return encode_mask_results(full.bool().cpu().numpy())
+        return full.bool().transpose(1, 2).contiguous()
+
+    @staticmethod
+    def _encode(masks: Sequence[Tensor]) -> list[list[dict]]:
+        """Masks (n, W, H) bool of several sentences -> the run-length codes of each; they leave the device together."""
+        joined = to_host(torch.cat([mask.flatten() for mask in masks])).numpy().view(np.uint8)
+        sizes = np.cumsum([mask.numel() for mask in masks])[:-1]
+        # Columns first in memory is what the codes are made of: (H, W, n) in Fortran's order.
+        return [encode_masks(part.reshape(mask.shape).T) for part, mask in zip(np.split(joined, sizes), masks, strict=True)]
+
+    @staticmethod
+    def _to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors in float32 on the CPU; they leave the device together."""
+        joined = to_host(torch.cat([tensor.float().flatten() for tensor in tensors]))
+        return [part.view(tensor.shape) for part, tensor in zip(
+            joined.split([tensor.numel() for tensor in tensors]), tensors, strict=True)]
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[dict[str, Tensor]]:
         """Raw outputs, without choosing a query (mode ``'tensor'``).
@@ -363,7 +433,7 @@ class SOC(BaseMOTModel):
             (M, T, N, K), ``boxes`` (M, T, N, 4), ``masks`` (M, T, N, h, w) at stride 4, ``video_queries`` (M, N, C) and
             ``guidance`` (M, C).
         """
-        texts, clip_of_expr = _sentences(data_samples, inputs.device)
+        texts, clip_of_expr = _sentences(data_samples)
         visual = self.extract_visual(inputs, data_samples).of_sentences(clip_of_expr)
         text = self.extract_text(texts)
         fused = self.fuse(visual, text)
@@ -375,6 +445,7 @@ class SOC(BaseMOTModel):
             layers, video_layers = [self.test_cfg['predict_layer'] % self.sim.num_layers], [last]
         objects = self.sim.integrate(frame, text.sentence, layers=layers, video_layers=video_layers)
         features = self.head.mask_features(frame.memory, visual.fine)
+        predictions = self.head(objects, frame, visual.image_sizes)
         return [
             dict(
                 logits=prediction.logits,
@@ -383,8 +454,13 @@ class SOC(BaseMOTModel):
                 video_queries=video_queries,
                 guidance=fused.guidance)
             for prediction, video_queries in zip(
-                self.head(objects, frame, visual.image_sizes), objects.video_queries, strict=True)
+                map(predictions.of_layer, range(len(layers))), objects.video_queries, strict=True)
         ]
+
+
+def mask_threshold_logit(threshold: float) -> float:
+    """The logit at which a mask of the given probability begins."""
+    return math.log(threshold / (1 - threshold))
 
 
 def query_scores(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -432,43 +508,54 @@ def _key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Ten
     return torch.tensor(kept)
 
 
-def _sentences(data_samples: Sequence[TrackDataSample], device: torch.device) -> tuple[list[str], Tensor]:
-    """All sentences of the clips, and (M,) the clip of each."""
+def _sentences(data_samples: Sequence[TrackDataSample]) -> tuple[list[str], list[int]]:
+    """All M sentences of the clips, and the clip of each."""
     for sample in data_samples:
         if not sample.metainfo.get('texts'):
             raise ValueError(f'a sample without sentences (metainfo `texts`): {_names([sample])}')
     texts = [text for sample in data_samples for text in sample.texts]
-    clips = [clip for clip, sample in enumerate(data_samples) for _ in sample.texts]
-    return texts, torch.tensor(clips, device=device)
+    return texts, [clip for clip, sample in enumerate(data_samples) for _ in sample.texts]
 
 
-def _targets(data_samples: Sequence[TrackDataSample], num_frames: int, inputs: Tensor) -> ClipTargets:
+def _pad_masks(sizes: Sequence[tuple[int, int]], padded: tuple[int, int], shapes: Sequence[Sequence[int]],
+               device: torch.device) -> tuple[Tensor, ...]:
+    """(B, h, w) bool for each of ``shapes``, True where a clip of one of ``sizes`` was padded; by nearest interpolation."""
+    rows, columns = (torch.arange(length) >= torch.tensor([size[axis] for size in sizes])[:, None]
+                     for axis, length in enumerate(padded))
+    masks = []
+    for shape in shapes:
+        of_rows, of_columns = (F.interpolate(mask[:, None].float(), size=length, mode='nearest')[:, 0].bool()
+                               for mask, length in zip((rows, columns), shape, strict=True))
+        masks.append(to_device(of_rows[:, :, None] | of_columns[:, None], device))
+    return tuple(masks)
+
+
+def _targets(data_samples: Sequence[TrackDataSample], inputs: Tensor) -> ClipTargets:
     """The object of each sentence, in the order of `_sentences`, of the annotated frames."""
-    masks, boxes, visible, labels = [], [], [], []
+    masks, boxes, sizes, visible, labels = [], [], [], [], []
     for sample in data_samples:
         frames = [sample[index] for index in getattr(sample, 'key_frames_inds', range(len(sample)))]
-        assert len(frames) == num_frames, f'{len(frames)} annotated frames of {num_frames}'
         instances = [frame.gt_instances for frame in frames]
         assert len(instances[0]) == len(sample.texts), f'{len(instances[0])} objects for {sample.texts}'
-        masks.append(torch.stack([item.masks.to_tensor(torch.float32, inputs.device) for item in instances], 1))
+        masks.append(np.stack([item.masks.masks for item in instances], 1))
         height, width = frames[0].img_shape
-        box_ET4 = torch.stack([item.bboxes for item in instances], 1).to(inputs.device)
-        boxes.append(bbox_xyxy_to_cxcywh(box_ET4) / box_ET4.new_tensor([width, height, width, height]))
-        visible.append(torch.stack([item.visible for item in instances], 1).to(inputs.device))
-        labels.append(instances[0].labels.to(inputs.device))
-    return ClipTargets(torch.cat(masks), torch.cat(boxes), torch.cat(visible), torch.cat(labels))
+        boxes.append(torch.stack([item.bboxes for item in instances], 1))
+        sizes += [[[width, height, width, height]]] * len(sample.texts)
+        visible.append(torch.stack([item.visible for item in instances], 1))
+        labels.append(instances[0].labels)
+    # Joined where they are, so that each goes to the device once; the masks as the bytes that they are.
+    box = torch.cat(boxes)
+    box = bbox_xyxy_to_cxcywh(box) / torch.tensor(sizes).to(box)
+    mask, *others = (to_device(tensor, inputs.device) for tensor in (
+        torch.from_numpy(np.concatenate(masks)), box, torch.cat(visible), torch.cat(labels)))
+    return ClipTargets(mask.float(), *others)
+
+
+def _autocast_dtype(device: torch.device) -> torch.dtype:
+    """What products are computed in: float32 where autocast is off."""
+    return torch.mm(*torch.empty((2, 1, 1), device=device)).dtype
 
 
 def _names(data_samples: Sequence[TrackDataSample]) -> str:
     return '; '.join(f'video {sample.metainfo.get("video_id", "?")}: {sample.metainfo.get("texts")}'
                      for sample in data_samples)
-
-
-def _check_finite(values: dict[str, Tensor], data_samples: Sequence[TrackDataSample]) -> None:
-    if torch.isfinite(sum(values.values())).item():  # one transfer; which one it was matters only when it failed
-        return
-    wrong = [name for name, value in values.items() if not torch.isfinite(value).item()]
-    iteration = MessageHub.get_current_instance().get_info('iter', None)
-    raise FloatingPointError(
-        f'not finite in iteration {iteration}: {", ".join(wrong) or "their sum"} ({_names(data_samples)}). '
-        'Lower the learning rate, check `optim_wrapper.clip_grad`, or leave out --amp.')

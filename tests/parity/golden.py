@@ -15,6 +15,9 @@ from torch import Tensor
 from mmsoc.registry import MODELS
 from tests.helpers import TINY_ROBERTA, make_sample, stack_clips
 
+LOSSES = dict(
+    loss_mask='loss_sigmoid_focal', loss_dice='loss_dice', loss_contrastive='loss_con', loss_cls='loss_cls',
+    loss_bbox='loss_bbox', loss_giou='loss_giou')
 _QUERIES = ('query_embed.weight', 'voc.query_embed.weight', 'voc.fq_pos.weight', 'transformer.level_embed')
 
 
@@ -93,3 +96,11 @@ def golden_batch(case: dict[str, Any]) -> tuple[Tensor, list]:
             sample.key_frames_inds = [int(case['valid'])]
         samples.append(sample)
     return inputs, samples
+
+
+def loss_weights(model: torch.nn.Module) -> dict[str, float]:
+    """By which each of ``LOSSES`` is multiplied in the total; golden files hold them unweighted."""
+    attributes = dict(
+        loss_mask='loss_mask', loss_dice='loss_dice', loss_cls='loss_cls', loss_bbox='loss_bbox', loss_giou='loss_iou')
+    return dict(loss_contrastive=1.) | {
+        name: getattr(model.criterion, attribute).loss_weight for name, attribute in attributes.items()}

@@ -4,13 +4,10 @@ import pytest
 import torch
 
 from tests.conftest import reference_path
-from tests.parity.golden import golden_batch, golden_model
+from tests.parity.golden import LOSSES, golden_batch, golden_model, loss_weights
 from tools.model_converters.released_to_mmsoc import mmsoc_name
 
 GOLDEN = sorted((reference_path() / 'golden').glob('*.npz'))
-LOSSES = dict(
-    loss_mask='loss_sigmoid_focal', loss_dice='loss_dice', loss_contrastive='loss_con', loss_cls='loss_cls',
-    loss_bbox='loss_bbox', loss_giou='loss_giou')
 # The released code adds 1e-6 to numerators and denominators of the GIoU, mmdet does not: up to 1e-3 at a box side of 0.03.
 LOSS_TOLERANCE = dict(loss_contrastive=1e-5, loss_giou=1e-3)
 
@@ -55,22 +52,20 @@ def _compare_outputs(output, case, prefix, errors):
 
 
 def _compare_losses(model, inputs, samples, case, errors):
-    matched = []
+    recorded = []
     match = type(model.criterion).match
 
     def recording(*args, **kwargs):
-        matched.append(match(model.criterion, *args, **kwargs))
-        return matched[-1]
+        recorded.append(match(model.criterion, *args, **kwargs))
+        return recorded[-1]
 
     model.criterion.match = recording
     losses = model(inputs, samples, mode='loss')
-    for layer, indices in enumerate(matched):
+    (matched_DM,) = recorded
+    for layer, indices in enumerate(matched_DM):
         assert indices.tolist() == case[f'match_l{layer}'].tolist(), f'matches of layer {layer}'
 
-    weights = {name: 1. if name == 'loss_contrastive' else getattr(model.criterion, attribute).loss_weight
-               for name, attribute in dict(
-                   loss_mask='loss_mask', loss_dice='loss_dice', loss_cls='loss_cls', loss_bbox='loss_bbox',
-                   loss_giou='loss_iou', loss_contrastive='loss_contrastive').items()}
+    weights = loss_weights(model)
     assert len(losses) == 3 * len(LOSSES)
     for name, golden_name in LOSSES.items():
         for prefix, suffix in (('d0.', '_0'), ('d1.', '_1'), ('', '')):

@@ -68,3 +68,12 @@ def test_a_variable_of_the_config_is_not_what_it_stands_for(tmp_path, monkeypatc
     assert 'max_epochs=1: ' in lines[0] and 'is a variable of the config file' in lines[0]
     assert 'Set what it stands for: train_cfg.max_epochs, param_scheduler.0.end' in lines[0]
     assert 'with_cp=True' in lines[1] and lines[1].endswith('Set what it stands for: model.backbone.with_cp')
+
+
+def test_loaders_pin_memory_where_there_is_a_gpu(tmp_path, monkeypatch):
+    file = tmp_path / 'loaders.py'
+    file.write_text('train_dataloader = dict(batch_size=1)\nval_dataloader = dict(pin_memory=False)\ntest_dataloader = None\n')
+    assert 'pin_memory' not in load_config(parse('a.b=2', config=str(file))).train_dataloader
+    monkeypatch.setattr('mmsoc.engine.cli.get_device', lambda: 'cuda')
+    cfg = load_config(parse('a.b=2', config=str(file)))
+    assert cfg.train_dataloader.pin_memory is True and cfg.val_dataloader.pin_memory is False and cfg.test_dataloader is None

@@ -1,9 +1,13 @@
+from datetime import timedelta
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dist import init_dist
 
 from mmsoc.engine import dist as dist_module
 from mmsoc.engine import prepare_distributed
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -65,3 +69,21 @@ def test_gloo_without_gpus(on, monkeypatch):
     assert cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False, find_unused_parameters=True
     )
+
+
+@pytest.mark.parametrize('gpus', [0, 1], ids=['gloo', 'nccl'])
+def test_processes_wait_two_hours_for_each_other(gpus, on, monkeypatch):
+    """Longer than any test set is scored by one process; NCCL's ten minutes abort the run."""
+    on(gpus)
+    started = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *args, **kwargs: started.append(kwargs))
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
+    for name, value in dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='1').items():
+        monkeypatch.setenv(name, value)
+    cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'default_runtime.py')
+    prepare_distributed(cfg, 'pytorch')
+    if gpus:  # MMEngine starts NCCL, when it builds the Runner
+        init_dist('pytorch', **cfg.env_cfg.dist_cfg)
+    (kwargs,) = started
+    assert kwargs.get('timeout') == timedelta(hours=2)
+    assert not gpus or kwargs['backend'] == 'nccl'

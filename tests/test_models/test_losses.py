@@ -1,9 +1,10 @@
 import math
 
+import mmdet.models
 import pytest
 import torch
 
-from mmsoc.models import VLContrastiveLoss
+from mmsoc.models import GIoULoss, VLContrastiveLoss
 
 
 @pytest.mark.parametrize(('dim_exponent', 'similarity'), [(0.5, 3.), (1., 1.5)])
@@ -21,3 +22,46 @@ def test_contrastive_loss_is_symmetric_without_guidance():
     # No guidance: all N = 5 queries are equal, log 5; the weight multiplies it.
     loss = VLContrastiveLoss(loss_weight=2.)(torch.randn(3, 5, 8), torch.zeros(3, 8), torch.tensor([0, 3, 4]))
     assert loss.item() == pytest.approx(2 * math.log(5), rel=1e-6)
+
+
+def test_contrastive_loss_of_several_layers(seeded):
+    queries, guidance, matched = torch.randn(3, 2, 5, 8), torch.randn(2, 8), torch.randint(5, (3, 2))
+    loss = VLContrastiveLoss(loss_weight=2.)
+    found = loss(queries, guidance, matched)
+    expected = torch.stack([loss(queries[layer], guidance, matched[layer]) for layer in range(3)])
+    assert found.shape == (3, )
+    torch.testing.assert_close(found, expected)
+
+
+def random_boxes():
+    """Pairs that overlap, that do not, that contain each other, that are equal, and boxes of no size."""
+    boxes = torch.rand(2, 40, 4, dtype=torch.float64)
+    boxes[..., 2:] = boxes[..., :2] + 0.4 * boxes[..., 2:]
+    boxes[1, 20:] += 2
+    boxes[1, 10:14] = boxes[0, 10:14] + torch.tensor([0.01, 0.01, -0.01, -0.01])
+    boxes[1, 4:8] = boxes[0, 4:8]
+    boxes[1, :2] = boxes[0, 2] = boxes[:, 3] = 0
+    return boxes
+
+
+@pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
+@pytest.mark.parametrize('weighted', [False, True], ids=['', 'weighted'])
+@pytest.mark.parametrize('avg_factor', [None, 7.])
+@pytest.mark.parametrize('override', [False, True], ids=['', 'override'])
+def test_giou_loss_is_mmdet_s(reduction, weighted, avg_factor, override, seeded):
+    boxes = random_boxes()
+    weight = torch.rand(40, dtype=torch.float64).round(decimals=1) if weighted else None
+    settings = dict(loss_weight=3., reduction='mean' if override else reduction)
+    given = dict(weight=weight, avg_factor=avg_factor, reduction_override=reduction if override else None)
+    results = []
+    for loss in (GIoULoss(**settings), mmdet.models.GIoULoss(**settings)):
+        pred, target = boxes.clone().requires_grad_()
+        if reduction == 'sum' and avg_factor:
+            with pytest.raises(ValueError, match='avg_factor'):
+                loss(pred, target, **given)
+            continue
+        value = loss(pred, target, **given)
+        results.append((value, *torch.autograd.grad(value.square().sum(), (pred, target))))
+    for found, expected in zip(*(results or [[], []]), strict=True):
+        torch.testing.assert_close(found, expected)
+        assert expected.isfinite().all()

@@ -37,7 +37,7 @@ def test_gates_multiply_by_the_attention():
     # Level 1 of sentence 0, frames 0..2: q = vision, k = words + positions, v = words; nothing is added.
     tokens = given['levels'][1][:3].permute(0, 2, 3, 1).reshape(1, -1, 16)
     words = given['words'][:1]
-    keys = words + sine_positional_encoding_1d(given['word_pad_mask'][:1], 16)
+    keys = words + sine_positional_encoding_1d(given['word_pad_mask'][:1], words.shape, words.device)
     expected = (tokens * mmf.l2v.attn(tokens, keys, words)[0]).view(3, 4, 3, 16).permute(0, 3, 1, 2)
     assert torch.allclose(fused.levels[1][:3], expected, atol=1e-6)
     # Guidance: words against the UN-fused stride-32 tokens (level 2) with their positions.
@@ -67,9 +67,22 @@ def test_padded_pixels_give_no_guidance():
 
 def test_word_positions_by_hand():
     # Two words, then padding: positions 1/2 and 2/2 of a turn; channels are sin, cos at wave length 1, then sin, cos at 100.
-    encoding = sine_positional_encoding_1d(torch.tensor([[False, False, True]]), 4)
+    encoding = sine_positional_encoding_1d(torch.tensor([[False, False, True]]), (1, 3, 4), torch.device('cpu'))
     half, slow = math.pi, math.pi / 100
     expected = torch.tensor([math.sin(half), math.cos(half), math.sin(slow), math.cos(slow)])
     assert torch.allclose(encoding[0, 0], expected, atol=1e-4)
     assert torch.allclose(encoding[0, 1, :2], torch.tensor([0., 1.]), atol=1e-4)
     assert torch.equal(encoding[0, 2], encoding[0, 1])  # padding does not count on
+
+
+def test_no_mask_is_a_mask_of_nothing():
+    given = inputs()
+    without = dict(given, word_pad_mask=None, pad_masks=None)
+    mmf = MMF(l2v=GATE, v2l=GATE)
+    found, expected = mmf(**without), mmf(**given)
+    torch.testing.assert_close(found.guidance, expected.guidance)
+    for level, expected_level in zip(found.levels, expected.levels, strict=True):
+        torch.testing.assert_close(level, expected_level)
+    encodings = [sine_positional_encoding_1d(mask, given['words'].shape, torch.device('cpu')) for mask in
+                 (None, given['word_pad_mask'])]
+    torch.testing.assert_close(encodings[0].expand(2, -1, -1), encodings[1])

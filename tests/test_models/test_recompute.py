@@ -2,7 +2,6 @@
 import mmcv.ops
 import pytest
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from mmdet.models.layers import DeformableDetrTransformerEncoder as MMDetEncoder
 
@@ -10,7 +9,7 @@ from mmsoc.models import VideoSwin
 from mmsoc.models.backbones.video_swin import _swin
 from mmsoc.models.layers import recompute
 from mmsoc.models.layers.deformable_attention import MultiScaleDeformableAttention, sample_rows
-from mmsoc.models.layers.transformer import DeformableDetrTransformerEncoder, ReLUDropout
+from mmsoc.models.layers.transformer import DeformableDetrTransformerEncoder
 
 ARCH = dict(embed_dims=16, depths=[2, 2, 2, 1], num_heads=[1, 2, 4, 8])
 
@@ -132,24 +131,6 @@ def test_recomputing_draws_the_same_drop_out(monkeypatch, seeded):
     output.sum().backward()
     kept = (output != 0).float().sum((0, 1)) * 2
     torch.testing.assert_close(attention.output_proj.bias.grad, kept)
-
-
-@pytest.mark.parametrize('p', [0., 0.3])
-def test_relu_and_drop_out_in_one(p):
-    x = torch.randn(50, 40, dtype=torch.float64)
-    results = []
-    for function in (ReLUDropout(p=p).train(), lambda x: F.dropout(x.relu(), p)):
-        torch.manual_seed(1)
-        leaf = x.clone().requires_grad_()
-        output = function(leaf)
-        (output**2).sum().backward()
-        results.append((output, leaf.grad))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected)
-    module = ReLUDropout(p=p).eval()
-    with torch.no_grad():
-        assert torch.equal(module(x.clone()), x.relu())
-    assert torch.autograd.gradcheck(module, x[:3, :3].clone().requires_grad_())
 
 
 def test_deformable_attention_samples_in_float32_under_autocast(seeded):

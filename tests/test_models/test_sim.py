@@ -5,6 +5,8 @@ from mmengine import Config
 from mmsoc.models import Conv1dCluster
 from mmsoc.models.sim import SIM
 from mmsoc.registry import MODELS
+from mmsoc.structures import FrameQueries
+from tests.helpers import small_model
 
 CLUSTERS = [
     dict(type='NoCluster'), dict(type='AverageCluster'), dict(type='Conv1dCluster', embed_dims=128),
@@ -90,3 +92,34 @@ def test_valid_ratio_by_hand():
     mask = torch.ones(1, 4, 10, dtype=torch.bool)
     mask[:, :3, :5] = False  # half of the width, three quarters of the height
     assert SIM._valid_ratio(mask).tolist() == [[0.5, 0.75]]
+
+
+@pytest.mark.parametrize(('layers', 'video_layers', 'clustered'), [
+    ([0, 1], [0, 1], 2), ([1], [1], 1), ([0], [1], 1), ([1, 0], [1, 1], 1)])
+def test_all_layers_are_clustered_in_one_call(root, monkeypatch, layers, video_layers, clustered, seeded):
+    sim = small_model(root).sim
+    frame = FrameQueries(memory=(), queries=torch.randn(2, 3, 5, 8, 128), initial_reference=None, references=None)
+    sentence = torch.randn(3, 128)
+    calls, forward = [], sim.cluster.forward
+    monkeypatch.setattr(sim.cluster, 'forward', lambda *given: calls.append(len(given[0])) or forward(*given))
+    objects = sim.integrate(frame, sentence, layers=layers, video_layers=video_layers)
+    assert calls == [3 * clustered] and objects.layers == tuple(layers)
+    for index, (layer, video_layer) in enumerate(zip(layers, video_layers, strict=True)):
+        video = forward(frame.queries[video_layer], sentence)
+        torch.testing.assert_close(objects.video_queries[index], video)
+        torch.testing.assert_close(objects.queries[index], sim.cluster.enrich(frame.queries[layer], video))
+
+
+def test_no_mask_is_a_mask_of_nothing(root, seeded):
+    model = small_model(root)
+    sizes = [(8, 12), (4, 6), (2, 3), (1, 2)]
+    levels = [torch.randn(4, 128, *size) for size in sizes]
+    positions = [torch.randn(1, 128, *size) for size in sizes]
+    masks = [torch.zeros(2, *size, dtype=torch.bool) for size in sizes]
+    found = model.sim.aggregate(levels, None, positions, model.head.box_branches, 2)
+    expected = model.sim.aggregate(
+        levels, masks, [position.expand(2, -1, -1, -1) for position in positions], model.head.box_branches, 2)
+    for ours, theirs in zip(found.memory, expected.memory, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for name in ('queries', 'initial_reference', 'references'):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))

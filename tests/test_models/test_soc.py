@@ -3,9 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmdet.models import TrackDataPreprocessor
+from mmdet.structures.mask import encode_mask_results
+from mmengine.model import BaseModel
+from mmengine.utils import digit_version
 from pycocotools import mask as coco_mask
 
+from mmsoc.models import ClipDataPreprocessor, soc
 from mmsoc.models.soc import choose_queries, query_scores
+from mmsoc.structures import Predictions, VisualFeatures
 from tests.helpers import make_sample, random_clip, small_model, stack_clips
 
 OUTPUTS = ('logits', 'boxes', 'masks', 'video_queries', 'guidance')
@@ -252,6 +258,161 @@ def test_a_loss_that_is_not_finite_names_iteration_video_and_sentence(model):
     video[0, 0, 0, 0] = float('nan')
     with pytest.raises(FloatingPointError, match=r"iteration 41.*class logits.*video: \['a red car'\]"):
         model(video[None], [make_sample((64, 96), ['a red car'], masks)], mode='loss')
+
+
+def check(model, loss_mask=1., features=1.):
+    """`_check_finite` of two losses."""
+    losses = dict(loss_cls=torch.tensor(1.), loss_mask=torch.tensor(loss_mask))
+    predictions = Predictions(*(torch.zeros(2) for _ in range(4)))
+    model._check_finite(losses, predictions, torch.tensor([features]), [make_sample((8, 8), ['a red car'], num_frames=1)])
+    return losses
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+def test_what_is_not_finite_is_named(model, number):
+    with pytest.raises(FloatingPointError, match=r'iteration \S+: loss_mask \(video'):
+        check(model, loss_mask=number)
+    with pytest.raises(FloatingPointError, match=r'iteration \S+: loss_mask, mask features|: mask features, loss_mask \(video'):
+        check(model, loss_mask=number, features=number)
+    check(model)
+
+
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.4'), reason='this PyTorch has no float16 on a CPU')
+def test_losses_may_overflow_in_float16_for_a_while(model, monkeypatch):
+    monkeypatch.setattr(soc, 'MAX_OVERFLOWS', 3)
+    check(model)
+    nan = float('nan')
+    with torch.autocast('cpu', torch.float16):
+        for _ in range(2):
+            check(model, nan)
+        check(model)  # counts from zero again
+        for _ in range(2):
+            check(model, nan)
+        with pytest.raises(FloatingPointError, match=r'loss_mask .* and in the 2 before'):
+            check(model, nan)
+    check(model)
+    with torch.autocast('cpu', torch.bfloat16), pytest.raises(FloatingPointError):
+        check(model, nan)
+    check(model)
+
+
+def test_logged_losses(model):
+    video, masks = random_clip(2, (64, 96))
+    losses = model(video[None], [make_sample((64, 96), ['a red car'], masks)], mode='loss')
+    total, logged = model.parse_losses(losses)
+    assert logged.keys() == {'loss', *losses} and {type(value) for value in logged.values()} == {float}
+    for name, value in losses.items():
+        assert logged[name] == value.item(), name
+    assert logged['loss'] == pytest.approx(total.item(), rel=1e-6)
+    torch.testing.assert_close(total, sum(losses.values()))
+    parameter = model.head.kernel_branch.layers[-1].weight
+    assert torch.autograd.grad(total, parameter)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize('change', ['others', 'a copy of one', 'one more', 'again'])
+def test_losses_that_are_not_the_last_ones(model, change):
+    """MMEngine looks at them."""
+    losses = check(model)
+    if change == 'others':
+        losses = dict(loss_a=torch.tensor([1., 3.]), loss_b=[torch.tensor(2.), torch.tensor(5.)], accuracy=torch.tensor(7.))
+    elif change == 'a copy of one':
+        losses['loss_mask'] = losses['loss_mask'] * 2
+    elif change == 'one more':
+        losses['accuracy'] = torch.tensor(7.)
+    else:
+        model.parse_losses(losses)
+    total, logged = model.parse_losses(losses)
+    expected_total, expected = BaseModel.parse_losses(model, losses)
+    assert total == expected_total and logged.keys() == expected.keys()
+    assert all(float(logged[name]) == float(value) for name, value in expected.items())
+
+
+def test_accuracies_are_logged_and_not_trained(model):
+    losses = dict(loss_cls=torch.tensor(1.), accuracy=torch.tensor(50.))
+    model._check_finite(losses, Predictions(*[torch.zeros(1)] * 4), torch.zeros(1), [])
+    total, logged = model.parse_losses(losses)
+    assert total == 1 and logged == dict(loss=1., loss_cls=1., accuracy=50.)
+
+
+def test_the_preprocessor_is_mmdet_s_and_leaves_samples_alone():
+    settings = dict(mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], pad_mask=True, bgr_to_rgb=False, pad_size_divisor=2)
+    clips = [random_clip(3, size) for size in ((45, 77), (64, 60))]
+
+    def batch():
+        samples = [make_sample(masks.shape[1:], ['a red car'], masks) for _, masks in clips]
+        return dict(inputs=[(video * 50 + 120).clamp(0, 255).byte() for video, _ in clips], data_samples=samples)
+
+    given = batch()
+    own = [frame.gt_instances.bboxes for sample in given['data_samples'] for frame in sample]
+    found = ClipDataPreprocessor(**settings)(given, training=True)
+    expected = TrackDataPreprocessor(**settings)(batch(), training=True)
+    assert found['inputs'].shape == (2, 3, 3, 64, 78) and torch.equal(found['inputs'], expected['inputs'])
+    frames, expected_frames = ([frame for sample in result['data_samples'] for frame in sample] for result in (found, expected))
+    for frame, other, boxes in zip(frames, expected_frames, own, strict=True):
+        assert frame.metainfo == other.metainfo and frame.batch_input_shape == (64, 78)
+        assert np.array_equal(frame.gt_instances.masks.masks, other.gt_instances.masks.masks)
+        assert frame.gt_instances.bboxes is boxes
+    stacked = dict(inputs=torch.zeros(2, 3, 3, 8, 8, dtype=torch.uint8), data_samples=None)
+    elsewhere = ClipDataPreprocessor(**settings).to('meta')
+    assert elsewhere.cast_data(stacked)['inputs'].is_meta
+    moved = elsewhere.cast_data(batch())
+    assert all(inputs.is_meta for inputs in moved['inputs'])
+    assert not any(frame.gt_instances.bboxes.is_meta for sample in moved['data_samples'] for frame in sample)
+
+
+@pytest.mark.parametrize('threshold', [0.5, 0.7])
+@pytest.mark.parametrize('limit', [None, 2 * 101 * 53], ids=['at once', 'two frames at a time'])
+def test_masks_are_those_of_mmdet_s_code(model, monkeypatch, threshold, limit, seeded):
+    if limit:
+        monkeypatch.setattr(soc, 'max_elements', lambda device: limit)
+    monkeypatch.setitem(model.test_cfg, 'mask_threshold', threshold)
+    shapes = (5, (53, 101)), (2, (37, 20))
+    samples = [make_sample((64, 96), ['x'], num_frames=n, ori_shape=ori) for n, ori in shapes]
+    logits = [3 * torch.randn(n, 16, 24) for n, _ in shapes]
+    found = model._encode([model._to_original_size(*pair) for pair in zip(logits, samples, strict=True)])
+    for codes, logit, (_, size) in zip(found, logits, shapes, strict=True):
+        full = torch.nn.functional.interpolate(logit[None], size=size, mode='bilinear', align_corners=False)[0]
+        masks = (full > torch.tensor(threshold).logit()).numpy()
+        assert codes == encode_mask_results(masks) and masks.any() and not masks.all()
+
+
+def test_masks_of_all_queries_are_those_of_mmdet_s_code(model, seeded):
+    sample = make_sample((45, 77), ['x'], num_frames=1, ori_shape=(101, 53))
+    logits = 3 * torch.randn(8, 16, 24)  # of a batch of 64x96
+    found, = model._encode([model._nearest_to_original_size(logits, sample, (64, 96))])
+    inside = torch.nn.functional.interpolate(logits[None], size=(64, 96), mode='bilinear')[..., :45, :77] > 0
+    masks = torch.nn.functional.interpolate(inside.float(), size=(101, 53), mode='nearest')[0].bool().numpy()
+    assert found == encode_mask_results(masks) and len(found) == 8
+
+
+def test_clips_without_padding_have_no_masks(model):
+    """The same as with masks of nothing, through fusion and SIM."""
+    videos = torch.stack([random_clip(3, (64, 96), seed)[0] for seed in range(2)])
+    samples = [make_sample((64, 96), [text], num_frames=3) for text in ('a red car', 'the dog')]
+    with torch.no_grad():
+        visual, text = model.extract_visual(videos, samples), model.extract_text(['a red car', 'the dog'])
+        assert visual.pad_masks is None and {len(position) for position in visual.positions} == {1}
+        masks = tuple(torch.zeros(2, *level.shape[-2:], dtype=torch.bool) for level in visual.levels)
+        masked = VisualFeatures(**dict(
+            visual._asdict(), pad_masks=masks, positions=tuple(model.positional_encoding(mask) for mask in masks)))
+        results = []
+        for features in (visual, masked):
+            fused = model.fuse(features, text)
+            frame = model.aggregate(features, fused)
+            results.append([*fused.levels, fused.guidance, *frame.memory, frame.queries, frame.references])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        # Of two sentences of the first clip and one of the second.
+        clips = [0, 0, 1]
+        assert visual.of_sentences(clips).pad_masks is None and len(masked.of_sentences(clips).pad_masks[0]) == 3
+        padded = [make_sample((64, 96), ['a'], num_frames=3), make_sample((45, 77), ['b'], num_frames=3)]
+        found = model.extract_visual(videos, padded)
+    for mask in found.pad_masks:
+        height, width = mask.shape[1:]
+        whole = torch.ones(1, 1, 64, 96)
+        whole[..., :45, :77] = 0
+        expected = torch.nn.functional.interpolate(whole, size=(height, width), mode='nearest')[0, 0].bool()
+        assert not mask[0].any() and torch.equal(mask[1], expected)
 
 
 def test_a_sample_without_sentences(model):

@@ -98,6 +98,54 @@ def test_recomputing_blocks_changes_nothing(seeded):
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5)
 
 
+def test_stochastic_depth(seeded):
+    """Of each clip each of the two parts of a block is dropped or scaled up, independently."""
+    p, count = 0.4, 400
+    backbone = VideoSwin(arch=ARCH, window_size=(1, 2, 2), drop_path_rate=p).train()
+    block = backbone.layers[3].blocks[0]
+    assert block.drop_path.drop_prob == pytest.approx(p)
+    seen = {}
+    block.register_forward_hook(lambda module, given, output: seen.update(x=given[0], grid=given[1], output=output))
+    backbone(torch.randn(count, 1, 3, 16, 16))
+    x, output = seen['x'].detach().requires_grad_(), seen['output']
+    attention = block._attention(x, seen['grid']) / (1 - p)
+    candidates = torch.stack([
+        x, x + attention, x + block._feed_forward(x) / (1 - p),
+        x + attention + block._feed_forward(x + attention) / (1 - p)])
+    close = (candidates - output).abs().amax((2, 3)) < 1e-5 * output.abs().max()
+    assert (close.sum(0) == 1).all()
+    expected = (p * p, (1 - p) * p, p * (1 - p), (1 - p)**2)
+    for share, chance in zip(close.float().mean(1).tolist(), expected, strict=True):
+        assert abs(share - chance) < 4 * (chance * (1 - chance) / count)**0.5
+    # Parts that were dropped send nothing back.
+    given = torch.randn(2, 1, 128, requires_grad=True)
+    keep = torch.tensor([0., 2.])[:, None, None], torch.zeros(2, 1, 1)
+    grid, = backbone.layers[3].grids(2, (1, 1, 1), given.device)
+    block(given, grid, keep).square().sum().backward()
+    torch.testing.assert_close(given.grad[0], 2 * given[0].detach())
+    assert not torch.allclose(given.grad[1], 2 * given[1]) and block.attn.proj.weight.grad.abs().sum() > 0
+    assert not block.mlp.fc2.weight.grad.any()
+
+
+def test_rates_of_stochastic_depth(seeded):
+    """From 0 in the first block to the last block's, in training only; drawn for each block and part by itself."""
+    backbone, count = VideoSwin(arch=ARCH, drop_path_rate=0.4).train(), 4000
+    factors = backbone._stochastic_depth(torch.zeros(count, 1))
+    assert factors[0] == [None]
+    drawn = [factor for stage in factors for pair in stage if pair is not None for factor in pair]
+    rates = [rate for rate in (0.1, 0.2, 0.3, 0.4) for _ in range(2)]
+    for factor, rate in zip(drawn, rates, strict=True):
+        dropped = factor == 0
+        torch.testing.assert_close(factor[~dropped], torch.full_like(factor[~dropped], 1 / (1 - rate)))
+        assert factor.shape == (count, 1, 1) and abs(dropped.float().mean() - rate) < 4 * (rate * (1 - rate) / count)**0.5
+    correlations = torch.corrcoef(torch.stack(drawn).flatten(1)) - torch.eye(8)
+    assert correlations.abs().max() < 5 / count**0.5
+    clip, plain = torch.randn(2, 2, 3, 32, 32), VideoSwin(arch=ARCH, drop_path_rate=0.)
+    plain.load_state_dict(backbone.state_dict())
+    for found, expected in zip(backbone.eval()(clip), plain.eval()(clip), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_compiled(seeded):
     """Few graphs, and no more of them for a size that was met: a break for each stage would use up PyTorch's limit of eight."""
     from torch._dynamo.utils import counters

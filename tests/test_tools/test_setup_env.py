@@ -54,6 +54,20 @@ class Machine:
         )
         (self.bin / 'chmod').symlink_to(shutil.which('chmod'))
 
+    def venv_that_is_ready(self, special=''):
+        """An environment that an earlier run finished; ``special`` as for `python`."""
+        (self.root / '.venv').mkdir()
+        script = f'case "$*" in {special} *"pip install"*) exit 1 ;; esac'
+        python = self.program('python', script, self.root / '.venv' / 'bin')
+        stamp = subprocess.run(
+            ['bash', '-c', 'cat requirements/*.txt <(echo torch==2.13.0) | cksum | cut -d" " -f1'],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+        ).stdout
+        (self.root / '.venv' / '.mmsoc-ready').write_text(stamp)
+        return python
+
     def run(self, **variables):
         return subprocess.run(
             ['bash', 'tools/setup_env.sh'],
@@ -143,18 +157,49 @@ def test_active_python_is_used_if_it_has_everything(machine):
 
 
 def test_second_run_uses_the_environment(machine):
-    (machine.root / '.venv').mkdir()
-    python = machine.program('python', 'case "$*" in *"pip install"*) exit 1 ;; esac', machine.root / '.venv' / 'bin')
-    stamp = subprocess.run(
-        ['bash', '-c', 'cat requirements/*.txt <(echo torch==2.13.0) | cksum | cut -d" " -f1'],
-        cwd=machine.root,
-        capture_output=True,
-        text=True,
-    ).stdout
-    (machine.root / '.venv' / '.mmsoc-ready').write_text(stamp)
+    python = machine.venv_that_is_ready()
     result = machine.run()
     assert result.returncode == 0 and result.stdout.strip() == str(python), result
     # Another requirement: not ready any more, so the first step starts (and fails here).
     with (machine.root / 'requirements' / 'tests.txt').open('a') as f:
         f.write('another-package\n')
     machine.refuses('step failed: torch')
+
+
+NOTE = 'note: PyTorch sees a GPU, but mmcv was built without CUDA ops'
+
+
+def test_notes_are_shown_at_the_end(machine):
+    """What check_env.py says of an environment that works but is slow, with the active Python and with .venv."""
+    machine.python(f'*check_env.py*) echo "{NOTE}" >&2; exit 0 ;;', name='python')
+    result = machine.run()
+    assert result.returncode == 0 and result.stdout.strip() == sys.executable
+    assert result.stderr.splitlines()[-1] == f'[setup] WARNING: {NOTE.removeprefix("note: ")}'
+
+    (machine.bin / 'python').unlink()
+    python = machine.venv_that_is_ready(f'*check_env.py*) echo "{NOTE}" >&2 ;;')
+    result = machine.run()
+    assert result.returncode == 0 and result.stdout.strip() == str(python)
+    assert result.stderr.splitlines()[-1] == f'[setup] WARNING: {NOTE.removeprefix("note: ")}'
+
+
+def test_notes_of_a_new_environment(machine):
+    """The last step of a set-up whose pip installs nothing."""
+    machine.venv_whose_pip('exit 0')
+    # The Python of the new environment: everything imports, mmcv is for CPUs.
+    python = machine.bin / 'pip_python'
+    python.write_text(
+        python.read_text().replace(
+            'exit 0 ;; esac; exit 0',
+            f'exit 0 ;; *check_env.py*) echo "{NOTE}" >&2 ;; "- "*|-) echo "export FORCE_CUDA=0; MMCV_KIND=CPU" ;; esac; exit 0',
+        )
+    )
+    for name in ('ls', 'cat'):
+        if not (machine.bin / name).exists():
+            (machine.bin / name).symlink_to(shutil.which(name))
+    result = machine.run()
+    assert result.returncode == 0, result
+    assert result.stderr.splitlines()[-2:] == [
+        f'[setup] done: {machine.root / ".venv"}',
+        f'[setup] WARNING: {NOTE.removeprefix("note: ")}',
+    ]

@@ -153,6 +153,65 @@ def test_amp_needs_a_gpu(main):
     assert '--amp: mixed precision needs a GPU' in main('train.py', CONFIG, '--amp')
 
 
+@pytest.fixture
+def parsed(monkeypatch):
+    """A function: the config of a `tools/train.py` call up to the start of training, on a machine that has a GPU."""
+
+    def parse(*args, **optim_wrapper):
+        tool = runpy.run_path(str(ROOT / 'tools' / 'train.py'))
+        monkeypatch.setitem(tool['parse_args'].__globals__, 'get_device', lambda: 'cuda')
+        monkeypatch.setattr(sys, 'argv', ['train.py', *args])
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        _, options = tool['parse_args']()
+        assert options.config == CONFIG
+        cfg = Config.fromfile(CONFIG)
+        cfg.optim_wrapper.update(optim_wrapper)
+        if options.amp:
+            tool['turn_on_amp'](cfg, options.amp)
+        return cfg.optim_wrapper
+
+    return parse
+
+
+@pytest.mark.parametrize(
+    'args, optim_wrapper, dtype, loss_scale',
+    [
+        ((CONFIG, '--amp'), {}, None, 'dynamic'),  # AmpOptimWrapper's default: float16
+        (('--amp', CONFIG), {}, None, 'dynamic'),
+        ((CONFIG, '--amp'), dict(dtype='bfloat16', loss_scale=512.0), 'bfloat16', 512.0),  # the config's own
+        ((CONFIG, '--amp', 'fp16'), dict(dtype='bfloat16', loss_scale=1.0), 'float16', 'dynamic'),
+        (('--amp', 'bf16', CONFIG), {}, 'bfloat16', dict(enabled=False)),
+        ((CONFIG, '--amp', 'bf16'), dict(type='AmpOptimWrapper', loss_scale='dynamic'), 'bfloat16', dict(enabled=False)),
+    ],
+)
+def test_amp_takes_a_dtype(parsed, args, optim_wrapper, dtype, loss_scale):
+    found = parsed(*args, **optim_wrapper)
+    assert found.type == 'AmpOptimWrapper'
+    assert (found.get('dtype'), found.loss_scale) == (dtype, loss_scale)
+
+
+def test_amp_in_bfloat16_neither_scales_nor_looks_for_overflows(parsed, monkeypatch):
+    """The wrapper that `--amp bf16` builds, on a machine that pretends to have a GPU."""
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+
+    from mmsoc.registry import OPTIM_WRAPPERS
+
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    weight = torch.nn.Parameter(torch.ones(1))
+    kwargs = {key: value for key, value in parsed(CONFIG, '--amp', 'bf16').items() if key in ('type', 'dtype', 'loss_scale')}
+    wrapper = OPTIM_WRAPPERS.build(dict(kwargs, optimizer=torch.optim.SGD([weight], lr=1.0), clip_grad=dict(max_norm=10.0)))
+    assert wrapper.cast_dtype is torch.bfloat16 and not wrapper.loss_scaler.is_enabled()
+    wrapper.update_params((2 * weight).sum())
+    assert weight.item() == -1
+    wrapper.load_state_dict(wrapper.state_dict())
+
+
+def test_amp_names_the_dtypes_that_it_takes(main):
+    for wrong in ('bfloat16', 'int8'):
+        message = main('train.py', CONFIG, '--amp', wrong)
+        assert f'argument --amp: expected one of fp16, bf16, found {wrong}' in message
+
+
 def test_checkpoint_that_does_not_fit(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys,

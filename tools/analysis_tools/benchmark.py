@@ -12,9 +12,14 @@ have the same weights and input.  Ways, precisions and ``--compile`` are compare
 says how much faster they are, by how much their mask logits differ, and the least overlap of a frame's masks.
 
 Options with several values are crossed.  Weights are random and of the published sizes; nothing is downloaded.  A training step is
-forward, losses, backward and the config's optimizer step; a prediction starts from normalised frames and ends with run-length
+`model.train_step`: from uint8 clips on the host through data preprocessor, losses and backward pass to the config's optimizer step
+(with ``bf16`` and ``fp16``: as with ``tools/train.py --amp``); a prediction starts from normalised frames and ends with run-length
 codes at the input's size.  Peak memory is, on CPU, the most that the process ever held (``VmHWM``: libraries and weights included)
 and on a GPU the most that PyTorch ever allocated there.  Times are medians, behind one run that is not counted.
+
+``--flops`` counts the floating-point operations of a run by PyTorch's FlopCounterMode (what is recomputed in a backward pass counts
+again); ``--launches`` the kernels that a run launches on a GPU, how long it computes and how often the host waits for it, and on a
+CPU the operations that PyTorch dispatches.
 """
 
 import argparse
@@ -39,7 +44,9 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs='+', choices=['predict', 'train'], default=['predict', 'train'])
     parser.add_argument('--way', nargs='+', choices=['fast', 'shared', 'naive'], default=['fast'], help='of predicting')
-    parser.add_argument('--profile', action='store_true', help='also the seconds of each stage of a prediction (way fast)')
+    parser.add_argument('--profile', action='store_true', help='also the seconds of each stage')
+    parser.add_argument('--flops', action='store_true', help='also the floating-point operations')
+    parser.add_argument('--launches', action='store_true', help='also kernel launches (GPU) or dispatched operations (CPU)')
     parser.add_argument(
         '--compile', nargs='+', choices=['off', 'on'], default=['off'], help='model.test_cfg.compile (way fast)'
     )
@@ -89,6 +96,18 @@ def peak_memory(device):
     raise RuntimeError('/proc/self/status has no VmHWM: peak memory can be measured on Linux only')
 
 
+def make_case(config, **changes):
+    """One case, as `measure`, `build` and `make_batch` take it: a prediction of one clip on the CPU, with ``changes``."""
+    case = dict(
+        task='predict', config=config, frames=8, size='360x640', sentences=1, batch_size=1, precision='fp32', with_cp='off',
+        way='fast', save=None, profile=False, count_flops=False, count_launches=False, compile='off', device='cpu', runs=3,
+        threads=None, cfg_options={})
+    unknown = set(changes) - set(case)
+    if unknown:
+        raise TypeError(f'unknown {sorted(unknown)}; expected some of {sorted(case)}')
+    return case | changes
+
+
 def build(case):
     """The case's model with random weights, and its config."""
     import torch
@@ -98,7 +117,8 @@ def build(case):
     from mmsoc.registry import MODELS
 
     cfg = Config.fromfile(case['config'])
-    cfg.merge_from_dict({'model.test_cfg.compile': case['compile'] == 'on'} | case['cfg_options'])
+    options = {'model.test_cfg.compile': case['compile'] == 'on', 'model.test_cfg.precision': case['precision']}
+    cfg.merge_from_dict(options | case['cfg_options'])
     init_default_scope(cfg.get('default_scope', 'mmsoc'))
     text_encoder = cfg.model.text_encoder
     if text_encoder.get('tokenizer') is None:
@@ -147,10 +167,10 @@ def make_batch(case):
 
 def measure(case):
     """Runs one case here and returns its figures."""
-    import contextlib
-
     import torch
     from mmengine.logging import MMLogger
+
+    from mmsoc.utils import set_tf32
 
     MMLogger.get_instance('mmengine', log_level='ERROR')
     if case['threads']:
@@ -158,46 +178,14 @@ def measure(case):
     device, precision = case['device'], case['precision']
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise SystemExit('--device cuda: this machine shows no GPU (torch.cuda.is_available() is False)')
-    if precision == 'tf32':
-        if not device.startswith('cuda'):
-            raise SystemExit('--precision tf32: only on a GPU')
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if precision == 'tf32' and not device.startswith('cuda'):
+        raise SystemExit('--precision tf32: only on a GPU')
+    set_tf32(precision == 'tf32')
     torch.manual_seed(0)
     cfg, model = build(case)
     inputs, samples = make_batch(case)
-    half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision)
-
-    def autocast():
-        return torch.autocast(device.split(':')[0], half) if half else contextlib.nullcontext()
-
-    if case['task'] == 'train':
-        from mmengine.optim import build_optim_wrapper
-
-        wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
-        scaler = torch.amp.GradScaler(device.split(':')[0], enabled=precision == 'fp16')
-
-        def run():
-            with autocast():
-                losses = model(inputs, samples, mode='loss')
-            scaler.scale(sum(losses.values())).backward()
-            scaler.unscale_(wrapper.optimizer)
-            wrapper._clip_grad()
-            scaler.step(wrapper.optimizer)
-            scaler.update()
-            wrapper.zero_grad()
-    elif case['way'] == 'fast':
-        def run():
-            with autocast():
-                return [sample.pred_masks for sample in model(inputs, samples, mode='predict')]
-    else:
-        sys.path.insert(0, str(Path(__file__).parent))
-        from naive_loop import make_plain, predict_naively
-
-        make_plain(model)
-
-        def run():
-            with autocast():
-                return predict_naively(model, inputs, samples, share=case['way'] == 'shared')
+    wrapper = optim_wrapper(case, cfg, model) if case['task'] == 'train' else None
+    run = runner(case, model, inputs, samples, wrapper)
 
     def synchronize():
         if device.startswith('cuda'):
@@ -216,13 +204,166 @@ def measure(case):
         run()
         synchronize()
         seconds.append(time.perf_counter() - start)
-    stages = profile(model, run, synchronize) if case['profile'] and case['task'] == 'predict' and case['way'] == 'fast' else {}
+    peak_bytes = peak_memory(device)
+    # `profile` comes last: it leaves clocks in the model.
+    more = {}
+    if case['count_flops']:
+        more['flops'] = count_flops(model, run)
+    if case['count_launches']:
+        more['launches'] = count_launches(run, device, synchronize)
+    stages = profile(model, wrapper, run, synchronize) if case['profile'] else {}
     return dict(
-        stages=stages,
-        seconds=statistics.median(seconds), all_seconds=seconds, peak_bytes=peak_memory(device),
+        more, stages=stages, seconds=statistics.median(seconds), all_seconds=seconds, peak_bytes=peak_bytes,
         parameters=sum(parameter.numel() for parameter in model.parameters()), torch=torch.__version__,
         threads=torch.get_num_threads(),
         device_name=torch.cuda.get_device_name(device) if device.startswith('cuda') else cpu_name())
+
+
+def optim_wrapper(case, cfg, model):
+    """The config's; for half precision as tools/train.py makes it on a GPU."""
+    import torch
+    from mmengine.optim import OptimWrapper, build_optim_wrapper
+
+    settings = dict(cfg.optim_wrapper, type='OptimWrapper')
+    dtype = dict(bf16='bfloat16', fp16='float16').get(case['precision'])
+    if dtype and case['device'].startswith('cuda'):
+        # A fixed scale for float16: a dynamic one starts too high, and skips the optimizer in the steps that are timed.
+        settings |= dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=64. if dtype == 'float16' else dict(enabled=False))
+    elif dtype:
+        import contextlib
+
+        class CPUAmpOptimWrapper(OptimWrapper):  # MMEngine's needs a GPU
+
+            @contextlib.contextmanager
+            def optim_context(self, model):
+                with super().optim_context(model), torch.autocast('cpu', getattr(torch, dtype)):
+                    yield
+
+        wrapper = build_optim_wrapper(model, settings)
+        wrapper.__class__ = CPUAmpOptimWrapper
+        return wrapper
+    return build_optim_wrapper(model, settings)
+
+
+def runner(case, model, inputs, samples, wrapper):
+    """What is timed: a function that makes one training step or one prediction."""
+    import contextlib
+
+    import torch
+
+    if case['task'] == 'train':
+        clips = [clip.mul(60).add(115).clamp(0, 255).to('cpu', torch.uint8) for clip in inputs]
+        return lambda: model.train_step(dict(inputs=clips, data_samples=samples), optim_wrapper=wrapper)
+    if case['way'] == 'fast':
+        return lambda: [sample.pred_masks for sample in model(inputs, samples, mode='predict')]
+    sys.path.insert(0, str(Path(__file__).parent))
+    from naive_loop import make_plain, predict_naively
+
+    make_plain(model)
+    half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(case['precision'])
+
+    def run():
+        with torch.autocast(inputs.device.type, half) if half else contextlib.nullcontext():
+            return predict_naively(model, inputs, samples, share=case['way'] == 'shared')
+
+    return run
+
+
+def count_flops(model, run):
+    """Floating-point operations (two per multiply-add) of matrix products, convolutions and attention in one run."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not model.training:  # PyTorch's counter looks for a graph otherwise, which a prediction does not make
+        model.requires_grad_(False)
+    # As plain matrix products: PyTorch counts the fused attention of a GPU and not that of a CPU.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run()
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return counter.get_total_flops()
+
+
+def count_launches(run, device, synchronize):
+    """Kernel launches, seconds of computing and waits of one run on a GPU; dispatched operations on a CPU."""
+    import warnings
+
+    import torch
+
+    if not device.startswith('cuda'):
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        class Counting(TorchDispatchMode):
+            operations = 0
+
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                Counting.operations += 1
+                return func(*args, **(kwargs or {}))
+
+        with Counting():
+            run()
+        return dict(operations=Counting.operations)
+    from torch.profiler import ProfilerActivity
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+    waits = sum('synchronizing CUDA operation' in str(warning.message) for warning in caught)
+    synchronize()
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        start = time.perf_counter()
+        run()
+        synchronize()
+        seconds = time.perf_counter() - start
+    return dict(device_activity(profiler.key_averages()), waits=waits, profiled_seconds=seconds)
+
+
+def device_activity(averages):
+    """From a profile's averages: how many kernels and copies were launched, and how long kernels ran."""
+    launches = copies = 0
+    busy = 0.
+    for event in averages:
+        if 'LaunchKernel' in event.key:  # cudaLaunchKernel, cudaLaunchKernelExC, cuLaunchKernel ...: calls of the host
+            launches += event.count
+        elif event.key.startswith('Memcpy '):
+            copies += event.count
+        # Annotations ("Optimizer.step#AdamW.step") span kernels that count themselves.
+        annotation = getattr(event, 'is_user_annotation', False) or event.key.startswith('Optimizer.')
+        if str(event.device_type).endswith('CUDA') and not annotation:
+            # The name until PyTorch 2.4 was that of CUDA alone.
+            busy += getattr(event, 'self_device_time_total', None) or getattr(event, 'self_cuda_time_total', 0.)
+    return dict(kernel_launches=launches, copies=copies, busy_seconds=busy / 1e6)
+
+
+class CaseError(RuntimeError):
+    """A case's process failed; ``stderr`` is what it said, where that was captured."""
+
+    def __init__(self, message, stderr=None):
+        super().__init__(message)
+        self.stderr = stderr or ''
+
+
+def run_case(case, **options):
+    """The figures of one case, measured in a process of its own: peak memory only ever grows.
+
+    Args:
+        options: of `subprocess.run`, e.g. ``timeout``, ``stderr``.
+
+    Raises:
+        CaseError: the process failed.
+    """
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', __file__, '--case', json.dumps(case)], stdout=subprocess.PIPE, text=True, **options)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('RESULT ')]
+    if done.returncode or not lines:
+        killed = ' (killed: the machine has too little memory?)' if done.returncode == -9 else ''
+        raise CaseError(f'ended with {done.returncode}{killed}', done.stderr)
+    return json.loads(lines[0].removeprefix('RESULT '))
 
 
 def save_outputs(case, model, run, samples):
@@ -254,18 +395,23 @@ def compare(file, reference):
         largest_logit=other['logits'].abs().max().item(), smallest_iou=min(ious))
 
 
-def profile(model, run, synchronize):
-    """Seconds that one prediction spends in each stage."""
+def profile(model, wrapper, run, synchronize):
+    """Seconds that one run spends in each stage; a stage within another one counts for itself only."""
     stages = {}
+    inner = [0.]  # per stage that runs, the seconds of the stages within it
 
     def timed(name, function):
         def call(*args, **kwargs):
             synchronize()
             start = time.perf_counter()
-            result = function(*args, **kwargs)
-            synchronize()
-            stages[name] = stages.get(name, 0.) + time.perf_counter() - start
-            return result
+            inner.append(0.)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                synchronize()
+                seconds = time.perf_counter() - start
+                stages[name] = stages.get(name, 0.) + seconds - inner.pop()
+                inner[-1] += seconds
         return call
 
     parts = [
@@ -275,8 +421,18 @@ def profile(model, run, synchronize):
         ('head: pixel decoder', model.head, 'mask_features'), ('head: masks', model.head, 'decode_masks'),
         ('original size, run-length codes', model, '_to_original_size')
     ]
-    for name, module, method in parts:
-        setattr(module, method, timed(name, getattr(module, method)))
+    if wrapper is not None:
+        parts += [('data preprocessor', model.data_preprocessor, 'forward'), ('matching', model.criterion, 'match'),
+                  ('losses', model.criterion, 'forward'), ('losses', model, 'parse_losses'), ('backward', wrapper, 'backward'),
+                  ('clipping, optimizer', wrapper, 'step'), ('clipping, optimizer', wrapper, 'zero_grad')]
+        parts += [('auxiliary heads', head, 'loss') for head in model.auxiliary_heads]
+    elif 'naive_loop' in sys.modules:
+        naive_loop = sys.modules['naive_loop']
+        parts += [('head: masks', naive_loop, 'decode_plainly'),
+                  ('original size, run-length codes', naive_loop, 'encode_mask_results')]
+    for name, owner, method in parts:
+        if hasattr(owner, method):  # a part of another class may lack one
+            setattr(owner, method, timed(name, getattr(owner, method)))
     synchronize()
     start = time.perf_counter()
     run()
@@ -312,19 +468,15 @@ def main():
         if task == 'train' and (way != 'fast' or compiled == 'on'):
             continue
         file = str(Path(folder.name) / f'{len(results)}.pt') if task == 'predict' and compared else None
-        case = dict(
-            task=task, config=config, frames=frames, size=size, sentences=sentences, batch_size=batch_size,
+        case = make_case(
+            config, task=task, frames=frames, size=size, sentences=sentences, batch_size=batch_size,
             precision=precision, with_cp=with_cp, way=way, save=file,
-            profile=args.profile, compile=compiled, device=args.device, runs=args.runs, threads=args.threads,
-            cfg_options=args.cfg_options)
-        # A process of its own: peak memory only ever grows, and this one imports nothing that counts.
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', __file__, '--case', json.dumps(case)], stdout=subprocess.PIPE, text=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith('RESULT ')]
-        if done.returncode or not lines:
-            killed = ' (killed: the machine has too little memory?)' if done.returncode == -9 else ''
-            sys.exit(f'the case {case} ended with {done.returncode}{killed}')
-        figures = json.loads(lines[0].removeprefix('RESULT '))
+            profile=args.profile, count_flops=args.flops, count_launches=args.launches, compile=compiled, device=args.device,
+            runs=args.runs, threads=args.threads, cfg_options=args.cfg_options)
+        try:
+            figures = run_case(case)
+        except CaseError as error:
+            sys.exit(f'the case {case} {error}')
         figures['rate'] = frames * batch_size * sentences / figures['seconds']
         reference = first.setdefault((task, config, frames, size, sentences, batch_size, with_cp), dict(figures, file=file))
         if file not in (None, reference['file']):
@@ -337,6 +489,11 @@ def main():
                *(f'{figures[key]:.2g}' if key in figures else '' for key in ('logit_difference', 'largest_logit')),
                f'{figures["smallest_iou"]:.4f}' if 'smallest_iou' in figures else '']
         print('| ' + ' | '.join(map(str, row)) + ' |', flush=True)
+        if 'flops' in figures:
+            tera = figures['flops'] / 1e12
+            print(f'    {tera:.3f} TFLOP, {tera / figures["seconds"]:.2f} TFLOP/s', flush=True)
+        if 'launches' in figures:
+            print('    ' + ', '.join(f'{name}: {value:.6g}' for name, value in figures['launches'].items()), flush=True)
         for name, seconds in figures['stages'].items():
             print(f'    {name}: {seconds:.2f} s, {100 * seconds / sum(figures["stages"].values()):.0f} %', flush=True)
     folder.cleanup()

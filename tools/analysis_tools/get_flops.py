@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmark import build, make_batch
+from benchmark import build, make_batch, make_case
 from mmengine.config import DictAction
 
 
@@ -36,9 +36,8 @@ def main():
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    case = dict(
-        task='predict', config=args.config, frames=args.frames, size=args.size, sentences=args.sentences, batch_size=1,
-        with_cp='off', device='cpu', cfg_options=args.cfg_options)
+    case = make_case(
+        args.config, frames=args.frames, size=args.size, sentences=args.sentences, cfg_options=args.cfg_options)
     torch.manual_seed(0)
     _, model = build(case)
     model.requires_grad_(False)  # PyTorch's counter looks for a graph otherwise, which a prediction does not make

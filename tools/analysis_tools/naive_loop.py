@@ -1,6 +1,7 @@
 """The plain way to predict, against which benchmark.py measures: mmaction2's and mmdet's modules as they are, everything anew for
 each sentence, masks of all queries of all decoder layers.  The weights are those of the given model.
 """
+import mmcv.cnn.bricks.transformer
 import mmcv.ops
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def make_plain(model: SOC) -> SOC:
         video_swin._Block: _swin.SwinTransformerBlock3D,
         video_swin._WindowAttention: _swin.WindowAttention3D,
         transformer.MultiScaleDeformableAttention: mmcv.ops.MultiScaleDeformableAttention,
-        transformer.MultiheadAttention: nn.MultiheadAttention,
+        transformer.MultiheadAttention: mmcv.cnn.bricks.transformer.MultiheadAttention,
         transformer._BoundedSequential: nn.Sequential,
         CrossAttentionGate: WeighingGate,
     }
@@ -90,9 +91,10 @@ def predict_naively(model: SOC, inputs, samples, share=False):
         objects = model.sim.integrate(frame, features.sentence, layers=layers, video_layers=[len(layers) - 1] * len(layers))
         predictions = model.head(objects, frame, of_text.image_sizes)
         mask_features = model.head.mask_features(frame.memory, of_text.fine)
-        masks = [decode_plainly(model.head, mask_features, prediction.kernels, prediction.points) for prediction in predictions]
+        masks = [decode_plainly(model.head, mask_features, *of_layer)
+                 for of_layer in zip(predictions.kernels, predictions.points, strict=True)]
         layer = model.test_cfg['predict_layer']
-        query = predictions[layer].logits.sigmoid().mean(1).amax(-1).argmax(1)
+        query = predictions.logits[layer].sigmoid().mean(1).amax(-1).argmax(1)
         logits.append(masks[layer][0, :, query.item()])
         full = F.interpolate(logits[-1][None], size=tuple(sample[0].ori_shape), mode='bilinear', align_corners=False)[0]
         codes.append(encode_mask_results((full > 0).cpu().numpy()))

@@ -15,7 +15,7 @@ num_classes = 1  # class logits; 1 is "referred or not"
 model = dict(
     type='SOC',
     data_preprocessor=dict(
-        type='mmdet.TrackDataPreprocessor',
+        type='ClipDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=False,  # frames are loaded as RGB
@@ -84,20 +84,20 @@ model = dict(
             type='FPNPixelDecoder', in_channels=256, fine_channels=96, channels=(256, 128, 64, 32, 16), out_channels=8)),
     criterion=dict(
         type='ClipCriterion',
-        # The paper is silent on the costs: the released implementation's.  (With scope: mmdet builds them.)
+        # The paper is silent on the costs: the released implementation's.
         assigner=dict(
-            type='mmdet.HungarianAssigner',
+            type='ClipAssigner',
             match_costs=[
-                dict(type='mmsoc.ClipCost', visible_only=True, cost=dict(type='mmdet.FocalLossCost', weight=2., eps=1e-8)),
-                dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)),
-                dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.BBoxL1Cost', weight=2., box_format='xywh')),
-                dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.IoUCost', weight=2., iou_mode='giou')),
+                dict(type='ClipFocalCost', weight=2.),
+                dict(type='ClipDiceCost', weight=5.),
+                dict(type='ClipBoxL1Cost', weight=2.),
+                dict(type='ClipGIoUCost', weight=2.),
             ]),
         # Weights: paper section 4.2.
         loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2., alpha=0.25, loss_weight=2.),
         loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2., alpha=0.25, loss_weight=5.),
         loss_dice=dict(type='mmdet.DiceLoss', use_sigmoid=True, naive_dice=True, eps=1., loss_weight=2.),
         loss_bbox=dict(type='mmdet.L1Loss', loss_weight=2.),
-        loss_iou=dict(type='mmdet.GIoULoss', loss_weight=2.),
+        loss_iou=dict(type='GIoULoss', loss_weight=2.),
         loss_contrastive=dict(type='VLContrastiveLoss', dim_exponent=0.5, loss_weight=1.)),
     test_cfg=dict(predict_layer=-1))

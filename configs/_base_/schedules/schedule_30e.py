@@ -10,6 +10,7 @@ param_scheduler = [
 
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='FusedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
     # The backbone is pre-trained and moves slower. RoBERTa is frozen by the model; where a config trains it, its rate is
     # a twentieth (5e-6).  Its resizer is new and learns at the full rate.

@@ -1,4 +1,6 @@
+import functools
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +14,13 @@ from einops import rearrange
 from mmaction.registry import MODELS as MMACTION_MODELS
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmsoc.models.layers.recompute import map_chunks
+from mmsoc.models.layers.attention import attend_with_bias
+from mmsoc.models.layers.recompute import linear_of_gelu, map_chunks, max_elements
 from mmsoc.registry import MODELS
+from mmsoc.utils.device import to_device
 
 
 def _load_mmaction_swin() -> ModuleType:
@@ -45,140 +49,249 @@ def _load_mmaction_swin() -> ModuleType:
 
 _swin = _load_mmaction_swin()
 
+# Attention weights that are not worth several calls: 1 MiB of float32.
+SMALL = 2**18
 
-class _Shift(NamedTuple):
-    """Which windows of a shifted grid hold what was not side by side before the shift, and what of it must not meet."""
 
-    #: (number of windows,) int64: windows sorted so that those with the same mask lie together.
-    order: Tensor
+class _Grid(NamedTuple):
+    """How the tokens of a map lie in the windows of a grid, and which tokens of a window must not meet.
+
+    Shifting a map by ``shift`` wraps its first rows around behind its last ones.  Along each axis this affects the last window
+    only, whose last ``shift`` places hold what came from the front.  So a window's mask depends on whether it is the last along
+    each of three axes: there are at most eight different masks, where mmaction2 keeps one for each window.
+
+    Letters: B clips of P = T*H*W tokens, V windows of all clips with N tokens each; windows with the same mask lie side by side.
+    A place is a token's in a window, V*N of them.
+    """
+
+    #: (V*N,) int64: the token, of B*P, in each place; 0 where the map was padded to whole windows.
+    token_of_place: Tensor
+    #: The places that were padded; None if there are none.
+    empty_places: Tensor | None
+    #: (B*P,) int64: the place of each token.
+    place_of_token: Tensor
+    #: N
+    num_tokens: int
     #: How many windows have each mask.
     counts: list[int]
-    #: (N, N) float32 each, 0 or -100 between the tokens of a window.
-    masks: list[Tensor]
+    #: As many (N, N) float32, 0 or -100 between the tokens of a window; None where all of them may meet.
+    masks: list[Tensor | None]
+    #: (V, N, N), the mask of each window; None where it would be large, or all windows have the same.
+    mask_of_window: Tensor | None
+    #: (3*V*H*N,) int32: queries, keys and values of each head in each window, among those of the tokens, (B*P + 1)*3*H; padding has
+    #: those of a last token.
+    split: Tensor
+    #: (B*P*3*H,) int32: the reverse.
+    split_back: Tensor
+    #: (number of padded places * 3*H,) int32: those of the padding, in each window; None without padding.
+    split_empty: Tensor | None
+    #: (B*P*H,) int32: each head's output for each token, among those in the windows, V*H*N.
+    join: Tensor
+    #: (V*H*N,) int32: the reverse; 0 where the map was padded.
+    join_back: Tensor
+    #: Those, int64; None without padding.
+    join_empty: Tensor | None
 
-    @classmethod
-    def of_grid(cls, grid: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device) -> '_Shift':
-        """
-        Rolling a map by ``shift`` brings its first rows behind its last ones.  Along each axis that concerns the last window alone,
-        whose last ``shift`` places hold what came from the front.  So a window's mask depends on whether it is the last along each
-        of three axes: there are at most eight different masks, where the released implementation keeps one for each window.
-        """
-        is_last = [torch.arange(n, device=device) == (n - 1 if s else n) for n, s in zip(grid, shift, strict=True)]
-        came_round = [torch.arange(w, device=device) >= w - s for w, s in zip(window, shift, strict=True)]
-        # (number of windows, 3) and (N, 3), in the order in which `_Block` cuts a map into windows.
+
+# An entry takes up to 70 bytes for each token and head: 25 MB for 8 frames of 360x640 in the first stage of Video-Swin-T.
+@functools.lru_cache(maxsize=32)
+def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], num_heads: int,
+          device: torch.device) -> _Grid:
+    """The grid of maps of ``size`` (T, H, W).  Made on the CPU, since a GPU would make the host wait to count windows."""
+    with torch.inference_mode(False):  # what is kept here has to serve training too
+        numbers = [-(-n // w) for n, w in zip(size, window, strict=True)]
+        num_tokens = num_clips * math.prod(size)
+        padding = [n * w - length for n, w, length in zip(numbers, window, size, strict=True)]
+        tokens = F.pad(torch.arange(num_tokens).view(num_clips, *size), (0, padding[2], 0, padding[1], 0, padding[0]), value=-1)
+        tokens = tokens.roll([-s for s in shift], (1, 2, 3))
+        tokens_VN = rearrange(tokens, 'b (t wt) (h wh) (w ww) -> (b t h w) (wt wh ww)', wt=window[0], wh=window[1], ww=window[2])
+
+        is_last = [torch.arange(n) == (n - 1 if s else n) for n, s in zip(numbers, shift, strict=True)]
+        wrapped = [torch.arange(w) >= w - s for w, s in zip(window, shift, strict=True)]
         last_W3 = torch.stack(torch.meshgrid(*is_last, indexing='ij'), -1).flatten(0, 2)
-        round_N3 = torch.stack(torch.meshgrid(*came_round, indexing='ij'), -1).flatten(0, 2)
+        wrapped_N3 = torch.stack(torch.meshgrid(*wrapped, indexing='ij'), -1).flatten(0, 2)
         kinds, kind_of_window = last_W3.unique(dim=0, return_inverse=True)
-        masks = []
-        for kind in kinds:
-            part = round_N3 & kind
-            masks.append((part[:, None] != part[None]).any(-1).float() * -100.)
-        return cls(kind_of_window.argsort(stable=True), kind_of_window.bincount().tolist(), masks)
+        kind_of_window = kind_of_window.repeat(num_clips)
+        order = kind_of_window.argsort(stable=True)
+        parts_KN3 = wrapped_N3 & kinds[:, None]
+        masks_KNN = (parts_KN3[:, :, None] != parts_KN3[:, None]).any(-1).float() * -100.
+
+        tokens_VN = tokens_VN[order]
+        num_windows, in_window = tokens_VN.shape
+        token_of_place = tokens_VN.flatten()
+        real, empty = (token_of_place >= 0).nonzero()[:, 0], (token_of_place < 0).nonzero()[:, 0]
+        place_of_token = torch.empty(num_tokens, dtype=torch.long)
+        place_of_token[token_of_place[real]] = real
+
+        kind, head = torch.arange(3).view(3, 1, 1, 1), torch.arange(num_heads)[:, None]
+        tokens_V1N = torch.where(tokens_VN < 0, num_tokens, tokens_VN)[:, None]
+        split = (tokens_V1N * 3 + kind) * num_heads + head
+
+        def places_of_heads(places: Tensor) -> Tensor:
+            """(n,) places -> (n, H), where their heads' vectors lie among V*H*N."""
+            return (places // in_window)[:, None] * (num_heads * in_window) + head[:, 0] * in_window + (places % in_window)[:, None]
+
+        def places_of_kinds(places: Tensor) -> Tensor:
+            """(n,) places -> (n, 3, H), where they lie among 3*V*H*N."""
+            return places_of_heads(places)[:, None] + torch.arange(3)[:, None] * (num_windows * num_heads * in_window)
+
+        def send(index: Tensor) -> Tensor:
+            return to_device(index.flatten().int(), device)
+
+        several = len(kinds) > 1
+        small = num_windows * in_window**2 <= SMALL
+        return _Grid(
+            token_of_place=to_device(token_of_place.clamp(min=0), device),
+            empty_places=to_device(empty, device) if len(empty) else None,
+            place_of_token=to_device(place_of_token, device),
+            num_tokens=in_window,
+            counts=kind_of_window.bincount().tolist(),
+            masks=[to_device(mask, device) if mask.any() else None for mask in masks_KNN],
+            mask_of_window=to_device(masks_KNN[kind_of_window[order]], device) if several and small else None,
+            split=send(split),
+            split_back=send(places_of_kinds(place_of_token)),
+            split_empty=send(places_of_kinds(empty)) if len(empty) else None,
+            join=send(places_of_heads(place_of_token)),
+            join_back=send(tokens_VN.clamp(min=0)[:, None] * num_heads + head),
+            join_empty=to_device(places_of_heads(empty).flatten(), device) if len(empty) else None)
+
+
+class _Split(torch.autograd.Function):
+    """Pads, shifts and cuts queries, keys and values into windows and heads, in one copy."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, grid: _Grid, num_heads: int) -> Tensor:
+        """(B*P, 3*C), with a last row for the padding if there is any -> (3, V, H, N, c)."""
+        ctx.grid, ctx.shape = grid, qkv.shape
+        channels = qkv.shape[1] // (3 * num_heads)
+        return torch.embedding(qkv.view(-1, channels), grid.split).view(3, -1, num_heads, grid.num_tokens, channels)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        grid = ctx.grid
+        rows = grad.reshape(-1, grad.shape[-1])
+        if grid.split_empty is None:
+            return torch.embedding(rows, grid.split_back).view(ctx.shape), None, None
+        out = grad.new_empty(ctx.shape)
+        torch.index_select(rows, 0, grid.split_back, out=out[:-1].view(-1, rows.shape[1]))
+        torch.sum(torch.embedding(rows, grid.split_empty).view(-1, ctx.shape[1]), 0, out=out[-1])
+        return out, None, None
+
+
+class _Join(torch.autograd.Function):
+    """The reverse of `_Split` for the attention's output; what windows hold of the padding is dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grid: _Grid) -> Tensor:
+        """(V, H, N, c) -> (B*P, C)."""
+        ctx.grid, ctx.shape = grid, x.shape
+        return torch.embedding(x.reshape(-1, x.shape[-1]), grid.join).view(-1, x.shape[1] * x.shape[3])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        grid = ctx.grid
+        out = torch.embedding(grad.reshape(-1, ctx.shape[-1]), grid.join_back).view(ctx.shape)
+        if grid.join_empty is not None:
+            out.view(-1, ctx.shape[-1]).index_fill_(0, grid.join_empty, 0.)
+        return out, None
 
 
 class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, misc]
-    """mmaction2's window attention through PyTorch's fused kernel.
+    """mmaction2's window attention in bounded memory.
 
-    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) are the largest part of a training step's memory.  The kernel does
-    not make them; where a gradient has to reach the position bias it does, and then they are made for few windows at once, and
-    again in the backward pass.
+    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) are the largest part of a training step's memory.  PyTorch's fused
+    kernels do not keep them; where there is none that also has the gradient of the position bias, `attend_with_bias` does not.
     """
 
-    def forward(self, x: Tensor, shift: _Shift | None = None) -> Tensor:
-        """
-        Args:
-            x (Tensor): (W, B, N, C), the windows of B clips.
-            shift (_Shift, optional): then the windows are in its order.
-        """
-        num_tokens = x.shape[2]
+    def forward(self, x: Tensor, grid: _Grid) -> Tensor:
+        """(B*P, C) -> the same shape."""
+        num_tokens = grid.num_tokens
         index = self.relative_position_index[:num_tokens, :num_tokens]
-        bias_HNN = self.relative_position_bias_table[index].permute(2, 0, 1)
-        counts, masks = (shift.counts, shift.masks) if shift is not None else ([len(x)], [None])
-        with_gradient = torch.is_grad_enabled()
-        attend = self._attend if with_gradient else self._project_and_attend
-        out = [attend(part.flatten(0, 1), bias_HNN if mask is None else bias_HNN + mask)
-               for part, mask in zip((self.qkv(x) if with_gradient else x).split(counts), masks, strict=True)]
-        return self.proj_drop(self.proj(torch.cat(out).view(x.shape)))
+        # Contiguous: PyTorch's kernels for GPUs take no other bias.
+        bias_HNN = self.relative_position_bias_table[index].permute(2, 0, 1).contiguous()
+        if not torch.is_grad_enabled():
+            places = torch.embedding(x, grid.token_of_place)
+            if grid.empty_places is not None:
+                places.index_fill_(0, grid.empty_places, 0.)
+            windows = places.unflatten(0, (-1, num_tokens))
+            out = torch.cat([self._project_and_attend(part, bias_HNN if mask is None else bias_HNN + mask)
+                             for part, mask in zip(windows.split(grid.counts), grid.masks, strict=True)])
+            return self.proj_drop(self.proj(torch.embedding(out.flatten(0, 1), grid.place_of_token)))
 
-    def _project_and_attend(self, x: Tensor, bias_HNN: Tensor) -> Tensor:
-        """Without a gradient: queries, keys and values of all windows would be the largest part of a prediction's memory."""
-        return map_chunks(lambda part: self._attend(self.qkv(part), bias_HNN), (x, ), 3 * x.numel(), chunk_always=True)
+        # Padding takes part in the attention, as it did when the published weights were trained: as one more token of zeros.
+        qkv = self.qkv(x if grid.empty_places is None else F.pad(x, (0, 0, 0, 1)))
+        qkv_3VHNc = _Split.apply(qkv, grid, self.num_heads)
+        dropout = self.attn_drop.p if self.training else 0.
+        if grid.mask_of_window is not None and self.num_heads * grid.mask_of_window.numel() <= SMALL:
+            out = attend_with_bias(qkv_3VHNc, bias_HNN + grid.mask_of_window[:, None], self.scale, dropout)
+        else:
+            out = torch.cat([attend_with_bias(part, bias_HNN if mask is None else bias_HNN + mask, self.scale, dropout)
+                             for part, mask in zip(qkv_3VHNc.split(grid.counts, 1), grid.masks, strict=True)])
+        return self.proj_drop(self.proj(_Join.apply(out, grid)))
 
-    def _attend(self, qkv: Tensor, bias_HNN: Tensor) -> Tensor:
+    def _project_and_attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Some windows (w, N, C), without a gradient: queries, keys and values of all would be most of a prediction's memory."""
 
-        def attend(qkv: Tensor) -> Tensor:
-            q, k, v = rearrange(qkv, 'w n (three h c) -> three w h n c', three=3, h=self.num_heads)
-            dropout = self.attn_drop.p if self.training else 0.
-            out = F.scaled_dot_product_attention(q, k, v, bias_HNN.to(q.dtype)[None], dropout, scale=self.scale)
-            return rearrange(out, 'w h n c -> w n (h c)')
+        def attend(part: Tensor) -> Tensor:
+            q, k, v = self.qkv(part).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            out = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype)[None], scale=self.scale)
+            return out.transpose(1, 2).flatten(-2)
 
-        return map_chunks(attend, (qkv, ), len(qkv) * bias_HNN.numel(), chunk_always=False)
+        return map_chunks(attend, (x, ), 3 * x.numel(), chunk_always=True)
 
 
 class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
 
-    def forward(self, x: Tensor, shift: _Shift | None) -> Tensor:
+    def forward(self, x: Tensor, grid: _Grid, keep: tuple[Tensor, Tensor] | None) -> Tensor:
         """
         Args:
-            x (Tensor): (B, T, H, W, C).
-            shift (_Shift): of the shifted grid; a block that does not shift ignores it.
+            x (Tensor): (B, P, C).
+            grid (_Grid): the block's.
+            keep (tuple[Tensor, Tensor], optional): stochastic depth, the factors (B, 1, 1) of the attention and of the feed-forward
+                network: 0 for the clips whose part is dropped.
         """
-        shift = shift if any(self.shift_size) else None
-        x = x + self.drop_path(self._part(self._attention, x, shift))
-        return x + self._part(self._feed_forward, x)
+        x = _add(x, self._part(self._attention, x, grid), keep and keep[0])
+        return _add(x, self._part(self._feed_forward, x), keep and keep[1])
 
     def _part(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
 
-    def _attention(self, x: Tensor, shift: _Shift | None) -> Tensor:
-        size = x.shape[1:4]
-        window, shift_size = _swin.get_window_size(size, self.window_size, self.shift_size)
-        x = self.norm1(x)
-        # Padding takes part in the attention, as it did when the published weights were trained.
-        padding = [-n % w for n, w in zip(size, window, strict=True)]
-        x = F.pad(x, (0, 0, 0, padding[2], 0, padding[1], 0, padding[0]))
-        padded = x.shape[1:4]
-        if shift is not None:
-            x = x.roll([-s for s in shift_size], (1, 2, 3))
-        grid = dict(zip(('t', 'h', 'w'), (n // w for n, w in zip(padded, window, strict=True)), strict=True))
-        windows = rearrange(x, 'b (t wt) (h wh) (w ww) c -> (t h w) b (wt wh ww) c', **grid, wt=window[0], wh=window[1])
-        if shift is None:
-            windows = self.attn(windows)
-        else:
-            windows = self.attn(windows[shift.order], shift)[shift.order.argsort()]
-        x = rearrange(windows, '(t h w) b (wt wh ww) c -> b (t wt) (h wh) (w ww) c', **grid, wt=window[0], wh=window[1])
-        if shift is not None:
-            x = x.roll(list(shift_size), (1, 2, 3))
-        return x[:, :size[0], :size[1], :size[2]]
-
+    def _attention(self, x: Tensor, grid: _Grid) -> Tensor:
+        return self.attn(self.norm1(x).flatten(0, 1), grid).view(x.shape)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
+        mlp = self.mlp
         if not torch.is_grad_enabled():
             rows = x.flatten(0, -2)
-            elements = len(rows) * self.mlp.fc1.out_features
-            out = map_chunks(lambda part: self.mlp(self.norm2(part)), (rows, ), elements, chunk_always=True)
-            return self.drop_path(out.view(x.shape))
-        # What the non-linearity gives is as large as what it takes; the first can be had again from the second.
-        hidden = self.mlp.fc1(self.norm2(x)).flatten(0, -2)
-        out = map_chunks(lambda part: self.mlp.fc2(self.mlp.act(part)), (hidden, ), hidden.numel(), chunk_always=True)
-        return self.drop_path(out.view(x.shape))
+            elements = len(rows) * mlp.fc1.out_features
+            return map_chunks(lambda part: mlp(self.norm2(part)), (rows, ), elements, chunk_always=True).view(x.shape)
+        hidden = mlp.fc1(self.norm2(x))
+        if hidden.numel() > max_elements(hidden.device) and type(mlp.act) is nn.GELU and not (mlp.drop.p and self.training):
+            return linear_of_gelu(hidden, mlp.fc2.weight, mlp.fc2.bias, mlp.act.approximate)
+        return mlp.drop(mlp.fc2(mlp.drop(mlp.act(hidden))))
+
+
+def _add(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
+    return x + branch if keep is None else torch.addcmul(x, branch, keep)
 
 
 class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
 
-    def shift(self, size: Sequence[int], device: torch.device) -> _Shift | None:
-        """Of the shifted grid of a map of ``size`` (T, H, W); None if one window holds it all."""
-        window, shift_size = _swin.get_window_size(size, self.window_size, self.shift_size)
-        if not any(shift_size):
-            return None
-        return _Shift.of_grid([-(-n // w) for n, w in zip(size, window, strict=True)], window, shift_size, device)
+    def grids(self, num_clips: int, size: Sequence[int], device: torch.device) -> list[_Grid]:
+        """Of each block, for maps of ``size`` (T, H, W)."""
+        windows = [_swin.get_window_size(size, block.window_size, block.shift_size) for block in self.blocks]
+        return [_grid(num_clips, tuple(size), tuple(window), tuple(shift), block.attn.num_heads, device)
+                for block, (window, shift) in zip(self.blocks, windows, strict=True)]
 
-    def forward(self, x: Tensor, shift: _Shift | None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, grids: Sequence[_Grid],
+                keep: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor | None]:
         """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
-        for block in self.blocks:
-            x = block(x, shift)
+        tokens = x.flatten(1, 3)
+        for block, grid, factors in zip(self.blocks, grids, keep, strict=True):
+            tokens = block(tokens, grid, factors)
+        x = tokens.view(x.shape)
         return x, self.downsample(x) if self.downsample is not None else None
 
 
@@ -253,18 +366,30 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         x_BCTHW = self.pos_drop(self.patch_embed(rearrange(clip, 'b t c h w -> b c t h w')))
         x_BTHWC = rearrange(x_BCTHW, 'b c t h w -> b t h w c').contiguous()
         outputs = []
-        for stage, shift in zip(self.layers, self._shifts(x_BTHWC.shape[1:4], x_BTHWC.device), strict=True):
-            level_BTHWC, x_BTHWC = stage(x_BTHWC, shift)
+        grids = self._grids(len(x_BTHWC), x_BTHWC.shape[1:4], x_BTHWC.device)
+        for stage, of_blocks, keep in zip(self.layers, grids, self._stochastic_depth(x_BTHWC), strict=True):
+            level_BTHWC, x_BTHWC = stage(x_BTHWC, of_blocks, keep)
             outputs.append(rearrange(level_BTHWC, 'b t h w c -> (b t) c h w').contiguous())
         return tuple(outputs)
 
-    @torch.compiler.disable  # how many windows share a mask is read from a tensor: here once, all else is one graph
-    def _shifts(self, size: Sequence[int], device: torch.device) -> list[_Shift | None]:
-        """The shifted grid of each stage, for a map of ``size`` (T, H, W) in the first."""
+    @torch.compiler.disable  # it reads numbers from tensors: here once, all else is one graph
+    def _grids(self, num_clips: int, size: Sequence[int], device: torch.device) -> list[list[_Grid]]:
+        """Of each block of each stage, for maps of ``size`` (T, H, W) in the first."""
         frames, height, width = size
         # Merging halves rows and columns, rounded up.
-        sizes = [(frames, -(-height // 2**i), -(-width // 2**i)) for i in range(len(self.layers))]
-        return [stage.shift(size, device) for stage, size in zip(self.layers, sizes, strict=True)]
+        return [stage.grids(num_clips, (frames, -(-height // 2**i), -(-width // 2**i)), device)
+                for i, stage in enumerate(self.layers)]
+
+    def _stochastic_depth(self, x: Tensor) -> list[list[tuple[Tensor, Tensor] | None]]:
+        """For each block of each stage the factors (B, 1, 1) of its two parts, drawn at once; None where nothing is dropped."""
+        rates = [[getattr(block.drop_path, 'drop_prob', 0.) for block in stage.blocks] for stage in self.layers]
+        if not self.training or not any(rate for stage in rates for rate in stage):
+            return [[None] * len(stage) for stage in rates]
+        kept = 1 - to_device(torch.tensor([rate for stage in rates for rate in stage]), x.device)
+        drawn = torch.rand((2, len(x), len(kept)), device=x.device)
+        factors = ((drawn < kept) / kept).to(x.dtype)[..., None, None].unbind(2)
+        blocks = iter([(of_attention, of_ffn) for of_attention, of_ffn in factors])
+        return [[factor if rate else None for rate, factor in zip(stage, blocks, strict=False)] for stage in rates]
 
     def train(self, mode: bool = True) -> 'VideoSwin':
         super().train(mode)  # mmaction2's returns None, so that model.eval() could not be chained

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FusedFeatures, VisualFeatures
+from mmsoc.utils.device import to_device
 
 _IGNORED = 255  # no target: padding, as everywhere in OpenMMLab
 
@@ -41,16 +42,22 @@ class FusionMaskHead(BaseModule):
              data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
         """``aux.loss_fusion_bce`` and ``aux.loss_fusion_dice``; a cell's target is the share of it that the mask covers."""
         mask = targets.masks.flatten(0, 1)[:, None]
-        bce, dice = [], []
-        for conv, level in zip(self.convs, fused.levels, strict=False):
-            logit = conv(level).float()
-            target = F.adaptive_avg_pool2d(mask, level.shape[-2:])
-            bce.append(F.binary_cross_entropy_with_logits(logit, target))
-            share, target = logit.sigmoid().flatten(1), target.flatten(1)
-            dice.append((1 - (2 * (share * target).sum(1) + 1) / (share.sum(1) + target.sum(1) + 1)).mean())
+        levels = fused.levels[:len(self.convs)]
+        sizes = [level[0, 0].numel() for level in levels]
+        logit_FP = torch.cat([conv(level).flatten(1) for conv, level in zip(self.convs, levels, strict=True)], 1).float()
+        target_FP = torch.cat([F.adaptive_avg_pool2d(mask, level.shape[-2:]).flatten(1) for level in levels], 1)
+        share_FP = logit_FP.sigmoid()
+        bce_FP = F.binary_cross_entropy_with_logits(logit_FP, target_FP, reduction='none')
+        # Sums over the cells of each level, of all four at once.
+        sums = torch.stack([bce_FP, share_FP * target_FP, share_FP, target_FP])
+        bce, dice = 0., 0.
+        for of_level, size in zip(sums.split(sizes, -1), sizes, strict=True):
+            bce_F, overlap_F, share_F, target_F = of_level.sum(-1)
+            bce = bce + bce_F.mean() / size
+            dice = dice + (1 - (2 * overlap_F + 1) / (share_F + target_F + 1)).mean()
         return {
-            'aux.loss_fusion_bce': self.loss_bce_weight * torch.stack(bce).sum(),
-            'aux.loss_fusion_dice': self.loss_dice_weight * torch.stack(dice).sum()
+            'aux.loss_fusion_bce': self.loss_bce_weight * bce,
+            'aux.loss_fusion_dice': self.loss_dice_weight * dice
         }
 
 
@@ -99,21 +106,23 @@ class CategoryMapHead(BaseModule):
                 frame = sample[index]
                 if 'gt_sem_seg' not in frame:
                     raise ValueError('CategoryMapHead: the samples have no gt_sem_seg; add LoadCategoryMaps to the pipeline')
-                category = frame.gt_sem_seg.sem_seg.to(levels[0].device, torch.float32)
+                category = frame.gt_sem_seg.sem_seg
                 height, width = frame.batch_input_shape
                 maps.append(F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED))
         map_F1HW = torch.stack(maps)
-        highest = int(map_F1HW[map_F1HW != _IGNORED].amax())
-        if highest > self.num_classes:
-            raise ValueError(f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} (counted '
-                             'from 1); `LoadCategoryMaps.classes` names more')
-        losses, right, counted = [], 0., 0
+        if map_F1HW.device.type == 'cpu':  # a GPU would make the host wait; there a wrong class stops the loss
+            highest = int(torch.where(map_F1HW == _IGNORED, 0, map_F1HW).max())
+            if highest > self.num_classes:
+                raise ValueError(f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} '
+                                 '(counted from 1); `LoadCategoryMaps.classes` names more')
+        map_F1HW = to_device(map_F1HW, levels[0].device).float()
+        losses, right, counted = [], 0., 0.
         for conv, level in zip(self.convs, levels, strict=False):
             target = F.interpolate(map_F1HW, size=level.shape[-2:], mode='nearest')[:, 0].long()
             logits = conv(level).float()
             losses.append(F.cross_entropy(logits, target, ignore_index=_IGNORED))
             of_object = (target > 0) & (target != _IGNORED)
-            right = right + (logits.detach().argmax(1) == target)[of_object].sum()
+            right = right + ((logits.detach().argmax(1) == target) & of_object).sum()
             counted = counted + of_object.sum()
         return {
             'aux.loss_category': self.loss_weight * torch.stack(losses).sum(),

@@ -2,11 +2,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmdet.models.task_modules import BaseAssigner
 from mmdet.utils import reduce_mean
-from mmengine.structures import InstanceData
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from mmsoc.models.layers.recompute import max_elements
+from mmsoc.models.losses import cxcywh_to_xyxy
+from mmsoc.models.task_modules import OneByOneAssigner, Trajectories
 from mmsoc.registry import MODELS, TASK_UTILS
 from mmsoc.structures import ClipTargets, Predictions
 
@@ -20,13 +23,16 @@ class ClipCriterion(nn.Module):
     box is zero, and both count, as in the released implementation.  All sums are divided by the number of target masks (sentences
     times frames), averaged over the processes.
 
+    Each loss is called once for all layers, as mmdet's are, with ``reduction_override='none'``.
+
     Args:
-        assigner (dict): ``mmdet.HungarianAssigner`` with `ClipCost` s.
-        loss_cls (dict): ``mmdet.FocalLoss``, on all logits.
-        loss_mask (dict): ``mmdet.FocalLoss``, mean over the pixels of a mask.
-        loss_dice (dict): ``mmdet.DiceLoss``.
-        loss_bbox (dict): ``mmdet.L1Loss``, on cxcywh in [0, 1].
-        loss_iou (dict): ``mmdet.GIoULoss``.
+        assigner (dict): `ClipAssigner`, or an assigner of mmdet's, e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s, which is
+            called for each sentence and layer.
+        loss_cls (dict): ``mmdet.FocalLoss``, on logits (n, K).
+        loss_mask (dict): ``mmdet.FocalLoss``, on logits (n, pixels); mean over the pixels of a mask.
+        loss_dice (dict): ``mmdet.DiceLoss``, on logits (n, pixels).
+        loss_bbox (dict): ``mmdet.L1Loss``, on cxcywh (n, 4) in [0, 1].
+        loss_iou (dict): `GIoULoss` or ``mmdet.GIoULoss``, on xyxy (n, 4) in [0, 1].
         loss_contrastive (dict, optional): `VLContrastiveLoss`; None to train without (paper Table 3, without VL).
     """
 
@@ -40,7 +46,8 @@ class ClipCriterion(nn.Module):
                  loss_iou: dict,
                  loss_contrastive: dict | None) -> None:
         super().__init__()
-        self.assigner = TASK_UTILS.build(assigner)
+        built = TASK_UTILS.build(assigner)
+        self.assigner = OneByOneAssigner(built) if isinstance(built, BaseAssigner) else built
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_mask = MODELS.build(loss_mask)
         self.loss_dice = MODELS.build(loss_dice)
@@ -48,11 +55,11 @@ class ClipCriterion(nn.Module):
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_contrastive = MODELS.build(loss_contrastive) if loss_contrastive is not None else None
 
-    def forward(self, predictions: Sequence[Predictions], video_queries: Tensor, guidance: Tensor, features: Tensor,
+    def forward(self, predictions: Predictions, video_queries: Tensor, guidance: Tensor, features: Tensor,
                 decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor], targets: ClipTargets) -> dict[str, Tensor]:
         """
         Args:
-            predictions (Sequence[Predictions]): of each of the D decoder layers, the last one last.
+            predictions (Predictions): of the D decoder layers.
             video_queries (Tensor): (D, M, N, C).
             guidance (Tensor): (M, C).
             features (Tensor): (M*T, mask_channels, h, w).
@@ -64,73 +71,86 @@ class ClipCriterion(nn.Module):
             ``loss_contrastive`` of the last layer, and the same with a prefix ``d{layer}.`` of the others.
         """
         with torch.autocast(features.device.type, enabled=False):
-            num_masks = reduce_mean(features.new_tensor(targets.visible.numel(), dtype=torch.float32)).clamp(min=1).item()
-            losses = {}
-            for layer, (prediction, video) in enumerate(zip(predictions, video_queries, strict=True)):
-                prediction = Predictions(*(tensor.float() for tensor in prediction))
-                matched = self.match(prediction, features, decode_masks, targets)
-                prefix = '' if layer == len(predictions) - 1 else f'd{layer}.'
-                for name, value in self._layer_losses(
-                        prediction, matched, features, decode_masks, targets, num_masks).items():
-                    losses[prefix + name] = value
-                if self.loss_contrastive is not None:
-                    losses[prefix + 'loss_contrastive'] = self.loss_contrastive(video.float(), guidance.float(), matched)
-            return losses
+            predictions = Predictions(*(tensor.float() for tensor in predictions))
+            matched = self.match(predictions, features, decode_masks, targets)
+            losses = self._losses(predictions, matched, features, decode_masks, targets)
+            if self.loss_contrastive is not None:
+                losses['loss_contrastive'] = self.loss_contrastive(video_queries.float(), guidance.float(), matched)
+        num_layers = len(matched)
+        prefixes = [*(f'd{layer}.' for layer in range(num_layers - 1)), '']
+        by_layer = {name: loss.unbind() for name, loss in losses.items()}
+        return {prefix + name: of_layers[layer] for layer, prefix in enumerate(prefixes) for name, of_layers in by_layer.items()}
 
     @torch.no_grad()
-    def match(self, prediction: Predictions, features: Tensor, decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
+    def match(self, predictions: Predictions, features: Tensor, decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
               targets: ClipTargets) -> Tensor:
-        """(M,) int64: the query whose trajectory is assigned to each sentence's object.
+        """(D, M) int64: the query whose trajectory is assigned to each sentence's object, in each decoder layer.
 
         Masks are compared at the input's resolution: at stride 4 other queries win.
         """
-        num_sentences, num_frames = targets.visible.shape
-        features_MT = features.unflatten(0, (num_sentences, num_frames))
+        num_layers, num_sentences, num_frames, num_queries = predictions.logits.shape[:4]
+        pixels = targets.masks[0, 0].numel()
+        elements = num_layers * num_sentences * num_frames * num_queries * pixels
+        # As many layers at once as there is memory for: all of them in a small model and on a GPU.
+        step = max(1, num_layers * max_elements(features.device) // elements)
         matched = []
-        for m in range(num_sentences):
-            masks_1TNHW = decode_masks(features_MT[m], prediction.kernels[m:m + 1], prediction.points[m:m + 1])
-            masks_TNHW = self._upsample(masks_1TNHW[0], targets)
-            trajectories = InstanceData(
-                scores=prediction.logits[m].transpose(0, 1),
-                bboxes=bbox_cxcywh_to_xyxy(prediction.boxes[m]).transpose(0, 1),
-                masks=masks_TNHW.transpose(0, 1))
-            target = InstanceData(
-                labels=targets.labels[m:m + 1],
-                bboxes=bbox_cxcywh_to_xyxy(targets.boxes[m:m + 1]),
-                masks=targets.masks[m:m + 1],
-                visible=targets.visible[m:m + 1])
-            # Boxes are in [0, 1] already; mmdet's costs divide by the shape of the image.
-            assigned = self.assigner.assign(trajectories, target, img_meta=dict(img_shape=(1, 1)))
-            matched.append(assigned.gt_inds.argmax())
-        return torch.stack(matched)
+        for start in range(0, num_layers, step):
+            part = Predictions(*(tensor[start:start + step] for tensor in predictions))
+            # The layers of a frame are decoded as queries of that frame.
+            kernels, points = (tensor.permute(1, 2, 0, 3, 4).flatten(2, 3) for tensor in (part.kernels, part.points))
+            masks = decode_masks(features, kernels, points).flatten(0, 1)
+            # With the queries innermost, resizing takes a third of the time.
+            masks = upsample(masks.contiguous(memory_format=torch.channels_last), targets.masks.shape[-2:])
+            trajectories = Trajectories(
+                logits=part.logits, boxes=part.boxes,
+                masks=masks.unflatten(1, (-1, num_queries)).unflatten(0, (num_sentences, num_frames)))
+            matched.append(self.assigner.assign_clips(trajectories, targets))
+        return torch.cat(matched)
 
-    def _layer_losses(self, prediction: Predictions, matched: Tensor, features: Tensor,
-                      decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor], targets: ClipTargets,
-                      num_masks: float) -> dict[str, Tensor]:
-        sentence = torch.arange(len(matched), device=matched.device)
-        # Only the matched trajectory's masks carry gradient, so only they are decoded with it.
-        mask_MT1 = decode_masks(features, prediction.kernels[sentence, :, matched, None],
-                                prediction.points[sentence, :, matched, None])
-        mask = self._upsample(mask_MT1, targets).flatten(0, 2).flatten(1)
-        target_mask = targets.masks.flatten(0, 1).flatten(1)
-        box = prediction.boxes[sentence, :, matched].flatten(0, 1)
-        target_box = targets.boxes.flatten(0, 1)
+    def _losses(self, predictions: Predictions, matched: Tensor, features: Tensor,
+                decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor], targets: ClipTargets) -> dict[str, Tensor]:
+        """(D,) each; every loss is called once, for all layers."""
+        num_layers, num_sentences, num_frames = predictions.logits.shape[:3]
+        chosen = matched[:, :, None, None, None]  # in every frame
+        # Only the matched trajectory's masks carry gradient, so only they are decoded with it, the layers as queries.
+        kernels, points = (tensor.take_along_dim(chosen, 3)[..., 0, :].movedim(0, 2)
+                           for tensor in (predictions.kernels, predictions.points))
+        mask = upsample(decode_masks(features, kernels, points).flatten(0, 1), targets.masks.shape[-2:])  # (M*T, D, H, W)
+        target_mask = targets.masks.flatten(0, 1)[:, None].expand_as(mask)
+        mask, target_mask = (tensor.flatten(0, 1).flatten(1) for tensor in (mask, target_mask))
+        box = predictions.boxes.take_along_dim(chosen, 3)[..., 0, :]  # (D, M, T, 4)
+        target_box = targets.boxes.expand_as(box)
+        corners, target_corners = cxcywh_to_xyxy(box), cxcywh_to_xyxy(targets.boxes).expand_as(box)
 
-        positive_MTNK = torch.zeros_like(prediction.logits)
-        positive_MTNK[sentence, :, matched, targets.labels] = targets.visible.to(positive_MTNK.dtype)
-        return dict(
-            loss_cls=self.loss_cls(
-                prediction.logits.flatten(0, 2), positive_MTNK.flatten(0, 2), avg_factor=num_masks),
-            loss_mask=self.loss_mask(mask, target_mask, avg_factor=num_masks * mask.shape[1]),
-            loss_dice=self.loss_dice(mask, target_mask, avg_factor=num_masks),
-            loss_bbox=self.loss_bbox(box, target_box, avg_factor=num_masks),
-            loss_giou=self.loss_iou(
-                bbox_cxcywh_to_xyxy(box), bbox_cxcywh_to_xyxy(target_box), avg_factor=num_masks))
+        # 1 at the matched query and the object's class in the frames where the object is visible.
+        shape = predictions.logits.shape
+        queries = torch.arange(shape[3], device=matched.device)
+        classes = torch.arange(shape[4], device=matched.device)
+        is_query = (matched[..., None] == queries)[:, :, None, :, None]  # (D, M, 1, N, 1)
+        is_class = (targets.labels[:, None] == classes)[:, None, None]  # (M, 1, 1, K)
+        positive = (is_query & is_class & targets.visible[:, :, None, None]).to(predictions.logits.dtype)
+
+        num_masks = self._mean_over_processes(num_sentences * num_frames, features.device)
+        by_layer = dict(  # values of a layer side by side
+            loss_cls=self._values(self.loss_cls, predictions.logits.flatten(0, 3), positive.flatten(0, 3)).view(num_layers, -1),
+            loss_mask=self._values(self.loss_mask, mask, target_mask).mean(1).view(-1, num_layers).t(),
+            loss_dice=self._values(self.loss_dice, mask, target_mask).view(-1, num_layers).t(),
+            loss_bbox=self._values(self.loss_bbox, box.flatten(0, 2), target_box.flatten(0, 2)).view(num_layers, -1),
+            loss_giou=self._values(self.loss_iou, corners.flatten(0, 2), target_corners.flatten(0, 2)).view(num_layers, -1))
+        return {name: values.sum(1) / num_masks for name, values in by_layer.items()}
 
     @staticmethod
-    def _upsample(masks: Tensor, targets: ClipTargets) -> Tensor:
-        """(..., Q, h, w) logits -> (..., Q, H, W) of the padded input."""
-        size = targets.masks.shape[-2:]
-        folded = F.interpolate(masks.flatten(0, -4) if masks.dim() > 4 else masks, size=size, mode='bilinear',
-                               align_corners=False)
-        return folded.unflatten(0, masks.shape[:-3]) if masks.dim() > 4 else folded
+    def _values(loss: nn.Module, pred: Tensor, target: Tensor) -> Tensor:
+        return loss(pred, target, reduction_override='none')
+
+    @staticmethod
+    def _mean_over_processes(count: int, device: torch.device) -> float | Tensor:
+        if get_world_size() == 1:
+            return max(count, 1)
+        # Filled on the device: a number from the host would be a transfer.
+        return reduce_mean(torch.full((), float(count), device=device)).clamp(min=1)
+
+
+def upsample(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """(F, Q, h, w) logits -> (F, Q, H, W)."""
+    return F.interpolate(masks, size=tuple(size), mode='bilinear', align_corners=False)

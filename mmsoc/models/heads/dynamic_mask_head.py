@@ -3,10 +3,11 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from mmdet.models.layers import MLP, inverse_sigmoid
+from mmdet.models.layers import MLP
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmsoc.models.layers.transformer import refine_boxes
 from mmsoc.registry import MODELS
 from mmsoc.structures import FrameQueries, ObjectQueries, Predictions
 
@@ -74,31 +75,26 @@ class DynamicMaskHead(BaseModule):
         """(M*T, mask_channels, h, w) at stride 4, from SIM's maps and the backbone's stride-4 map."""
         return self.pixel_decoder(memory, fine)
 
-    def logits(self, objects: ObjectQueries) -> Tensor:
-        """(S, M, T, N, K), each selected layer's class logits."""
-        return torch.stack([self.cls_branches[layer](queries)
-                            for layer, queries in zip(objects.layers, objects.queries, strict=True)])
-
-    def forward(self, objects: ObjectQueries, frame: FrameQueries, image_sizes: Tensor) -> list[Predictions]:
-        """Everything but the masks, for each of the S selected decoder layers.
+    def forward(self, objects: ObjectQueries, frame: FrameQueries, image_sizes: Tensor) -> Predictions:
+        """Everything but the masks, for the S selected decoder layers.
 
         Args:
             objects (ObjectQueries): from SIM.
             frame (FrameQueries): from SIM; its references anchor boxes and masks.
             image_sizes (Tensor): (M, 2), un-padded (width, height) in pixels.
         """
-        predictions = []
-        for layer, queries, logits in zip(objects.layers, objects.queries, self.logits(objects), strict=True):
-            offsets = self.box_branches[layer](queries)
+        logits = [self.cls_branches[layer](queries) for layer, queries in zip(objects.layers, objects.queries, strict=True)]
+        boxes = []
+        for layer, queries in zip(objects.layers, objects.queries, strict=True):
             # The branch adds to the reference that entered the decoder layer: at first a point, later a box.
-            anchor = inverse_sigmoid(frame.initial_reference if layer == 0 else frame.references[layer - 1])
-            offsets = torch.cat([offsets[..., :anchor.shape[-1]] + anchor, offsets[..., anchor.shape[-1]:]], -1)
-            predictions.append(Predictions(
-                logits=logits,
-                boxes=offsets.sigmoid(),
-                kernels=self.kernel_branch(queries),
-                points=frame.references[layer][..., :2] * image_sizes[:, None, None]))
-        return predictions
+            entered = frame.initial_reference if layer == 0 else frame.references[layer - 1]
+            boxes.append(refine_boxes(self.box_branches[layer](queries), entered))
+        points = torch.stack([frame.references[layer][..., :2] for layer in objects.layers])
+        return Predictions(
+            logits=torch.stack(logits),
+            boxes=torch.stack(boxes),
+            kernels=self.kernel_branch(objects.queries),
+            points=points * image_sizes[:, None, None])
 
     def decode_masks(self, features: Tensor, kernels: Tensor, points: Tensor) -> Tensor:
         """Dynamic convolution of the mask features (Eq. 7), each query with its own kernel and relative coordinates.
@@ -127,13 +123,16 @@ class DynamicMaskHead(BaseModule):
             # First convolution: its feature part is shared by the queries of a frame, and of its coordinates one depends on the
             # column only and the other on the row only, so the (F, 10, h, w) input is never made.
             weight, weight_xy = weights[0][..., :-2], weights[0][..., -2:]
+            of_columns = weight_xy[..., 0:1] * relative_x
+            of_rows = torch.addcmul(biases[0][..., None], weight_xy[..., 1:2], relative_y)
+            x = rearrange(of_rows[..., None] + of_columns[:, :, None], '(f q) o h w -> f (q o) (h w)', q=num_queries)
             shared = rearrange(weight, '(f q) o i -> f (q o) i', q=num_queries)
             pixels = rearrange(features.float(), 'f c h w -> f c (h w)')
-            x = rearrange(shared @ pixels, 'f (q o) (h w) -> (f q) o h w', q=num_queries, h=height)
-            x = x + (weight_xy[..., 0:1] * relative_x)[:, :, None, :] + (weight_xy[..., 1:2] * relative_y)[..., None]
-            x = rearrange(x, 'f o h w -> f o (h w)') + biases[0][..., None]
+            # In place where there is no gradient: else it would be copied first.
+            x = torch.baddbmm(x, shared, pixels) if torch.is_grad_enabled() else x.baddbmm_(shared, pixels)
+            x = rearrange(x, 'f (q o) p -> (f q) o p', q=num_queries)
             for weight, bias in zip(weights[1:], biases[1:], strict=True):
-                x = torch.baddbmm(bias[..., None], weight, x.relu())
+                x = torch.baddbmm(bias[..., None], weight, x.relu_())
             return rearrange(x, '(m t q) 1 (h w) -> m t q h w', t=num_frames, q=num_queries, h=height)
 
     def _split_kernels(self, kernels: Tensor) -> tuple[list[Tensor], list[Tensor]]:

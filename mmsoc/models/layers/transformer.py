@@ -4,7 +4,7 @@ They are in no registry of mmdet's, so ``type='mmdet.DeformableDetrTransformerEn
 registered under their own names: those of DETR and Mask2Former without the map of attention weights, those of Deformable DETR
 with `MultiScaleDeformableAttention` in the place of mmcv's.
 """
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,48 +14,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmsoc.registry import MODELS
+from mmsoc.utils.device import to_device
 
+from .attention import MultiheadAttention
 from .deformable_attention import MultiScaleDeformableAttention
+from .dropout import Dropout, ReLUDropout
 from .recompute import map_chunks
-
-
-class MultiheadAttention(nn.MultiheadAttention):
-    """PyTorch's, which never makes the (queries x keys) map of weights: mmcv asks for it and throws it away.
-
-    The cluster's encoder sees all queries of a video, 40,000 for 2,000 frames, and the map of 8 heads would take 51 GB.
-    """
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        return super().forward(*args, **{**kwargs, 'need_weights': False})
-
-
-class _ReLUDropoutFunction(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        output = F.dropout(x.relu(), p)
-        ctx.save_for_backward(output)
-        ctx.scale = 1 / (1 - p)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        output, = ctx.saved_tensors
-        return (grad * ctx.scale).masked_fill_(output == 0, 0), None
-
-
-class ReLUDropout(nn.Dropout):
-    """``dropout(relu(x))`` with the same numbers and gradient, that keeps its output and nothing else for the backward pass.
-
-    Where the output is not zero, x was positive and was not dropped; elsewhere the gradient is zero whatever the reason.  PyTorch
-    keeps what ReLU gave and on CPU the dropout's factors besides: in the encoder of a clip of 8 frames 0.7 GB for each layer.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and 0 < self.p < 1:
-            return _ReLUDropoutFunction.apply(x, self.p)
-        # What comes here is a layer's output that nobody else reads.
-        return super().forward(x.relu() if torch.is_grad_enabled() else x.relu_())
 
 
 class _BoundedSequential(nn.Sequential):
@@ -66,9 +30,10 @@ class _BoundedSequential(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return super().forward(x)
         rows, width = x.flatten(0, -2), self[0][0].out_features
+        if torch.is_grad_enabled():
+            # Of rows, the product between is no view, which autograd would have to copy when `ReLUDropout` overwrites it.
+            return super().forward(rows).view(x.shape)
         return map_chunks(super().forward, (rows,), len(rows) * width, chunk_always=True).view(x.shape)
 
 
@@ -80,6 +45,12 @@ def _use_lean_ffn(layers: ModuleList) -> None:
             layer.ffn.layers[0] = nn.Sequential(linear, ReLUDropout(dropout.p))
 
 
+def _use_fast_dropout(layers: ModuleList) -> None:
+    for module in layers.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = Dropout
+
+
 def _use_bounded_attention(layers: ModuleList, name: str) -> None:
     # mmdet's layers name mmcv's class in their code and take no other.  The same module and weights, run by ours.
     for layer in layers:
@@ -89,7 +60,7 @@ def _use_bounded_attention(layers: ModuleList, name: str) -> None:
 def _use_lean_attention(layers: ModuleList, *names: str) -> None:
     for layer in layers:
         for name in names:
-            getattr(layer, name).attn.__class__ = MultiheadAttention
+            getattr(layer, name).__class__ = MultiheadAttention
 
 
 @MODELS.register_module()
@@ -100,6 +71,7 @@ class DetrTransformerEncoder(mmdet_layers.DetrTransformerEncoder):
         super()._init_layers()
         _use_lean_attention(self.layers, 'self_attn')
         _use_lean_ffn(self.layers)
+        _use_fast_dropout(self.layers)
 
 
 @MODELS.register_module()
@@ -109,6 +81,8 @@ class Mask2FormerTransformerDecoder(mmdet_layers.Mask2FormerTransformerDecoder):
     def _init_layers(self) -> None:
         super()._init_layers()
         _use_lean_attention(self.layers, 'self_attn', 'cross_attn')
+        _use_lean_ffn(self.layers)
+        _use_fast_dropout(self.layers)
 
 
 @MODELS.register_module()
@@ -124,13 +98,30 @@ class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEnc
         self.num_cp = num_cp
         _use_bounded_attention(self.layers, 'self_attn')
         _use_lean_ffn(self.layers)
+        _use_fast_dropout(self.layers)
 
-    def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor, spatial_shapes: Tensor,
-                level_start_index: Tensor, valid_ratios: Tensor, **kwargs) -> Tensor:
-        reference_points = self.get_encoder_reference_points(spatial_shapes, valid_ratios, device=query.device)
+    def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor | None, spatial_shapes: Tensor,
+                level_start_index: Tensor, valid_ratios: Tensor | None,
+                shapes: Sequence[tuple[int, int]] | None = None, **kwargs) -> Tensor:
+        """
+        Args:
+            query (Tensor): (F, P, C), the pixels of all levels.
+            query_pos (Tensor): (F, P, C) or (1, P, C).
+            key_padding_mask (Tensor, optional): (F, P) bool, True where a frame was padded; None if none was.
+            spatial_shapes (Tensor): (L, 2) int64, rows and columns of each level.
+            level_start_index (Tensor): (L,) int64.
+            valid_ratios (Tensor, optional): (F, L, 2), the un-padded share of width and height; None if no frame was padded.
+            shapes (Sequence[tuple[int, int]], optional): ``spatial_shapes`` as numbers; left out, the device is asked for them.
+
+        Returns:
+            Tensor: (F, P, C).
+        """
+        if shapes is None:
+            shapes = [(height, width) for height, width in spatial_shapes.tolist()]
         common = dict(
-            query_pos=query_pos, key_padding_mask=key_padding_mask, spatial_shapes=spatial_shapes,
-            level_start_index=level_start_index, valid_ratios=valid_ratios, reference_points=reference_points, **kwargs)
+            query_pos=query_pos, key_padding_mask=key_padding_mask, spatial_shapes=spatial_shapes, shapes=shapes,
+            level_start_index=level_start_index, valid_ratios=valid_ratios,
+            reference_points=pixel_centres(shapes, valid_ratios, query.device), **kwargs)
         for index, layer in enumerate(self.layers):
             if index < self.num_cp and self.training:
                 query = checkpoint(layer, query=query, **common, use_reentrant=False)
@@ -139,10 +130,92 @@ class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEnc
         return query
 
 
+def pixel_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None, device: torch.device) -> Tensor:
+    """Where the pixels of all levels lie in each level.
+
+    What mmdet's ``get_encoder_reference_points`` computes, for which it asks a GPU for the shapes.
+
+    Args:
+        shapes (Sequence[tuple[int, int]]): L levels' rows and columns.
+        valid_ratios (Tensor, optional): (F, L, 2), the un-padded share of width and height.
+
+    Returns:
+        Tensor: (F, P, L, 2), x and y in [0, 1] of the level; (1, P, L, 2) without ``valid_ratios``.
+    """
+    centres, sizes = [], []
+    for height, width in shapes:
+        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing='ij')
+        centres.append(torch.stack([x, y], -1).flatten(0, 1))
+        sizes.append(torch.tensor([[width, height]], dtype=torch.float32).expand(height * width, 2))
+    if valid_ratios is None:
+        return to_device(torch.cat(centres) / torch.cat(sizes), device)[None, :, None].expand(-1, -1, len(shapes), -1)
+    of_pixels = torch.cat([valid_ratios[:, level, None].expand(-1, height * width, -1)
+                           for level, (height, width) in enumerate(shapes)], 1)
+    centre_FP2 = to_device(torch.cat(centres), device) / (of_pixels * to_device(torch.cat(sizes), device))
+    return centre_FP2[:, :, None] * valid_ratios[:, None]
+
+
 @MODELS.register_module()
 class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDecoder):
-    """mmdet's."""
+    """mmdet's, with references that stay in float32 under autocast and in which no gradient is computed for nothing."""
 
     def _init_layers(self) -> None:
         super()._init_layers()
+        _use_lean_attention(self.layers, 'self_attn')
         _use_bounded_attention(self.layers, 'cross_attn')
+        _use_lean_ffn(self.layers)
+        _use_fast_dropout(self.layers)
+
+    def forward(self, query: Tensor, query_pos: Tensor, value: Tensor, key_padding_mask: Tensor | None, reference_points: Tensor,
+                valid_ratios: Tensor | None, reg_branches: nn.ModuleList | None = None, **kwargs) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            query (Tensor): (F, N, C).
+            query_pos (Tensor): (F, N, C).
+            value (Tensor): (F, P, C), the pixels of all levels.
+            key_padding_mask (Tensor, optional): (F, P) bool, True where a frame was padded; None if none was.
+            reference_points (Tensor): (F, N, 2) float32, x and y in [0, 1] of the un-padded frame.
+            valid_ratios (Tensor, optional): (F, L, 2), the un-padded share of width and height; None if no frame was padded.
+            reg_branches (nn.ModuleList, optional): D modules C -> 4, each refines the references behind its layer.
+
+        Returns:
+            tuple[Tensor, Tensor]: with ``return_intermediate`` the queries (D, F, N, C) and the refined references
+            (D, F, N, 4) behind each layer, detached; else those behind the last one, without D.  Without ``reg_branches`` the
+            references are those that were given.
+        """
+        queries, references = [], []
+        num_levels = self.layers[0].cross_attn.num_levels
+        for index, layer in enumerate(self.layers):
+            if valid_ratios is None:
+                in_levels = reference_points[:, :, None].expand(-1, -1, num_levels, -1)
+            else:
+                in_levels = reference_points[:, :, None] * valid_ratios.repeat(1, 1, reference_points.shape[-1] // 2)[:, None]
+            query = layer(query, query_pos=query_pos, value=value, key_padding_mask=key_padding_mask,
+                          valid_ratios=valid_ratios, reference_points=in_levels, **kwargs)
+            if reg_branches is not None:
+                with torch.no_grad():
+                    reference_points = refine_boxes(reg_branches[index](query), reference_points)
+            queries.append(query)
+            references.append(reference_points)
+        if self.return_intermediate:
+            return torch.stack(queries), torch.stack(references)
+        return query, reference_points
+
+
+def refine_boxes(offsets: Tensor, references: Tensor) -> Tensor:
+    """Adds what a box branch says to the references, before the sigmoid (Deformable DETR, appendix A.4).
+
+    In float32 under autocast too: a step of bfloat16 above 0.5 is 1/256, of float16's inverse sigmoid near 1 infinite.
+
+    Args:
+        offsets (Tensor): (..., 4).
+        references (Tensor): (..., 2) points or (..., 4) boxes cxcywh in [0, 1].
+
+    Returns:
+        Tensor: (..., 4) float32, cxcywh in [0, 1].
+    """
+    with torch.autocast(offsets.device.type, enabled=False):
+        anchors = torch.logit(references.float(), eps=1e-5)
+        if anchors.shape[-1] == 2:
+            anchors = F.pad(anchors, (0, 2))
+        return (offsets.float() + anchors).sigmoid()

@@ -1,3 +1,4 @@
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
@@ -22,12 +23,13 @@ class VLContrastiveLoss(nn.Module):
     def forward(self, video_queries: Tensor, guidance: Tensor, matched: Tensor) -> Tensor:
         """
         Args:
-            video_queries (Tensor): (M, N, C).
+            video_queries (Tensor): (M, N, C), or (S, M, N, C) of S decoder layers.
             guidance (Tensor): (M, C).
-            matched (Tensor): (M,) int64, each clip's matched query.
+            matched (Tensor): (M,) or (S, M) int64, each clip's matched query.
 
         Returns:
-            Tensor: the mean over the M clips, a scalar.
+            Tensor: the mean over the M clips, a scalar or (S,).
         """
         similarity = (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1]**self.dim_exponent
-        return -self.loss_weight * similarity.log_softmax(-1).gather(1, matched[:, None]).mean()
+        loss = F.cross_entropy(similarity.flatten(0, -2), matched.flatten(), reduction='none')
+        return self.loss_weight * loss.view(matched.shape).mean(-1)

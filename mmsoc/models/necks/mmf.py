@@ -1,10 +1,12 @@
 from collections.abc import Sequence
 
-from einops import rearrange, repeat
+import torch
+from einops import repeat
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsoc.models.layers import sine_positional_encoding_1d
+from mmsoc.models.layers.attention import multi_head_attention
 from mmsoc.registry import MODELS
 from mmsoc.structures import FusedFeatures
 
@@ -24,25 +26,25 @@ class CrossAttentionGate(BaseModule):
         super().__init__(init_cfg)
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         """
         Args:
             query (Tensor): (M, Q, C), the tokens that are gated.
             key (Tensor): (M, K, C), the other modality's tokens with their positions.
             value (Tensor): (M, K, C), the same without positions.
-            key_padding_mask (Tensor): (M, K) bool, True where there is no token.
+            key_padding_mask (Tensor, optional): (M, K) bool, True where there is no token; None if there are tokens everywhere.
 
         Returns:
             Tensor: (M, Q, C).
         """
-        return query * self.attn(query, key, value, key_padding_mask=key_padding_mask, need_weights=False)[0]
+        return query * multi_head_attention(self.attn, query, key, value, key_padding_mask)
 
 
 @MODELS.register_module()
 class PassThrough(BaseModule):
     """A slot of MMF that does nothing (paper Table 4: "No Fusion", "V2L", "L2V")."""
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         return query
 
 
@@ -65,36 +67,40 @@ class MMF(BaseModule):
         self.v2l = MODELS.build(v2l)
         self.guidance_level = guidance_level
 
-    def forward(self, levels: Sequence[Tensor], words: Tensor, word_pad_mask: Tensor, pad_masks: Sequence[Tensor],
+    def forward(self, levels: Sequence[Tensor], words: Tensor, word_pad_mask: Tensor | None, pad_masks: Sequence[Tensor] | None,
                 positions: Sequence[Tensor], with_guidance: bool = True) -> FusedFeatures:
         """
         Args:
             levels (Sequence[Tensor]): (M*T, C, h_i, w_i) each.
             words (Tensor): (M, L, C).
-            word_pad_mask (Tensor): (M, L) bool, True where there is no word.
-            pad_masks (Sequence[Tensor]): (M, h_i, w_i) bool each, True where there is no picture.
-            positions (Sequence[Tensor]): (M, C, h_i, w_i) each.
+            word_pad_mask (Tensor, optional): (M, L) bool, True where there is no word; None if there are words everywhere.
+            pad_masks (Sequence[Tensor], optional): (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
+                padded.
+            positions (Sequence[Tensor]): (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
             with_guidance (bool): False leaves out vision to language, which only the contrastive loss reads.
 
         Returns:
             FusedFeatures: the levels, same shapes, and the guidance (M, C) or None.
         """
         num_sentences, _, channels = words.shape
-        word_key = words + sine_positional_encoding_1d(word_pad_mask, channels).to(words.dtype)
-
-        fused = []
-        for level in levels:
-            tokens_MTPC = rearrange(level, '(m t) c h w -> m (t h w) c', m=num_sentences)
-            gated = self.l2v(tokens_MTPC, word_key, words, word_pad_mask)
-            fused.append(rearrange(gated, 'm (t h w) c -> (m t) c h w', h=level.shape[-2], w=level.shape[-1]))
-
+        sizes = [level[0, 0].numel() for level in levels]
+        # A token's gate depends on no other token: all levels are gated in one call.
+        tokens_FPC = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+        word_key = words + sine_positional_encoding_1d(word_pad_mask, words.shape, words.device).to(words.dtype)
+        gated = self.l2v(tokens_FPC.view(num_sentences, -1, channels), word_key, words, word_pad_mask).reshape(tokens_FPC.shape)
+        fused = tuple(part.transpose(1, 2).unflatten(2, level.shape[2:])
+                      for part, level in zip(gated.split(sizes, 1), levels, strict=True))
         if not with_guidance:
-            return FusedFeatures(levels=tuple(fused), guidance=None)
-        level, pad_mask = levels[self.guidance_level], pad_masks[self.guidance_level]
-        num_frames = level.shape[0] // num_sentences
-        tokens = rearrange(level, '(m t) c h w -> m (t h w) c', m=num_sentences)
-        position = repeat(positions[self.guidance_level], 'm c h w -> m (t h w) c', t=num_frames).to(tokens.dtype)
-        gated_words = self.v2l(words, tokens + position, tokens, repeat(pad_mask, 'm h w -> m (t h w)', t=num_frames))
+            return FusedFeatures(levels=fused, guidance=None)
+
+        index = self.guidance_level
+        num_frames = len(tokens_FPC) // num_sentences
+        tokens_MTPC = tokens_FPC.split(sizes, 1)[index].unflatten(0, (num_sentences, num_frames))
+        position = positions[index].flatten(2).transpose(1, 2)[:, None].to(tokens_MTPC.dtype)
+        padding = None if pad_masks is None else repeat(pad_masks[index], 'm h w -> m (t h w)', t=num_frames)
+        gated_words = self.v2l(
+            words, (tokens_MTPC + position).flatten(1, 2), tokens_MTPC.flatten(1, 2), padding)
+        if word_pad_mask is None:
+            return FusedFeatures(levels=fused, guidance=gated_words.mean(1))
         present = (~word_pad_mask).to(gated_words.dtype)[..., None]
-        guidance = (gated_words * present).sum(1) / present.sum(1)
-        return FusedFeatures(levels=tuple(fused), guidance=guidance)
+        return FusedFeatures(levels=fused, guidance=(gated_words * present).sum(1) / present.sum(1))

@@ -1,13 +1,14 @@
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from mmcv.ops import MultiScaleDeformableAttention
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
 from mmsoc.structures import FrameQueries, ObjectQueries
+from mmsoc.utils.device import to_device
 
 
 @MODELS.register_module()
@@ -65,56 +66,60 @@ class SIM(BaseModule):
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
-    def aggregate(self, levels: Sequence[Tensor], pad_masks: Sequence[Tensor], positions: Sequence[Tensor],
-                  box_branches: nn.ModuleList) -> FrameQueries:
+    def aggregate(self, levels: Sequence[Tensor], pad_masks: Sequence[Tensor] | None, positions: Sequence[Tensor],
+                  box_branches: nn.ModuleList, num_frames: int) -> FrameQueries:
         """Frame-level content aggregation: deformable encoder and decoder on every frame alone.
 
         Args:
             levels (Sequence[Tensor]): (M*T, C, h_i, w_i) each.
-            pad_masks (Sequence[Tensor]): (M, h_i, w_i) bool each, True where there is no picture.
-            positions (Sequence[Tensor]): (M, C, h_i, w_i) each.
+            pad_masks (Sequence[Tensor], optional): (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
+                padded.
+            positions (Sequence[Tensor]): (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
             box_branches (nn.ModuleList): D modules C -> 4 that refine the reference of each decoder layer (the head's).
+            num_frames (int): T.
         """
-        num_sentences = pad_masks[0].shape[0]
-        num_frames = levels[0].shape[0] // num_sentences
-        shapes = [level.shape[-2:] for level in levels]
-        tokens = torch.cat([rearrange(level, 'f c h w -> f (h w) c') for level in levels], 1)
-        position = torch.cat([
-            rearrange(position, 'm c h w -> m (h w) c') + self.level_embed[index]
-            for index, position in enumerate(positions)], 1).to(tokens.dtype)
-        padding = torch.cat([rearrange(mask, 'm h w -> m (h w)') for mask in pad_masks], 1)
-        valid_ratios = torch.stack([self._valid_ratio(mask) for mask in pad_masks], 1)
-        # A clip's frames share their padding and positions.
-        position, padding, valid_ratios = (
-            repeat(tensor, 'm ... -> (m t) ...', t=num_frames) for tensor in (position, padding, valid_ratios))
-        spatial_shapes = torch.tensor(shapes, device=tokens.device)
-        sizes = spatial_shapes.prod(1)
-        level_start_index = sizes.cumsum(0) - sizes
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        sizes = [height * width for height, width in shapes]
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+        device = tokens.device
+        level_embed = torch.cat([embed.expand(size, -1) for embed, size in zip(self.level_embed, sizes, strict=True)])
+        position = torch.cat([position.flatten(2) for position in positions], 2).transpose(1, 2) + level_embed
+        position = position.to(tokens.dtype)
+        padding = valid_ratios = None
+        if pad_masks is not None:
+            padding = torch.cat([mask.flatten(1) for mask in pad_masks], 1)
+            valid_ratios = torch.stack([self._valid_ratio(mask) for mask in pad_masks], 1)
+            # A clip's frames share their padding and positions.
+            position, padding, valid_ratios = (
+                repeat(tensor, 'm ... -> (m t) ...', t=num_frames) for tensor in (position, padding, valid_ratios))
+        starts = [sum(sizes[:level]) for level in range(len(sizes))]
         common = dict(
             key_padding_mask=padding,
-            spatial_shapes=spatial_shapes,
-            level_start_index=level_start_index,
+            shapes=shapes,
+            spatial_shapes=to_device(torch.tensor(shapes), device),
+            level_start_index=to_device(torch.tensor(starts), device),
             valid_ratios=valid_ratios)
 
         memory = self.encoder(query=tokens, query_pos=position, **common)
 
-        query_pos = repeat(self.query_embed.weight, 'n c -> f n c', f=len(tokens))
-        initial_reference = self.reference_points(query_pos).sigmoid()
+        # The same for every frame, until the first layer has looked at it.
+        num_folded, (num_queries, channels) = len(tokens), self.query_embed.weight.shape
+        with torch.autocast(device.type, enabled=False):
+            initial_reference = self.reference_points(self.query_embed.weight).sigmoid().expand(num_folded, -1, -1)
         queries, references = self.decoder(
-            query=torch.zeros_like(query_pos),
-            query_pos=query_pos,
+            query=memory.new_zeros((num_folded, num_queries, channels)),
+            query_pos=self.query_embed.weight.expand(num_folded, -1, -1),
             value=memory,
             reference_points=initial_reference,
             reg_branches=box_branches,
             **common)
+        maps = [part.transpose(1, 2).unflatten(2, shape)
+                for part, shape in zip(memory.split(sizes, 1)[:self.num_memory_levels], shapes, strict=False)]
         return FrameQueries(
-            memory=tuple(
-                rearrange(part, 'f (h w) c -> f c h w', h=shape[0])
-                for part, shape in zip(memory.split([h * w for h, w in shapes], 1), shapes, strict=True)
-            )[:self.num_memory_levels],
-            queries=rearrange(queries, 'd (m t) n c -> d m t n c', t=num_frames),
-            initial_reference=rearrange(initial_reference, '(m t) n xy -> m t n xy', t=num_frames),
-            references=rearrange(references, 'd (m t) n box -> d m t n box', t=num_frames))
+            memory=tuple(maps),
+            queries=queries.unflatten(1, (-1, num_frames)),
+            initial_reference=initial_reference.unflatten(0, (-1, num_frames)),
+            references=references.unflatten(1, (-1, num_frames)))
 
     def integrate(self, frame: FrameQueries, sentence: Tensor, layers: Sequence[int],
                   video_layers: Sequence[int]) -> ObjectQueries:
@@ -127,14 +132,24 @@ class SIM(BaseModule):
             video_layers (Sequence[int]): for each of them, the layer whose frame queries are clustered.  In training both are
                 0..D-1.  The released implementation predicts from layer 0 with the video queries of the last layer.
         """
-        clustered = {layer: self.cluster(frame.queries[layer], sentence) for layer in sorted(set(video_layers))}
-        video = [clustered[layer] for layer in video_layers]
-        queries = [self.cluster.enrich(frame.queries[layer], video_queries)
-                   for layer, video_queries in zip(layers, video, strict=True)]
-        return ObjectQueries(layers=tuple(layers), queries=torch.stack(queries), video_queries=torch.stack(video))
+        # All layers in one call: a clip does not see its neighbours in the batch.
+        clustered = sorted(set(video_layers))
+        folded = _of_layers(frame.queries, clustered)
+        found = self.cluster(folded.flatten(0, 1), sentence.repeat(len(clustered), 1)).unflatten(0, folded.shape[:2])
+        video = _of_layers(found, [clustered.index(layer) for layer in video_layers])
+        queries = _of_layers(frame.queries, layers)
+        enriched = self.cluster.enrich(queries.flatten(0, 1), video.flatten(0, 1)).unflatten(0, queries.shape[:2])
+        return ObjectQueries(layers=tuple(layers), queries=enriched, video_queries=video)
 
     @staticmethod
     def _valid_ratio(pad_mask: Tensor) -> Tensor:
         """(M, h, w) bool -> (M, 2), the un-padded share of the width and of the height."""
         present = (~pad_mask).float()
         return torch.stack([present[:, 0, :].mean(1), present[:, :, 0].mean(1)], -1)
+
+
+def _of_layers(tensors: Tensor | Sequence[Tensor], layers: Sequence[int]) -> Tensor:
+    """The given ones of (D, ...), without a copy where that is all of them."""
+    if isinstance(tensors, Tensor) and list(layers) == list(range(len(tensors))):
+        return tensors
+    return torch.stack([tensors[layer] for layer in layers])

@@ -1,3 +1,16 @@
+from .clip_assigner import (
+    BaseClipCost,
+    ClipAssigner,
+    ClipBoxL1Cost,
+    ClipDiceCost,
+    ClipFocalCost,
+    ClipGIoUCost,
+    OneByOneAssigner,
+    Trajectories,
+)
 from .clip_cost import ClipCost
 
-__all__ = ['ClipCost']
+__all__ = [
+    'BaseClipCost', 'ClipAssigner', 'ClipBoxL1Cost', 'ClipCost', 'ClipDiceCost', 'ClipFocalCost', 'ClipGIoUCost',
+    'OneByOneAssigner', 'Trajectories'
+]

@@ -3,13 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmengine.utils import digit_version
 from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 
 from mmsoc.registry import MODELS, TASK_UTILS
 from mmsoc.structures import TextFeatures
+from mmsoc.utils.device import to_device
 
 # Written down, not fetched, so that every config builds offline.
 _ROBERTA_BASE = dict(
@@ -178,7 +181,7 @@ class RobertaTextEncoder(BaseModule):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """
         Returns:
-            tuple[Tensor, Tensor]: ids (M, L) int64, and (M, L) bool, True where there is no word.
+            tuple[Tensor, Tensor]: ids (M, L) int64, and (M, L) bool, True where there is no word; on the CPU.
 
         Raises:
             ValueError: if a sentence is empty or longer than `max_tokens`; it is named.
@@ -194,12 +197,21 @@ class RobertaTextEncoder(BaseModule):
             if max(sentence_ids) >= self.roberta.config.vocab_size:
                 raise ValueError(f"the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder's "
                                  f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)')
-        device = self.resizer[0].weight.device
         longest = max(map(len, ids))
         pad_id = self.roberta.config.pad_token_id
-        padded = torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids], device=device)
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        return padded, torch.arange(longest, device=device) >= lengths[:, None]
+        padded = torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids])
+        lengths = torch.tensor([len(row) for row in ids])
+        return padded, torch.arange(longest) >= lengths[:, None]
+
+    @staticmethod
+    def _attention_mask(pad_mask: Tensor | None) -> Tensor | None:
+        """For RoBERTa; transformers 5 asks the device whether a two-dimensional mask masks anything, and takes ready ones."""
+        if pad_mask is None:
+            return None
+        if digit_version(transformers.__version__) < digit_version('5.0'):
+            return (~pad_mask).long()
+        added = torch.zeros_like(pad_mask, dtype=torch.float32).masked_fill(pad_mask, torch.finfo(torch.float32).min)
+        return added[:, None, None].expand(-1, 1, pad_mask.shape[1], -1)
 
     def forward(self, texts: Sequence[str]) -> TextFeatures:
         """
@@ -207,10 +219,19 @@ class RobertaTextEncoder(BaseModule):
             texts (Sequence[str]): M sentences.
 
         Returns:
-            TextFeatures: words (M, L, C), pad mask (M, L), sentence (M, C); ``<s>`` and ``</s>`` count as words.
+            TextFeatures: words (M, L, C), pad mask (M, L) or None, sentence (M, C); ``<s>`` and ``</s>`` count as words.
         """
         ids, pad_mask = self.tokenize(texts)
+        device = self.resizer[0].weight.device
+        # Given, since RoBERTa would count them on the device: the words that are no padding, from behind its padding id.
+        pad_id = self.roberta.config.pad_token_id
+        present = ids != pad_id
+        positions = present.cumsum(1) * present + pad_id
+        mask = to_device(pad_mask, device) if pad_mask.any() else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            encoded = self.roberta(input_ids=ids, attention_mask=(~pad_mask).long())
-        return TextFeatures(
-            words=self.resizer(encoded.last_hidden_state), pad_mask=pad_mask, sentence=self.resizer(encoded.pooler_output))
+            encoded = self.roberta(
+                input_ids=to_device(ids, device), position_ids=to_device(positions, device),
+                attention_mask=self._attention_mask(mask))
+        # One product for the words and for the sentence, which is one more.
+        resized = self.resizer(torch.cat([encoded.last_hidden_state, encoded.pooler_output[:, None]], 1))
+        return TextFeatures(words=resized[:, :-1], pad_mask=mask, sentence=resized[:, -1])

@@ -1,4 +1,3 @@
-import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
@@ -51,7 +50,7 @@ class VideoObjectCluster(BaseCluster):
         tokens = rearrange(queries, 'm t n c -> m (t n) c')
         position = None
         if self.frame_position:
-            of_frame_1TC = sine_positional_encoding_1d(tokens.new_zeros((1, num_frames), dtype=torch.bool), queries.shape[-1])
+            of_frame_1TC = sine_positional_encoding_1d(None, (1, num_frames, queries.shape[-1]), queries.device)
             position = repeat(of_frame_1TC.to(tokens.dtype), '1 t c -> m (t n) c', m=num_sentences, n=num_queries)
         if self.encoder is not None:
             tokens = self.encoder(query=tokens, query_pos=position, key_padding_mask=None)

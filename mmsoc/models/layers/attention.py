@@ -1,0 +1,158 @@
+"""Attention in few operations and bounded memory."""
+
+from typing import Any
+
+import mmcv.cnn.bricks.transformer
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .dropout import dropout as random_drop
+
+# Of a chunk's attention weights on a CPU: 8 MiB of float32, which stay in the cache from one step to the next.
+MAX_WEIGHTS_IN_CACHE = 2**21
+
+
+def multi_head_attention(attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
+                         key_padding_mask: Tensor | None) -> Tensor:
+    """What PyTorch's module computes, without its map of weights and in half as many operations.
+
+    Args:
+        attention (nn.MultiheadAttention): the weights; keys and values have the width of the queries.
+        query (Tensor): (B, Q, C).
+        key (Tensor): (B, K, C).
+        value (Tensor): (B, K, C).
+        key_padding_mask (Tensor, optional): (B, K) bool, True where there is no key.
+
+    Returns:
+        Tensor: (B, Q, C).
+    """
+    channels = attention.embed_dim
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    # One product for what is projected from the same tensor.
+    sizes, inputs = [1, 1, 1], [query, key, value]
+    if query is key:
+        sizes, inputs = [2, 1], [query, value]
+    elif key is value:
+        sizes, inputs = [1, 2], [query, key]
+    widths = [size * channels for size in sizes]
+    projected = [F.linear(x, w, b) for x, w, b in zip(inputs, weight.split(widths), bias.split(widths), strict=True)]
+    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+               for tensor, size in zip(projected, sizes, strict=True) for part in tensor.chunk(size, -1))
+    mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None]
+    out = _attend(q, k, v, mask, attention.dropout if attention.training else 0.)
+    return attention.out_proj(out.transpose(1, 2).flatten(-2))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    if not dropout or q.device.type != 'cpu':
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+    # The kernel for CPUs has no drop-out; PyTorch's composition of operations scales both factors and asks for empty rows.
+    weights = (q * q.shape[-1]**-0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, -torch.inf)
+    return random_drop(weights.softmax(-1), dropout) @ v
+
+
+class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
+    """mmcv's, which never makes the (queries x keys) map of weights: mmcv asks PyTorch for it and throws it away.
+
+    The cluster's encoder sees all queries of a video, 40,000 for 2,000 frames, and the map of 8 heads would take 51 GB.
+    """
+
+    def forward(self,
+                query: Tensor,
+                key: Tensor | None = None,
+                value: Tensor | None = None,
+                identity: Tensor | None = None,
+                query_pos: Tensor | None = None,
+                key_pos: Tensor | None = None,
+                attn_mask: Tensor | None = None,
+                key_padding_mask: Tensor | None = None,
+                **kwargs) -> Tensor:
+        """As mmcv's, with ``batch_first=True``: (B, Q, C) and (B, K, C).
+
+        Raises:
+            NotImplementedError: with an ``attn_mask``.
+        """
+        if attn_mask is not None or not self.batch_first:
+            raise NotImplementedError('MultiheadAttention: expected batch_first=True and no attn_mask')
+        key = query if key is None else key
+        value = key if value is None else value
+        identity = query if identity is None else identity
+        if key_pos is None and query_pos is not None and query_pos.shape == key.shape:
+            key_pos = query_pos
+        if key is query and key_pos is query_pos:
+            query = key = query if query_pos is None else query + query_pos
+        else:
+            query = query if query_pos is None else query + query_pos
+            key = key if key_pos is None else key + key_pos
+        out = multi_head_attention(self.attn, query, key, value, key_padding_mask)
+        return identity + self.dropout_layer(self.proj_drop(out))
+
+
+def attend_with_bias(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.) -> Tensor:
+    """Attention in windows, with a bias that gets a gradient; its weights are not kept for the backward pass where they are large.
+
+    Args:
+        qkv (Tensor): (3, w, H, N, c), queries, keys and values of w windows.
+        bias (Tensor): (H, N, N) or (w, H, N, N), contiguous.
+        scale (float): of the products of queries and keys.
+        dropout (float): of the weights.
+
+    Returns:
+        Tensor: (w, H, N, c).
+    """
+    if qkv.device.type != 'cpu' or dropout:
+        # The memory-efficient kernel for GPUs also gives the bias its gradient.
+        q, k, v = qkv
+        bias = bias.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, bias if bias.dim() == 4 else bias[None], dropout, scale=scale)
+    return _Attend.apply(qkv, bias, scale)
+
+
+class _Attend(torch.autograd.Function):
+    """On a CPU: by the fused kernel, which makes no weights; the backward pass makes them for a few windows at a time.
+
+    To make them again while they are in the cache takes no longer than to keep them and read them back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(qkv, bias)
+        ctx.scale = scale
+        q, k, v = qkv
+        # Detached: the kernel takes no mask that requires a gradient.
+        mask = bias.detach().to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, mask if mask.dim() == 4 else mask[None], scale=scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        qkv, bias = ctx.saved_tensors
+        num_windows, num_heads, num_tokens = qkv.shape[1:4]
+        grad_qkv = torch.empty_like(qkv)
+        grad_bias = torch.zeros_like(bias)
+        step = max(1, MAX_WEIGHTS_IN_CACHE // (num_heads * num_tokens**2))
+        for start in range(0, num_windows, step):
+            part = slice(start, start + step)
+            (q, k, v), (grad_q, grad_k, grad_v) = qkv[:, part].flatten(1, 2), grad_qkv[:, part].flatten(1, 2)
+            grad_out = grad[part].flatten(0, 1)
+            weights = _weights(q, k, bias if bias.dim() == 3 else bias[part], ctx.scale)
+            torch.bmm(weights.transpose(1, 2), grad_out, out=grad_v)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_out @ v.transpose(1, 2), weights, -1, weights.dtype)
+            torch.bmm(grad_scores, k, out=grad_q).mul_(ctx.scale)
+            torch.bmm(grad_scores.transpose(1, 2), q, out=grad_k).mul_(ctx.scale)
+            grad_scores = grad_scores.unflatten(0, (-1, num_heads))
+            if bias.dim() == 3:
+                grad_bias += grad_scores.sum(0)
+            else:
+                grad_bias[part] = grad_scores
+        return grad_qkv, grad_bias, None
+
+
+def _weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """(w*H, N, N) of queries and keys (w*H, N, c); without a gradient."""
+    # beta=0: scaled, without a pass of its own.  The bias is added in place, since it would be copied for each window.
+    scores = torch.baddbmm(q.new_zeros(()).expand(len(q), 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
+    scores.unflatten(0, (-1, bias.shape[-3])).add_(bias)
+    return torch.softmax(scores, -1, out=scores)
