@@ -45,7 +45,7 @@ def test_gradients_are_mmcv_s(chunks, place, seeded):
         leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
         if ours:
             x, y = (leaves[1] * sizes.flip(-1)[:, None] - 0.5).unbind(-1)
-            output = _SampleRows.apply(leaves[0], x, y, leaves[2], SHAPES)
+            output = _SampleRows.apply(leaves[0], SHAPES, x, y, leaves[2])
         else:
             output = multi_scale_deformable_attn_pytorch(leaves[0], sizes, leaves[1], leaves[2])
         results.append((output.detach(), *torch.autograd.grad(output, leaves, grad)))
@@ -65,7 +65,7 @@ def test_points_that_are_no_numbers_spoil_nothing(seeded):
         leaves = [tensor.clone() for tensor in (value, x, y, weights)]
         leaves[1][0, 0, 0, 0, 0] = number
         leaves = [leaf.requires_grad_() for leaf in leaves]
-        gradients.append(torch.autograd.grad(_SampleRows.apply(*leaves, SHAPES), leaves, grad))
+        gradients.append(torch.autograd.grad(_SampleRows.apply(leaves[0], SHAPES, *leaves[1:]), leaves, grad))
     for found in gradients[:2]:
         for ours, expected in zip(found, gradients[2], strict=True):
             torch.testing.assert_close(ours, expected)
@@ -77,13 +77,13 @@ def test_gradients_of_sampling_by_differences(seeded):
     x, y = (locations * torch.tensor(SHAPES).flip(-1)[:, None] - 0.5).unbind(-1)
     x, y = (axis.floor() + 0.25 + 0.5 * torch.rand(axis.shape) for axis in (x, y))  # away from the kinks
     leaves = [tensor.clone().requires_grad_() for tensor in (value, x, y, torch.randn(x.shape))]
-    gradients = torch.autograd.grad(_SampleRows.apply(*leaves, SHAPES).sum(), leaves)
+    gradients = torch.autograd.grad(_SampleRows.apply(leaves[0], SHAPES, *leaves[1:]).sum(), leaves)
     for index in range(4):
         direction = torch.randn_like(leaves[index]).sign() * 0.05
         values = []
         for sign in (1, -1):
             moved = [leaf.detach() + sign * direction if i == index else leaf.detach() for i, leaf in enumerate(leaves)]
-            values.append(_SampleRows.apply(*moved, SHAPES).double().sum())
+            values.append(_SampleRows.apply(moved[0], SHAPES, *moved[1:]).double().sum())
         expected = (gradients[index] * direction).double().sum()
         assert abs((values[0] - values[1]) / 2 - expected) < 1e-3 * gradients[index].abs().mul(0.05).sum() + 1e-3
 
