@@ -13,6 +13,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
 from mmsoc.engine.dist import finish_distributed, prepare_distributed
+from mmsoc.utils import keep_freed_memory
 
 # What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range, so that there is nothing to scale, and a
 # disabled scaler does not make the host wait for the device to look for overflows.
@@ -130,6 +131,8 @@ def set_resume(cfg, resume):
 def main():
     parser, args = parse_args()
     cfg = load_config(args)
+    if get_device() == 'cpu':
+        keep_freed_memory()
     try:
         if args.amp:
             turn_on_amp(cfg, args.amp)

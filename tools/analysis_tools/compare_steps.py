@@ -7,7 +7,8 @@ The revision is checked out into a temporary git worktree, which is removed in t
 are copied.  For each case, each side has a process of its own, which stays alive, and the sides take turns step by step, so that
 whatever disturbs the machine disturbs both.  A step is `model.train_step` as the training loop calls it: from uint8 clips and
 samples on the CPU through the data preprocessor, the losses and `parse_losses` to the update by the optimizer wrapper, which
-MMEngine builds from the side's own config.  Reading data, hooks and schedules are left out.
+MMEngine builds from the side's own config.  Reading data, hooks and schedules are left out.  A side whose tools/train.py lets the
+C library keep freed memory does so here as well, unless --plain-memory is given.
 
 Both sides build the model from their own code and config, with random weights of the published sizes from the same seed;
 nothing is downloaded.  The check of that is the total loss: without drop-out before the first step, and of the first step,
@@ -19,6 +20,7 @@ ever held (``VmHWM``: libraries and weights included).
 import argparse
 import contextlib
 import copy
+import importlib
 import importlib.util
 import json
 import os
@@ -55,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--runs', type=int, default=20, help='timed steps per side (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=2, help='steps before them, not counted (default: %(default)s)')
+    parser.add_argument('--plain-memory', action='store_true', help='freed memory goes back to the system on both sides')
     parser.add_argument('--threads', type=int, default=1, help='of PyTorch in each process (default: %(default)s)')
     parser.add_argument('--out', help='write the figures to this JSON file as well')
     parser.add_argument('--worker', help=argparse.SUPPRESS)  # the root of a side, in the process that trains it
@@ -85,6 +88,9 @@ def work(root: Path, settings: dict) -> None:
     found = Path(spec.origin).resolve() if spec is not None else None
     if found is None or not found.is_relative_to(root):
         sys.exit(f'mmsoc is at {found}, expected it in {root}')
+    if not settings['plain_memory']:
+        with contextlib.suppress(ImportError):  # an older revision
+            importlib.import_module('mmsoc.utils.memory').keep_freed_memory()
     benchmark = _load_benchmark()
     import torch
     from mmengine.logging import MMLogger
@@ -199,9 +205,9 @@ class Side:
         self.process.stdout.close()
 
 
-def compare(roots: dict[str, Path], case: dict, runs: int, warm_up: int, threads: int) -> dict:
+def compare(roots: dict[str, Path], case: dict, runs: int, warm_up: int, threads: int, plain_memory: bool = False) -> dict:
     """Figures of each side, by its name; the first is what the other is compared with."""
-    settings = dict(case=case, threads=threads)
+    settings = dict(case=case, threads=threads, plain_memory=plain_memory)
     sides: dict[str, Side] = {}
     figures: dict[str, dict] = {}
     try:
@@ -307,7 +313,12 @@ def main() -> None:
     with checked_out(commit) as revision, copied() as tree:
         for name in args.case:
             result = compare(
-                {'revision': revision, 'working tree': tree}, CASES[name], args.runs, args.warm_up, args.threads
+                {'revision': revision, 'working tree': tree},
+                CASES[name],
+                args.runs,
+                args.warm_up,
+                args.threads,
+                args.plain_memory,
             )
             results[name] = CASES[name] | result
             for side in result['sides']:

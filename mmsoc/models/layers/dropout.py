@@ -84,4 +84,4 @@ class ReLUDropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and 0 < self.p < 1:
             return _ReLUDropoutFunction.apply(x.clone() if x.is_leaf else x, self.p)
-        return super().forward(x.relu() if torch.is_grad_enabled() else x.relu_())
+        return super().forward(x.relu() if x.is_leaf else x.relu_())
