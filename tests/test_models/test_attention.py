@@ -134,7 +134,7 @@ def test_what_mmcv_s_module_can_and_ours_cannot():
 
 def attend_by_hand(qkv, bias, scale):
     q, k, v = qkv
-    return (q @ k.transpose(-2, -1) * scale + bias).softmax(-1) @ v
+    return ((q @ k.transpose(-2, -1) * scale + bias).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
 @pytest.fixture(params=[None, 2 * 3 * 7**2], ids=['at once', 'in chunks'])
@@ -149,22 +149,25 @@ def test_attention_in_windows(chunks, shape, seeded):
     qkv, bias = torch.randn(3, 5, 3, 7, 4, dtype=torch.float64), 2 * torch.randn(shape, dtype=torch.float64)
     found = outputs_and_gradients(lambda *given: attend_with_bias(*given, 0.6), qkv, bias)
     expected = outputs_and_gradients(lambda *given: attend_by_hand(*given, 0.6), qkv, bias)
-    assert found[0].shape == (5, 3, 7, 4) and found[2].abs().sum() > 0
+    assert found[0].shape == (5, 7, 3 * 4) and found[2].abs().sum() > 0
     assert_same(found, expected)
     small = bias[:3, :2] if len(shape) == 4 else bias[:2]
     leaves = [tensor.clone().requires_grad_() for tensor in (qkv[:, :3, :2, :4, :2], small[..., :4, :4])]
     assert torch.autograd.gradcheck(lambda *given: attend_with_bias(*given, 0.6), leaves)
 
 
-def test_attention_in_windows_takes_parts_of_others(chunks, seeded):
-    """Windows with the same mask are a slice of all windows."""
-    def split(attend):
-        def function(qkv, bias):
-            return torch.cat([attend(part, bias, 0.6) for part in qkv.split([2, 3], 1)])
-        return function
-
+def test_attention_in_windows_with_masks(chunks, seeded):
+    """Two windows without a mask, three with one; as if each group were alone with the mask in its bias."""
     qkv, bias = torch.randn(3, 5, 3, 7, 4, dtype=torch.float64), torch.randn(3, 7, 7, dtype=torch.float64)
-    assert_same(*(outputs_and_gradients(split(attend), qkv, bias) for attend in (attend_with_bias, attend_by_hand)))
+    mask = torch.where(torch.rand(7, 7) < 0.4, -100., 0.).double()
+
+    def by_hand(qkv, bias):
+        return torch.cat([attend_by_hand(qkv[:, :2], bias, 0.6), attend_by_hand(qkv[:, 2:], bias + mask, 0.6)])
+
+    found = outputs_and_gradients(lambda *given: attend_with_bias(*given, 0.6, masks=[(2, None), (3, mask)]), qkv, bias)
+    assert_same(found, outputs_and_gradients(by_hand, qkv, bias))
+    with torch.no_grad():
+        assert (found[0] - attend_with_bias(qkv, bias, 0.6)).abs().max() > 1e-3, 'the mask makes no difference'
 
 
 def test_drop_out_in_windows(seeded):

@@ -85,15 +85,9 @@ class _Grid(NamedTuple):
     split_back: Tensor
     #: (number of padded places * 3*H,) int32: those of the padding, in each window; None without padding.
     split_empty: Tensor | None
-    #: (B*P*H,) int32: each head's output for each token, among those in the windows, V*H*N.
-    join: Tensor
-    #: (V*H*N,) int32: the reverse; 0 where the map was padded.
-    join_back: Tensor
-    #: Those, int64; None without padding.
-    join_empty: Tensor | None
 
 
-# An entry takes up to 70 bytes for each token and head: 25 MB for 8 frames of 360x640 in the first stage of Video-Swin-T.
+# An entry takes 16 bytes for each token and 24 for each of its heads: 10 MB for 8 frames of 360x640 in Video-Swin-T's first stage.
 @functools.lru_cache(maxsize=32)
 def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], num_heads: int,
           device: torch.device) -> _Grid:
@@ -128,12 +122,9 @@ def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift:
         split = (tokens_V1N * 3 + kind) * num_heads + head
 
         def places_of_heads(places: Tensor) -> Tensor:
-            """(n,) places -> (n, H), where their heads' vectors lie among V*H*N."""
-            return (places // in_window)[:, None] * (num_heads * in_window) + head[:, 0] * in_window + (places % in_window)[:, None]
-
-        def places_of_kinds(places: Tensor) -> Tensor:
-            """(n,) places -> (n, 3, H), where they lie among 3*V*H*N."""
-            return places_of_heads(places)[:, None] + torch.arange(3)[:, None] * (num_windows * num_heads * in_window)
+            """(n,) places -> (n, 3, H), where their queries, keys and values lie among 3*V*H*N."""
+            window, token = places[:, None, None] // in_window, places[:, None, None] % in_window
+            return ((torch.arange(3)[:, None] * num_windows + window) * num_heads + torch.arange(num_heads)) * in_window + token
 
         def send(index: Tensor) -> Tensor:
             return to_device(index.flatten().int(), device)
@@ -149,11 +140,8 @@ def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift:
             masks=[to_device(mask, device) if mask.any() else None for mask in masks_KNN],
             mask_of_window=to_device(masks_KNN[kind_of_window[order]], device) if several and small else None,
             split=send(split),
-            split_back=send(places_of_kinds(place_of_token)),
-            split_empty=send(places_of_kinds(empty)) if len(empty) else None,
-            join=send(places_of_heads(place_of_token)),
-            join_back=send(tokens_VN.clamp(min=0)[:, None] * num_heads + head),
-            join_empty=to_device(places_of_heads(empty).flatten(), device) if len(empty) else None)
+            split_back=send(places_of_heads(place_of_token)),
+            split_empty=send(places_of_heads(empty)) if len(empty) else None)
 
 
 class _Split(torch.autograd.Function):
@@ -183,17 +171,19 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: _Grid) -> Tensor:
-        """(V, H, N, c) -> (B*P, C)."""
+        """(V, N, C) -> (B*P, C)."""
         ctx.grid, ctx.shape = grid, x.shape
-        return torch.embedding(x.reshape(-1, x.shape[-1]), grid.join).view(-1, x.shape[1] * x.shape[3])
+        return torch.embedding(x.flatten(0, 1), grid.place_of_token)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        grid = ctx.grid
-        out = torch.embedding(grad.reshape(-1, ctx.shape[-1]), grid.join_back).view(ctx.shape)
-        if grid.join_empty is not None:
-            out.view(-1, ctx.shape[-1]).index_fill_(0, grid.join_empty, 0.)
-        return out, None
+        return _to_places(grad, ctx.grid).view(ctx.shape), None
+
+
+def _to_places(tokens: Tensor, grid: _Grid) -> Tensor:
+    """(B*P, C) -> (V*N, C), with zeros where the map was padded."""
+    places = torch.embedding(tokens, grid.token_of_place)
+    return places if grid.empty_places is None else places.index_fill_(0, grid.empty_places, 0.)
 
 
 class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, misc]
@@ -209,24 +199,21 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
         index = self.relative_position_index[:num_tokens, :num_tokens]
         # Contiguous: PyTorch's kernels for GPUs take no other bias.
         bias_HNN = self.relative_position_bias_table[index].permute(2, 0, 1).contiguous()
+        masks = list(zip(grid.counts, grid.masks, strict=True))
         if not torch.is_grad_enabled():
-            places = torch.embedding(x, grid.token_of_place)
-            if grid.empty_places is not None:
-                places.index_fill_(0, grid.empty_places, 0.)
-            windows = places.unflatten(0, (-1, num_tokens))
-            out = torch.cat([self._project_and_attend(part, bias_HNN if mask is None else bias_HNN + mask)
-                             for part, mask in zip(windows.split(grid.counts), grid.masks, strict=True)])
+            windows = _to_places(x, grid).unflatten(0, (-1, num_tokens)).split(grid.counts)
+            parts = [self._project_and_attend(part, bias_HNN if mask is None else bias_HNN + mask)
+                     for part, mask in zip(windows, grid.masks, strict=True)]
+            out = parts[0] if len(parts) == 1 else torch.cat(parts)
             return self.proj_drop(self.proj(torch.embedding(out.flatten(0, 1), grid.place_of_token)))
 
         # Padding takes part in the attention, as it did when the published weights were trained: as one more token of zeros.
         qkv = self.qkv(x if grid.empty_places is None else F.pad(x, (0, 0, 0, 1)))
-        qkv_3VHNc = _Split.apply(qkv, grid, self.num_heads)
-        dropout = self.attn_drop.p if self.training else 0.
+        bias = bias_HNN
         if grid.mask_of_window is not None and self.num_heads * grid.mask_of_window.numel() <= SMALL:
-            out = attend_with_bias(qkv_3VHNc, bias_HNN + grid.mask_of_window[:, None], self.scale, dropout)
-        else:
-            out = torch.cat([attend_with_bias(part, bias_HNN if mask is None else bias_HNN + mask, self.scale, dropout)
-                             for part, mask in zip(qkv_3VHNc.split(grid.counts, 1), grid.masks, strict=True)])
+            bias, masks = bias_HNN + grid.mask_of_window[:, None], []  # all windows in one call
+        dropout = self.attn_drop.p if self.training else 0.
+        out = attend_with_bias(_Split.apply(qkv, grid, self.num_heads), bias, self.scale, dropout, masks)
         return self.proj_drop(self.proj(_Join.apply(out, grid)))
 
     def _project_and_attend(self, x: Tensor, bias: Tensor) -> Tensor:

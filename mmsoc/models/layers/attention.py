@@ -1,5 +1,6 @@
 """Attention in few operations and bounded memory."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mmcv.cnn.bricks.transformer
@@ -91,24 +92,43 @@ class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
         return identity + self.dropout_layer(self.proj_drop(out))
 
 
-def attend_with_bias(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.) -> Tensor:
-    """Attention in windows, with a bias that gets a gradient; its weights are not kept for the backward pass where they are large.
+def attend_with_bias(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.,
+                     masks: Sequence[tuple[int, Tensor | None]] = ()) -> Tensor:
+    """Attention in windows, with a bias that gets a gradient; on a CPU its weights are not kept for the backward pass.
 
     Args:
         qkv (Tensor): (3, w, H, N, c), queries, keys and values of w windows.
         bias (Tensor): (H, N, N) or (w, H, N, N), contiguous.
         scale (float): of the products of queries and keys.
         dropout (float): of the weights.
+        masks (Sequence[tuple[int, Tensor | None]]): how many windows, in their order, add which mask (N, N) to a bias (H, N, N).
 
     Returns:
-        Tensor: (w, H, N, c).
+        Tensor: (w, N, H*c).
     """
-    if qkv.device.type != 'cpu' or dropout:
-        # The memory-efficient kernel for GPUs also gives the bias its gradient.
-        q, k, v = qkv
-        bias = bias.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, bias if bias.dim() == 4 else bias[None], dropout, scale=scale)
-    return _Attend.apply(qkv, bias, scale)
+    if qkv.device.type == 'cpu' and not dropout:
+        return _Attend.apply(qkv, bias, scale, masks)
+    # The memory-efficient kernel for GPUs also gives the bias its gradient.
+    return _attend_by_kernel(qkv, bias, scale, dropout, masks)
+
+
+def _attend_by_kernel(qkv: Tensor, bias: Tensor, scale: float, dropout: float,
+                      masks: Sequence[tuple[int, Tensor | None]]) -> Tensor:
+    outputs = []
+    for part, mask in _by_mask(qkv, masks):
+        q, k, v = part
+        of_part = (bias if mask is None else bias + mask).to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, of_part if bias.dim() == 4 else of_part[None], dropout, scale=scale)
+        outputs.append(out.transpose(1, 2))  # as it lies in memory
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(2)
+
+
+def _by_mask(qkv: Tensor, masks: Sequence[tuple[int, Tensor | None]]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The windows (3, w', H, N, c) of each mask; a view."""
+    start = 0
+    for count, mask in masks or ((qkv.shape[1], None), ):
+        yield qkv[:, start:start + count], mask
+        start += count
 
 
 class _Attend(torch.autograd.Function):
@@ -118,36 +138,38 @@ class _Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float, masks: Sequence[tuple[int, Tensor | None]]) -> Tensor:
         ctx.save_for_backward(qkv, bias)
-        ctx.scale = scale
-        q, k, v = qkv
+        ctx.scale, ctx.masks = scale, masks
         # Detached: the kernel takes no mask that requires a gradient.
-        mask = bias.detach().to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, mask if mask.dim() == 4 else mask[None], scale=scale)
+        return _attend_by_kernel(qkv, bias.detach(), scale, 0., masks)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         qkv, bias = ctx.saved_tensors
-        num_windows, num_heads, num_tokens = qkv.shape[1:4]
-        grad_qkv = torch.empty_like(qkv)
-        grad_bias = torch.zeros_like(bias)
+        num_heads, num_tokens = qkv.shape[2:4]
+        grad_heads = grad.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias)
         step = max(1, MAX_WEIGHTS_IN_CACHE // (num_heads * num_tokens**2))
-        for start in range(0, num_windows, step):
-            part = slice(start, start + step)
-            (q, k, v), (grad_q, grad_k, grad_v) = qkv[:, part].flatten(1, 2), grad_qkv[:, part].flatten(1, 2)
-            grad_out = grad[part].flatten(0, 1)
-            weights = _weights(q, k, bias if bias.dim() == 3 else bias[part], ctx.scale)
-            torch.bmm(weights.transpose(1, 2), grad_out, out=grad_v)
-            grad_scores = torch.ops.aten._softmax_backward_data(grad_out @ v.transpose(1, 2), weights, -1, weights.dtype)
-            torch.bmm(grad_scores, k, out=grad_q).mul_(ctx.scale)
-            torch.bmm(grad_scores.transpose(1, 2), q, out=grad_k).mul_(ctx.scale)
-            grad_scores = grad_scores.unflatten(0, (-1, num_heads))
-            if bias.dim() == 3:
-                grad_bias += grad_scores.sum(0)
-            else:
-                grad_bias[part] = grad_scores
-        return grad_qkv, grad_bias, None
+        start = 0
+        for of_mask, mask in _by_mask(qkv, ctx.masks):
+            of_part = bias if mask is None else bias + mask
+            for some in of_mask.split(step, 1):
+                part = slice(start, start + some.shape[1])
+                start = part.stop
+                (q, k, v), (grad_q, grad_k, grad_v) = some.flatten(1, 2), grad_qkv[:, part].flatten(1, 2)
+                grad_out = grad_heads[part].flatten(0, 1)
+                weights = _weights(q, k, of_part if bias.dim() == 3 else of_part[part], ctx.scale)
+                torch.bmm(weights.transpose(1, 2), grad_out, out=grad_v)
+                grad_scores = torch.ops.aten._softmax_backward_data(grad_out @ v.transpose(1, 2), weights, -1, weights.dtype)
+                torch.bmm(grad_scores, k, out=grad_q).mul_(ctx.scale)
+                torch.bmm(grad_scores.transpose(1, 2), q, out=grad_k).mul_(ctx.scale)
+                grad_scores = grad_scores.unflatten(0, (-1, num_heads))
+                if bias.dim() == 3:
+                    grad_bias += grad_scores.sum(0)
+                else:
+                    grad_bias[part] = grad_scores
+        return grad_qkv, grad_bias, None, None
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
