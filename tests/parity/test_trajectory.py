@@ -129,5 +129,5 @@ def test_trajectory(path, dtype, root, reference, tmp_path, record_property):
         found = (parameters[name].detach() - start[name]).norm().item()
         expect('movement', released_name, found, moved[released_name])
     for kind, error in errors.items():
-        record_property(kind, error)
+        record_property(kind, float(error))
     print(path.stem, dtype, {kind: f'{error:.1e}' for kind, error in errors.items()})
