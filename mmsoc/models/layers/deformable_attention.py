@@ -62,18 +62,24 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
             return self._forward(query, value, identity, query_pos, key_padding_mask, reference_points, spatial_shapes,
                                  level_start_index, shapes)
 
-    def _forward(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
-                 key_padding_mask: Tensor | None, reference_points: Tensor, spatial_shapes: Tensor,
-                 level_start_index: Tensor | None, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    def _project(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
+                 key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries with their position (F, Q, C), values (F, P, H, c), identity (F, Q, C) and weights (F, Q, H, L, K)."""
         value = self.value_proj(query if value is None else value)
         if key_padding_mask is not None:
             value = value.masked_fill(key_padding_mask[..., None], 0.)
-        value = value.unflatten(-1, (self.num_heads, -1))
         identity = query if identity is None else identity
         query = query if query_pos is None else query + query_pos
         shape = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*shape, 2)
         weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
+        return query, value.unflatten(-1, (self.num_heads, -1)), identity, weights
+
+    def _forward(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
+                 key_padding_mask: Tensor | None, reference_points: Tensor, spatial_shapes: Tensor,
+                 level_start_index: Tensor | None, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        query, value, identity, weights = self._project(query, value, identity, query_pos, key_padding_mask)
+        shape = weights.shape
+        offsets = self.sampling_offsets(query).view(*shape, 2)
         centre = reference_points[:, :, None, :, None, :2]
         if reference_points.shape[-1] == 4:  # a point moves by a share of half of the box
             locations = torch.addcmul(centre, offsets, reference_points[:, :, None, :, None, 2:], value=0.5 / self.num_points)
@@ -117,13 +123,8 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
     def _attend_by_rows(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
                         key_padding_mask: Tensor | None, reference_points: Tensor, *, shapes: Sequence[tuple[int, int]]) -> Tensor:
         with_gradient = torch.is_grad_enabled()
-        value = self.value_proj(query if value is None else value)
-        identity = query if identity is None else identity
-        query = query if query_pos is None else query + query_pos
-        if key_padding_mask is not None:
-            value = value.masked_fill(key_padding_mask[..., None], 0.)
-        shape = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
-        weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
+        query, value, identity, weights = self._project(query, value, identity, query_pos, key_padding_mask)
+        shape = weights.shape
         coordinates = []
         for axis in range(2):  # x, then y: each in memory of its own
             offsets = F.linear(query, self.sampling_offsets.weight[axis::2], self.sampling_offsets.bias[axis::2]).view(shape)
@@ -136,7 +137,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
             coordinates.append(offsets + reference if with_gradient else offsets.add_(reference))
         sample = _SampleRows.apply if with_gradient else sample_rows
         x, y = coordinates
-        sampled = sample(value.unflatten(-1, (self.num_heads, -1)), shapes, x, y, weights)
+        sampled = sample(value, shapes, x, y, weights)
         return identity + self.dropout(self.output_proj(sampled))
 
 
