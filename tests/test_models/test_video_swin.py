@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmsoc.models import VideoSwin
-from mmsoc.models.backbones.video_swin import _swin
+from mmsoc.models.backbones.video_swin import _Kept, _swin
 from mmsoc.registry import MODELS
 
 ARCH = dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
@@ -105,10 +105,11 @@ def test_stochastic_depth(seeded):
     block = backbone.layers[3].blocks[0]
     assert block.drop_path.drop_prob == pytest.approx(p)
     seen = {}
-    block.register_forward_hook(lambda module, given, output: seen.update(x=given[0], grid=given[1], output=output))
+    block.register_forward_hook(lambda module, given, output: seen.update(x=given[0], output=output))
     backbone(torch.randn(count, 1, 3, 16, 16))
     x, output = seen['x'].detach().requires_grad_(), seen['output']
-    attention = block._attention(x, seen['grid']) / (1 - p)
+    grid, = backbone.layers[3].grids([count], (1, 1, 1), x.device)
+    attention = block._attention(x, grid) / (1 - p)
     candidates = torch.stack([
         x, x + attention, x + block._feed_forward(x) / (1 - p),
         x + attention + block._feed_forward(x + attention) / (1 - p)])
@@ -117,28 +118,42 @@ def test_stochastic_depth(seeded):
     expected = (p * p, (1 - p) * p, p * (1 - p), (1 - p)**2)
     for share, chance in zip(close.float().mean(1).tolist(), expected, strict=True):
         assert abs(share - chance) < 4 * (chance * (1 - chance) / count)**0.5
-    # Parts that were dropped send nothing back.
+
+
+def test_a_branch_that_no_clip_keeps_is_not_computed(seeded, monkeypatch):
+    """And its parameters get a gradient of zeros, as if it had been computed and multiplied by 0."""
+    backbone = VideoSwin(arch=ARCH, window_size=(1, 2, 2), drop_path_rate=0.4).train()
+    block = backbone.layers[3].blocks[0]
     given = torch.randn(2, 1, 128, requires_grad=True)
-    keep = torch.tensor([0., 2.])[:, None, None], torch.zeros(2, 1, 1)
-    grid, = backbone.layers[3].grids(2, (1, 1, 1), given.device)
-    block(given, grid, keep).square().sum().backward()
+    grid, = backbone.layers[3].grids([1], (1, 1, 1), given.device)
+    monkeypatch.setattr(block.mlp, 'forward', lambda x: pytest.fail('computed'))
+    output = block(given, grid, (_Kept(1, torch.tensor([1]), 2.), _Kept(0, torch.tensor([], dtype=torch.long), 2.)))
+    torch.testing.assert_close(output[0], given[0])
+    torch.testing.assert_close(output[1:], given[1:] + 2 * block._attention(given[1:], grid))
+    output.square().sum().backward()
     torch.testing.assert_close(given.grad[0], 2 * given[0].detach())
     assert not torch.allclose(given.grad[1], 2 * given[1]) and block.attn.proj.weight.grad.abs().sum() > 0
-    assert not block.mlp.fc2.weight.grad.any()
+    for parameter in (*block.mlp.parameters(), *block.norm2.parameters()):
+        assert parameter.grad is not None and not parameter.grad.any()
+    for parameter in block.parameters():
+        parameter.requires_grad_(False)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert block(given.detach(), grid, (_Kept(1, torch.tensor([0]), 2.), _Kept(0, None, 2.))).dtype == torch.float32
 
 
 def test_rates_of_stochastic_depth(seeded):
     """From 0 in the first block to the last block's, in training only; drawn for each block and part by itself."""
     backbone, count = VideoSwin(arch=ARCH, drop_path_rate=0.4).train(), 4000
-    factors = backbone._stochastic_depth(torch.zeros(count, 1))
-    assert factors[0] == [None]
-    drawn = [factor for stage in factors for pair in stage if pair is not None for factor in pair]
+    kept = backbone._stochastic_depth(count, torch.device('cpu'))
+    assert kept[0] == [None]
+    drawn = [branch for stage in kept for block in stage if block is not None for branch in block]
     rates = [rate for rate in (0.1, 0.2, 0.3, 0.4) for _ in range(2)]
-    for factor, rate in zip(drawn, rates, strict=True):
-        dropped = factor == 0
-        torch.testing.assert_close(factor[~dropped], torch.full_like(factor[~dropped], 1 / (1 - rate)))
-        assert factor.shape == (count, 1, 1) and abs(dropped.float().mean() - rate) < 4 * (rate * (1 - rate) / count)**0.5
-    correlations = torch.corrcoef(torch.stack(drawn).flatten(1)) - torch.eye(8)
+    factors = torch.zeros(len(drawn), count)
+    for branch, rate, of_clips in zip(drawn, rates, factors, strict=True):
+        of_clips[branch.clips] = 1.
+        assert len(branch.clips) == branch.count and branch.scale == pytest.approx(1 / (1 - rate))
+        assert abs(1 - of_clips.mean() - rate) < 4 * (rate * (1 - rate) / count)**0.5
+    correlations = torch.corrcoef(factors) - torch.eye(8)
     assert correlations.abs().max() < 5 / count**0.5
     clip, plain = torch.randn(2, 2, 3, 32, 32), VideoSwin(arch=ARCH, drop_path_rate=0.)
     plain.load_state_dict(backbone.state_dict())

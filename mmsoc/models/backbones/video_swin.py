@@ -227,18 +227,55 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
         return map_chunks(attend, (x, ), 3 * x.numel(), chunk_always=True)
 
 
+class _Kept(NamedTuple):
+    """The clips of a batch in which stochastic depth keeps a branch; the others are not computed."""
+
+    #: How many.
+    count: int
+    #: (count,) int64; None if that is all of them.
+    clips: Tensor | None
+    #: What the branch is multiplied by, 1 / (1 - p).
+    scale: float
+
+
+class _Skip(torch.autograd.Function):
+    """A branch that no clip keeps.  Its parameters get zeros: without a gradient, weight decay would skip them too, and DDP wait."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, *(torch.zeros_like(p) if needed else None
+                       for p, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True))
+
+
 class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
 
-    def forward(self, x: Tensor, grid: _Grid, keep: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, grid: _Grid | None, kept: tuple[_Kept, _Kept] | None) -> Tensor:
         """
         Args:
             x (Tensor): (B, P, C).
-            grid (_Grid): the block's.
-            keep (tuple[Tensor, Tensor], optional): stochastic depth, the factors (B, 1, 1) of the attention and of the feed-forward
-                network: 0 for the clips whose part is dropped.
+            grid (_Grid, optional): of the clips that keep the attention; None if there are none.
+            kept (tuple[_Kept, _Kept], optional): stochastic depth of the attention and of the feed-forward network; None: all
+                clips keep both.
         """
-        x = _add(x, self._part(self._attention, x, grid), keep and keep[0])
-        return _add(x, self._part(self._feed_forward, x), keep and keep[1])
+        x = self._branch(self._attention, (self.norm1, self.attn), x, kept and kept[0], grid)
+        return self._branch(self._feed_forward, (self.norm2, self.mlp), x, kept and kept[1])
+
+    def _branch(self, function: Callable[..., Tensor], modules: Sequence[nn.Module], x: Tensor, kept: _Kept | None,
+                *args: Any) -> Tensor:
+        """``x`` plus the residual branch ``function(x, *args)``, which runs ``modules``."""
+        if kept is None:
+            return x + self._part(function, x, *args)
+        if not kept.count:
+            return _Skip.apply(x, *(p for module in modules for p in module.parameters()))
+        if kept.clips is None:
+            return torch.add(x, self._part(function, x, *args), alpha=kept.scale)
+        branch = self._part(function, x.index_select(0, kept.clips), *args)
+        return torch.index_add(x, 0, kept.clips, branch.to(x.dtype), alpha=kept.scale)
 
     def _part(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
@@ -260,24 +297,20 @@ class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
         return mlp.drop(mlp.fc2(mlp.drop(mlp.act(hidden))))
 
 
-def _add(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
-    return x + branch if keep is None else torch.addcmul(x, branch, keep)
-
-
 class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
 
-    def grids(self, num_clips: int, size: Sequence[int], device: torch.device) -> list[_Grid]:
-        """Of each block, for maps of ``size`` (T, H, W)."""
+    def grids(self, num_clips: Sequence[int], size: Sequence[int], device: torch.device) -> list[_Grid | None]:
+        """Of each block, for as many maps of ``size`` (T, H, W); None for no map."""
         windows = [_swin.get_window_size(size, block.window_size, block.shift_size) for block in self.blocks]
-        return [_grid(num_clips, tuple(size), tuple(window), tuple(shift), block.attn.num_heads, device)
-                for block, (window, shift) in zip(self.blocks, windows, strict=True)]
+        return [_grid(count, tuple(size), tuple(window), tuple(shift), block.attn.num_heads, device) if count else None
+                for count, block, (window, shift) in zip(num_clips, self.blocks, windows, strict=True)]
 
-    def forward(self, x: Tensor, grids: Sequence[_Grid],
-                keep: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, grids: Sequence[_Grid | None],
+                kept: Sequence[tuple[_Kept, _Kept] | None]) -> tuple[Tensor, Tensor | None]:
         """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
         tokens = x.flatten(1, 3)
-        for block, grid, factors in zip(self.blocks, grids, keep, strict=True):
-            tokens = block(tokens, grid, factors)
+        for block, grid, of_block in zip(self.blocks, grids, kept, strict=True):
+            tokens = block(tokens, grid, of_block)
         x = tokens.view(x.shape)
         return x, self.downsample(x) if self.downsample is not None else None
 
@@ -353,30 +386,38 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         x_BCTHW = self.pos_drop(self.patch_embed(rearrange(clip, 'b t c h w -> b c t h w')))
         x_BTHWC = rearrange(x_BCTHW, 'b c t h w -> b t h w c').contiguous()
         outputs = []
-        grids = self._grids(len(x_BTHWC), x_BTHWC.shape[1:4], x_BTHWC.device)
-        for stage, of_blocks, keep in zip(self.layers, grids, self._stochastic_depth(x_BTHWC), strict=True):
-            level_BTHWC, x_BTHWC = stage(x_BTHWC, of_blocks, keep)
+        depth = self._stochastic_depth(len(x_BTHWC), x_BTHWC.device)
+        num_clips = [[len(x_BTHWC) if kept is None else kept[0].count for kept in of_blocks] for of_blocks in depth]
+        grids = self._grids(num_clips, x_BTHWC.shape[1:4], x_BTHWC.device)
+        for stage, of_blocks, kept in zip(self.layers, grids, depth, strict=True):
+            level_BTHWC, x_BTHWC = stage(x_BTHWC, of_blocks, kept)
             outputs.append(rearrange(level_BTHWC, 'b t h w c -> (b t) c h w').contiguous())
         return tuple(outputs)
 
     @torch.compiler.disable  # it reads numbers from tensors: here once, all else is one graph
-    def _grids(self, num_clips: int, size: Sequence[int], device: torch.device) -> list[list[_Grid]]:
-        """Of each block of each stage, for maps of ``size`` (T, H, W) in the first."""
+    def _grids(self, num_clips: Sequence[Sequence[int]], size: Sequence[int], device: torch.device) -> list[list[_Grid | None]]:
+        """Of each block of each stage, for as many maps of ``size`` (T, H, W) in the first."""
         frames, height, width = size
         # Merging halves rows and columns, rounded up.
-        return [stage.grids(num_clips, (frames, -(-height // 2**i), -(-width // 2**i)), device)
-                for i, stage in enumerate(self.layers)]
+        return [stage.grids(counts, (frames, -(-height // 2**i), -(-width // 2**i)), device)
+                for i, (stage, counts) in enumerate(zip(self.layers, num_clips, strict=True))]
 
-    def _stochastic_depth(self, x: Tensor) -> list[list[tuple[Tensor, Tensor] | None]]:
-        """For each block of each stage the factors (B, 1, 1) of its two parts, drawn at once; None where nothing is dropped."""
+    def _stochastic_depth(self, num_clips: int, device: torch.device) -> list[list[tuple[_Kept, _Kept] | None]]:
+        """For each block of each stage the clips that keep its two branches; None where nothing is ever dropped.
+
+        Drawn on the CPU, so that the host knows what it need not compute without waiting for the device.
+        """
         rates = [[getattr(block.drop_path, 'drop_prob', 0.) for block in stage.blocks] for stage in self.layers]
-        if not self.training or not any(rate for stage in rates for rate in stage):
+        flat = [rate for stage in rates for rate in stage]
+        if not self.training or not any(flat):
             return [[None] * len(stage) for stage in rates]
-        kept = 1 - to_device(torch.tensor([rate for stage in rates for rate in stage]), x.device)
-        drawn = torch.rand((2, len(x), len(kept)), device=x.device)
-        factors = ((drawn < kept) / kept).to(x.dtype)[..., None, None].unbind(2)
-        blocks = iter([(of_attention, of_ffn) for of_attention, of_ffn in factors])
-        return [[factor if rate else None for rate, factor in zip(stage, blocks, strict=False)] for stage in rates]
+        keeps_2KB = torch.rand((2, len(flat), num_clips)) >= torch.tensor(flat)[:, None]
+        clips_2KB = to_device(keeps_2KB.byte().argsort(-1, descending=True, stable=True), device)
+        kept = [[_Kept(count, None if count == num_clips else clips[:count], 1 / (1 - rate))
+                 for count, clips, rate in zip(counts, clips_KB, flat, strict=True)]
+                for counts, clips_KB in zip(keeps_2KB.sum(-1).tolist(), clips_2KB, strict=True)]
+        blocks = iter(zip(*kept, strict=True))
+        return [[of_block if rate else None for rate, of_block in zip(stage, blocks, strict=False)] for stage in rates]
 
     def train(self, mode: bool = True) -> 'VideoSwin':
         super().train(mode)  # mmaction2's returns None, so that model.eval() could not be chained
