@@ -73,7 +73,7 @@ def _check() -> None:
 _check()
 
 # ``_base_ = 'mmsoc::soc/soc_swin-t_ytvos.py'`` and `mmengine.hub.get_config`: MMEngine reads the configs of the packages in this
-# table only, from the folder ``.mim`` (see setup.py) of where they are installed.  It takes the name of a distribution, and of
+# table only, from the folder ``.mim`` (see setup.py) of where they are installed. It takes the name of a distribution, and of
 # an editable one it finds another folder than the package's; the name of a module always leads to the folder of its file.
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 

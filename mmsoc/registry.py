@@ -3,6 +3,7 @@
 ``locations`` name the modules that are imported at the first look-up, so that ``default_scope = 'mmsoc'`` in a config, or
 ``type='mmsoc.VideoSwin'`` in another project's config, is enough to find every component.
 """
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import EVALUATOR as MMENGINE_EVALUATOR
@@ -39,8 +40,7 @@ HOOKS = _child('hook', MMENGINE_HOOKS, 'mmsoc.engine')
 LOG_PROCESSORS = _child('log_processor', MMENGINE_LOG_PROCESSORS, 'mmsoc.engine')
 OPTIMIZERS = _child('optimizer', MMENGINE_OPTIMIZERS, 'mmsoc.engine')
 OPTIM_WRAPPERS = _child('optim_wrapper', MMENGINE_OPTIM_WRAPPERS, 'mmsoc.engine')
-OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    'optim_wrapper_constructor', MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmsoc.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('optim_wrapper_constructor', MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmsoc.engine')
 PARAM_SCHEDULERS = _child('param_scheduler', MMENGINE_PARAM_SCHEDULERS, 'mmsoc.engine')
 MODEL_WRAPPERS = _child('model_wrapper', MMENGINE_MODEL_WRAPPERS, 'mmsoc.engine')
 FUNCTIONS = _child('function', MMENGINE_FUNCTIONS, 'mmsoc.engine')

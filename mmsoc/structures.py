@@ -3,6 +3,7 @@
 Letters: B clips, M sentences (expressions), T frames, L words, N object queries, C channels, D decoder layers, K classes.
 Frames are always folded behind their clip or sentence: (B, T) -> B*T, (M, T) -> M*T.
 """
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class VisualFeatures(NamedTuple):
         """Repeats each clip for each of its sentences.
 
         Args:
-            clip_of_expr (Sequence[int]): M, the clip that each sentence speaks of.
+            clip_of_expr: M, the clip that each sentence speaks of.
         """
         num_clips = len(self.image_sizes)
         if list(clip_of_expr) == list(range(num_clips)):
@@ -46,10 +47,12 @@ class VisualFeatures(NamedTuple):
             fine=pick(self.fine),
             levels=tuple(map(pick, self.levels)),
             pad_masks=None if self.pad_masks is None else tuple(mask.index_select(0, clips) for mask in self.pad_masks),
-            positions=self.positions if self.pad_masks is None else tuple(
-                position.index_select(0, clips) for position in self.positions),
+            positions=self.positions
+            if self.pad_masks is None
+            else tuple(position.index_select(0, clips) for position in self.positions),
             image_sizes=self.image_sizes.index_select(0, clips),
-            num_frames=self.num_frames)
+            num_frames=self.num_frames,
+        )
 
 
 class TextFeatures(NamedTuple):

@@ -1,4 +1,5 @@
 """What several tests need: samples made on the spot, and small text encoders."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,15 @@ from torch import Tensor
 from mmsoc.registry import TASK_UTILS
 
 TINY_ROBERTA = dict(
-    vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-    max_position_embeddings=66, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
+    vocab_size=1000,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=128,
+    max_position_embeddings=66,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 
 
 @TASK_UTILS.register_module(force=True)
@@ -26,15 +34,17 @@ class FixedTokenizer:
         return dict(input_ids=[list(self.rows[int(text)]) for text in texts])
 
 
-def make_sample(size: tuple[int, int],
-                texts: Sequence[str],
-                masks: np.ndarray | None = None,
-                boxes: np.ndarray | None = None,
-                visible: Sequence[bool] | None = None,
-                label: int = 0,
-                num_frames: int | None = None,
-                padded: tuple[int, int] | None = None,
-                ori_shape: tuple[int, int] | None = None) -> TrackDataSample:
+def make_sample(
+    size: tuple[int, int],
+    texts: Sequence[str],
+    masks: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
+    visible: Sequence[bool] | None = None,
+    label: int = 0,
+    num_frames: int | None = None,
+    padded: tuple[int, int] | None = None,
+    ori_shape: tuple[int, int] | None = None,
+) -> TrackDataSample:
     """A sample as the pipeline and the preprocessor make it.
 
     Args:
@@ -48,17 +58,23 @@ def make_sample(size: tuple[int, int],
     num_frames = len(masks) if masks is not None else num_frames
     frames = []
     for t in range(num_frames):
-        frame = DetDataSample(metainfo=dict(img_shape=size, ori_shape=ori_shape or size, batch_input_shape=padded or size))
+        frame = DetDataSample(
+            metainfo=dict(img_shape=size, ori_shape=ori_shape or size, batch_input_shape=padded or size)
+        )
         if masks is not None:
             rows, cols = np.nonzero(masks[t])
-            box = boxes[t] if boxes is not None else (
-                (cols.min(), rows.min(), cols.max(), rows.max()) if len(rows) else (0, 0, 0, 0))
+            box = (
+                boxes[t]
+                if boxes is not None
+                else ((cols.min(), rows.min(), cols.max(), rows.max()) if len(rows) else (0, 0, 0, 0))
+            )
             bitmap = BitmapMasks(masks[t][None].astype(np.uint8), *size)
             frame.gt_instances = InstanceData(
                 bboxes=torch.tensor(np.asarray(box, dtype=np.float32))[None],
                 labels=torch.tensor([label]),
                 masks=bitmap.pad(padded) if padded else bitmap,
-                visible=torch.tensor([bool(visible[t]) if visible is not None else len(rows) > 0]))
+                visible=torch.tensor([bool(visible[t]) if visible is not None else len(rows) > 0]),
+            )
             # as `LoadCategoryMaps` makes it: the only object is of the first category
             frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(bitmap.masks.copy()))
         frames.append(frame)
@@ -74,7 +90,7 @@ def random_clip(num_frames: int, size: tuple[int, int], seed: int = 0) -> tuple[
     video = torch.randn((num_frames, 3, *size), generator=generator)
     masks = np.zeros((num_frames, *size), dtype=np.uint8)
     for t in range(num_frames):
-        masks[t, size[0] // 4:size[0] // 2, 2 + 3 * t + seed:size[1] // 2 + 3 * t] = 1
+        masks[t, size[0] // 4 : size[0] // 2, 2 + 3 * t + seed : size[1] // 2 + 3 * t] = 1
     return video, masks
 
 
@@ -82,14 +98,16 @@ def stack_clips(clips: Sequence[Tensor]) -> Tensor:
     """Clips of several sizes -> (B, T, 3, H, W), zero-padded bottom and right."""
     height = max(clip.shape[-2] for clip in clips)
     width = max(clip.shape[-1] for clip in clips)
-    return torch.stack([
-        torch.nn.functional.pad(clip, (0, width - clip.shape[-1], 0, height - clip.shape[-2])) for clip in clips])
+    return torch.stack(
+        [torch.nn.functional.pad(clip, (0, width - clip.shape[-1], 0, height - clip.shape[-2])) for clip in clips]
+    )
 
 
 def offline_text_encoder(cfg) -> None:
     """Replaces a config's text encoder by a small one that needs no download; frozen or not as before."""
     cfg.text_encoder.update(
-        pretrained='none', config=TINY_ROBERTA, tokenizer=dict(type='HashTokenizer', vocab_size=1000))
+        pretrained='none', config=TINY_ROBERTA, tokenizer=dict(type='HashTokenizer', vocab_size=1000)
+    )
 
 
 def small_model(root, **overrides):
@@ -97,6 +115,7 @@ def small_model(root, **overrides):
     from mmengine import Config
 
     from mmsoc.registry import MODELS
+
     cfg = Config.fromfile(root / 'configs' / '_base_' / 'models' / 'soc_tiny.py').model
     cfg.merge_from_dict(overrides) if hasattr(cfg, 'merge_from_dict') else cfg.update(overrides)
     torch.manual_seed(0)

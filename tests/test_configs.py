@@ -1,4 +1,5 @@
 """Every config is built; every distinct model trains, wrapped as in distributed training, and predicts."""
+
 import json
 from pathlib import Path
 
@@ -14,9 +15,18 @@ from tests.helpers import make_sample, offline_text_encoder, random_clip
 
 CONFIGS = sorted([*(ROOT / 'configs' / 'soc').rglob('*.py'), *(ROOT / 'configs' / 'pretrain').glob('soc_*.py')])
 ABLATIONS = {  # the one sub-module in which each differs from its base
-    'voc_none': 'sim.cluster', 'voc_average': 'sim.cluster', 'voc_conv1d': 'sim.cluster', 'voc_kmeans': 'sim.cluster',
-    'voc_encoder-only': 'sim.cluster', 'voc_decoder-only': 'sim.cluster', 'fusion_none': 'fusion', 'fusion_l2v': 'fusion.v2l',
-    'fusion_v2l': 'fusion.l2v', 'queries_10': 'sim', 'queries_15': 'sim', 'queries_25': 'sim',
+    'voc_none': 'sim.cluster',
+    'voc_average': 'sim.cluster',
+    'voc_conv1d': 'sim.cluster',
+    'voc_kmeans': 'sim.cluster',
+    'voc_encoder-only': 'sim.cluster',
+    'voc_decoder-only': 'sim.cluster',
+    'fusion_none': 'fusion',
+    'fusion_l2v': 'fusion.v2l',
+    'fusion_v2l': 'fusion.l2v',
+    'queries_10': 'sim',
+    'queries_15': 'sim',
+    'queries_25': 'sim',
 }
 FRAMES = {'frames_3': 3, 'frames_5': 5, 'frames_10': 10}
 
@@ -43,8 +53,18 @@ DISTINCT = distinct()
 def test_every_config_is_complete(path):
     cfg = Config.fromfile(path)
     assert cfg.default_scope == 'mmsoc'
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator', 'optim_wrapper',
-                'train_cfg', 'val_cfg', 'test_cfg', 'default_hooks'):
+    for key in (
+        'train_dataloader',
+        'val_dataloader',
+        'test_dataloader',
+        'val_evaluator',
+        'test_evaluator',
+        'optim_wrapper',
+        'train_cfg',
+        'val_cfg',
+        'test_cfg',
+        'default_hooks',
+    ):
         assert cfg.get(key) is not None, key
     for split in ('train', 'val', 'test'):
         DATASETS.build(unread(cfg[f'{split}_dataloader'].dataset))
@@ -60,7 +80,9 @@ def unread(dataset):
 @pytest.fixture(scope='module')
 def one_process(tmp_path_factory):
     """A process group of one: enough for DDP to notice a parameter without gradient."""
-    dist.init_process_group('gloo', init_method=f'file://{tmp_path_factory.mktemp("dist")}/rendezvous', rank=0, world_size=1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{tmp_path_factory.mktemp("dist")}/rendezvous', rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 
@@ -83,13 +105,15 @@ def test_every_distinct_model(name, one_process):
     sample = make_sample((64, 80), ['a red car', 'the dog'], num_frames=2)
     if model.test_cfg['all_queries']:  # of clips with one annotated frame
         sample.key_frames_inds = [1]
-    found, = model(video[None], [sample], mode='predict')
+    (found,) = model(video[None], [sample], mode='predict')
     assert len(found.pred_masks) == 2 and len(found.pred_masks[0]) == (1 if model.test_cfg['all_queries'] else 2)
 
 
 def parts(model) -> dict[str, tuple]:
-    return {name: (type(module).__name__, module.extra_repr(), sorted(n for n, _ in module.named_parameters(recurse=False)))
-            for name, module in model.named_modules()}
+    return {
+        name: (type(module).__name__, module.extra_repr(), sorted(n for n, _ in module.named_parameters(recurse=False)))
+        for name, module in model.named_modules()
+    }
 
 
 @pytest.mark.parametrize('name', ABLATIONS)
@@ -104,12 +128,16 @@ def test_an_ablation_differs_in_one_sub_module(name):
 
 def test_ablations_are_all_looked_at():
     paths = {path.stem for path in (ROOT / 'configs' / 'soc' / 'ablations').glob('*.py')}
-    assert paths == set(ABLATIONS) | set(FRAMES) | {'vl_none'}  # vl_none drops a loss and the stream that serves it alone
+    assert paths == set(ABLATIONS) | set(FRAMES) | {
+        'vl_none'
+    }  # vl_none drops a loss and the stream that serves it alone
 
 
 @pytest.mark.parametrize('name', FRAMES)
 def test_frame_numbers_differ_in_the_clips_alone(name):
-    base, other = (Config.fromfile(ROOT / 'configs' / 'soc' / path) for path in ('soc_swin-t_ytvos.py', f'ablations/{name}.py'))
+    base, other = (
+        Config.fromfile(ROOT / 'configs' / 'soc' / path) for path in ('soc_swin-t_ytvos.py', f'ablations/{name}.py')
+    )
     assert other.train_dataloader.dataset.clip_sampler.pop('num_frames') == FRAMES[name]
     base.train_dataloader.dataset.clip_sampler.pop('num_frames')
     assert other.train_dataloader == base.train_dataloader and other.model == base.model
@@ -125,7 +153,7 @@ def test_a_gradient_reaches_every_parameter_of_the_full_size_model():
     """RoBERTa-base sizes, Video-Swin-T; text trained as well, so that its gradients are looked at too."""
     cfg = model_cfg(ROOT / 'configs' / 'soc' / 'soc_swin-t_ytvos.py', tiny_text=False)
     cfg.text_encoder.update(tokenizer=dict(type='HashTokenizer', vocab_size=50265), frozen=False)
-    cfg.backbone.drop_path_rate = 0.  # else whole blocks are dropped by chance
+    cfg.backbone.drop_path_rate = 0.0  # else whole blocks are dropped by chance
     torch.manual_seed(0)
     model = MODELS.build(cfg).train()
     for parameter in model.parameters():  # weights that start at zero hide what lies before them
@@ -142,7 +170,7 @@ def test_a_gradient_reaches_every_parameter_of_the_full_size_model():
 def test_defaults_follow_the_paper_and_released_the_release():
     paper = Config.fromfile(ROOT / 'configs' / 'soc' / 'soc_swin-t_ytvos.py').model
     released = Config.fromfile(ROOT / 'configs' / 'soc' / 'released' / 'soc_swin-t_ytvos.py').model
-    for cfg, dice, focal, exponent, fcs, layer in ((paper, 2, 5, 0.5, 3, -1), (released, 5, 2, 1., 1, 0)):
+    for cfg, dice, focal, exponent, fcs, layer in ((paper, 2, 5, 0.5, 3, -1), (released, 5, 2, 1.0, 1, 0)):
         assert cfg.criterion.loss_dice.loss_weight == dice and cfg.criterion.loss_mask.loss_weight == focal
         assert cfg.criterion.loss_contrastive.dim_exponent == exponent
         assert cfg.head.num_cls_fcs == fcs and cfg.test_cfg.predict_layer == layer

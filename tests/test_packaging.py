@@ -91,7 +91,16 @@ def test_pip_install(tmp_path):
     """The wheel holds the package with all its sub-packages and declares the requirement files."""
     source = tmp_path / 'source'
     source.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'requirements', 'configs', 'tools', 'model-index.yml'):
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'LICENSE',
+        'requirements',
+        'configs',
+        'tools',
+        'model-index.yml',
+    ):
         (source / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / 'mmsoc', source / 'mmsoc', ignore=shutil.ignore_patterns('.mim'))
     subprocess.run(
@@ -116,7 +125,11 @@ def test_pip_install(tmp_path):
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / 'mmsoc').rglob('*.py')}
     mim = {path for path in installed if path.startswith('mmsoc/.mim/')}
     assert installed - mim == {path for path in expected if not path.startswith('mmsoc/.mim/')}
-    shipped = {f'mmsoc/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools') for path in (ROOT / folder).rglob('*.py')}
+    shipped = {
+        f'mmsoc/.mim/{path.relative_to(ROOT)}'
+        for folder in ('configs', 'tools')
+        for path in (ROOT / folder).rglob('*.py')
+    }
     assert mim == shipped
     assert (tmp_path / 'site' / 'mmsoc' / '.mim' / 'model-index.yml').is_file()
     assert (tmp_path / 'site' / 'mmsoc' / '.mim' / 'tools' / 'dist_train.sh').is_file()

@@ -1,8 +1,8 @@
-"""Does this Python have everything that mmsoc needs?  ``python tools/check_env.py``
+"""Does this Python have everything that mmsoc needs? ``python tools/check_env.py``
 
 Reads ``requirements/*.txt`` (one list, no second copy of the versions here), compares it with what is installed, and
-imports what is known to install without working: the compiled ops of mmcv and OpenCV.  Exit status 0 if all is well,
-else 1 with one line per fault on standard error.  What works but is slow is a note on standard error, with status 0.
+imports what is known to install without working: the compiled ops of mmcv and OpenCV. Exit status 0 if all is well,
+else 1 with one line per fault on standard error. What works but is slow is a note on standard error, with status 0.
 Needs nothing but the standard library to say what is wrong.
 """
 
@@ -72,7 +72,7 @@ def nvcc_release():
 
 
 def notes():
-    """What works in this environment but is slow; only where :func:`faults` found none."""
+    """What works in this environment but is slow; only where `faults` found none."""
     import torch
     from mmcv.ops import get_compiling_cuda_version
 

@@ -17,17 +17,24 @@ from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, sp
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', metavar='VIDEO_OR_FOLDER_OR_IMAGE', help='video file, folder of jpg or png frames, or picture')
+    parser.add_argument(
+        'source', metavar='VIDEO_OR_FOLDER_OR_IMAGE', help='video file, folder of jpg or png frames, or picture'
+    )
     parser.add_argument(
         '--text', action='append', required=True, metavar='SENTENCE', help='names an object; give it once per sentence'
     )
     parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint')
     parser.add_argument('--config', metavar='FILE', help='config file (default: the config in the checkpoint)')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder for masks, overlay and scores; must be empty')
+    parser.add_argument(
+        '--out', required=True, metavar='DIR', help='folder for masks, overlay and scores; must be empty'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace earlier results in --out')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument(
-        '--score-threshold', type=float, default=0.0, metavar='T',
+        '--score-threshold',
+        type=float,
+        default=0.0,
+        metavar='T',
         help='a sentence with a lower score names nothing, and its masks are empty (default: none)',
     )
     parser.add_argument(
@@ -40,16 +47,24 @@ def parse_args():
         '--chunk-frames', type=int, default=24, metavar='N', help='frames that run at once (default: %(default)s)'
     )
     parser.add_argument(
-        '--overlap', type=int, default=8, metavar='N',
+        '--overlap',
+        type=int,
+        default=8,
+        metavar='N',
         help='frames before and after them that the backbone sees, too (default: %(default)s)',
     )
     parser.add_argument(
-        '--query-per-frame', action='store_true',
+        '--query-per-frame',
+        action='store_true',
         help='for long videos: the object query is chosen for each frame, not once for the video (model.test_cfg.query_per_frame)',
     )
     add_speed_arguments(parser)
     parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionAction, default={}, metavar='KEY=VALUE',
+        '--cfg-options',
+        nargs='+',
+        action=OptionAction,
+        default={},
+        metavar='KEY=VALUE',
         help='override config settings, e.g. model.test_cfg.mask_threshold=0.4',
     )
     args = parser.parse_args()
@@ -119,7 +134,9 @@ def main():
         if 'out of memory' not in str(error):
             raise
         what = 'leave out --whole' if args.whole else 'use a smaller --chunk-frames'
-        raise SystemExit(f'error: memory does not suffice; {what}, fewer sentences, or a smaller video ({error})') from None
+        raise SystemExit(
+            f'error: memory does not suffice; {what}, fewer sentences, or a smaller video ({error})'
+        ) from None
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
-"""The main job on the embedded data: generate, train, test, look.  Called by tools/quickstart.sh; see there."""
+"""The main job on the embedded data: generate, train, test, look. Called by tools/quickstart.sh; see there."""
+
 import argparse
 import contextlib
 import json
@@ -18,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 CONFIG = ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py'
 BACKBONE_CONFIG = ROOT / 'configs' / 'pretrain' / 'video-swin-mini_moving-shapes.py'
-DEFAULT_MINUTES = 14.
+DEFAULT_MINUTES = 14.0
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 SECONDS_BETWEEN_REPORTS = 15
 PROBE_ITERS = 40  # iterations that measure this machine's speed; the first half is slower and is left out
@@ -27,10 +28,15 @@ SHOWN_PER_FAMILY = 3
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--procs', type=int, help='training processes (default: one per GPU if --gpus, else 2, or 1 on one core)')
-    parser.add_argument('--gpus', type=int, default=0, help='train on this many GPUs, one process each (default: on the CPU)')
-    parser.add_argument('--minutes', type=float, default=DEFAULT_MINUTES,
-                        help=f'training time to aim at (default: {DEFAULT_MINUTES:g})')
+    parser.add_argument(
+        '--procs', type=int, help='training processes (default: one per GPU if --gpus, else 2, or 1 on one core)'
+    )
+    parser.add_argument(
+        '--gpus', type=int, default=0, help='train on this many GPUs, one process each (default: on the CPU)'
+    )
+    parser.add_argument(
+        '--minutes', type=float, default=DEFAULT_MINUTES, help=f'training time to aim at (default: {DEFAULT_MINUTES:g})'
+    )
     parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='where everything goes')
     args = parser.parse_args()
     if args.minutes <= 0:
@@ -39,6 +45,7 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--procs must be at least 1, found {args.procs}')
     if args.gpus:
         import torch
+
         if args.gpus > torch.cuda.device_count():
             parser.error(f'--gpus {args.gpus}: this machine shows {torch.cuda.device_count()}')
         if args.procs not in (None, args.gpus):
@@ -60,10 +67,14 @@ class Steps:
 
     def begin(self, title: str) -> None:
         self.current += 1
-        print(f'\n[{self.current}/{self.total}] {title}  ({(time.time() - self.start) / 60:.1f} min since the start)', flush=True)
+        print(
+            f'\n[{self.current}/{self.total}] {title}  ({(time.time() - self.start) / 60:.1f} min since the start)',
+            flush=True,
+        )
 
     def keep(self, **values) -> None:
         from mmsoc.datasets.io import dump_json
+
         self.state.update(values)
         dump_json(self.state, self.file, indent=1)
 
@@ -96,8 +107,11 @@ def run(*command, gpus: int = 0, log: Path | None = None, progress: Callable[[],
     if process.returncode:
         if log is not None:
             print(''.join(log.read_text(errors='replace').splitlines(keepends=True)[-20:]), file=sys.stderr)
-        sys.exit(f'\nquickstart stopped: {" ".join(command)} ended with status {process.returncode}'
-                 + (f' (the whole log: {log})' if log else '') + '\nRun the same command again to go on where it was.')
+        sys.exit(
+            f'\nquickstart stopped: {" ".join(command)} ended with status {process.returncode}'
+            + (f' (the whole log: {log})' if log else '')
+            + '\nRun the same command again to go on where it was.'
+        )
 
 
 def train(args, config: Path, folder: Path, options: Sequence[str], epochs: int, seconds: Sequence[float] = ()) -> None:
@@ -121,9 +135,22 @@ def train(args, config: Path, folder: Path, options: Sequence[str], epochs: int,
         return f'epoch {min(int(done) + 1, epochs)} of {epochs}, loss {records[-1]["loss"]:.2f}, about {left / 60:.1f} min left'
 
     log = folder / 'train.log'
-    run('bash', 'tools/dist_train.sh', config, args.procs, '--work-dir', folder, '--resume', '--cfg-options',
-        f'train_cfg.max_epochs={epochs}', f'param_scheduler.{decay}.end={epochs}', *options,
-        gpus=args.gpus, log=log, progress=progress)
+    run(
+        'bash',
+        'tools/dist_train.sh',
+        config,
+        args.procs,
+        '--work-dir',
+        folder,
+        '--resume',
+        '--cfg-options',
+        f'train_cfg.max_epochs={epochs}',
+        f'param_scheduler.{decay}.end={epochs}',
+        *options,
+        gpus=args.gpus,
+        log=log,
+        progress=progress,
+    )
 
 
 def scalars(folder: Path) -> list[dict]:
@@ -148,7 +175,7 @@ def minutes_of(folder: Path) -> float:
 
 
 def train_backbone(args) -> Path:
-    """Trains the backbone, or goes on with it: a tenth of the minutes on two cores.  Returns its checkpoint."""
+    """Trains the backbone, or goes on with it: a tenth of the minutes on two cores. Returns its checkpoint."""
     cfg = Config.fromfile(BACKBONE_CONFIG)
     epochs = max(round(cfg.max_epochs * args.minutes / DEFAULT_MINUTES), 1)
     folder = args.work_dir / 'backbone'
@@ -167,29 +194,51 @@ def plan_epochs(args, steps: Steps) -> None:
     if steps.state.get('plan') == key:
         return
     if 'plan' in steps.state and scalars(args.work_dir):
-        print(f'this work directory holds a training planned for {steps.state["plan"]}; going on with it '
-              '(another --work-dir starts anew)')
+        print(
+            f'this work directory holds a training planned for {steps.state["plan"]}; going on with it '
+            '(another --work-dir starts anew)'
+        )
         return
     cfg = Config.fromfile(CONFIG)
     probe = args.work_dir / 'probe'
     batch = cfg.batch_size * args.procs
-    run('bash', 'tools/dist_train.sh', CONFIG, args.procs, '--work-dir', probe, '--cfg-options', *stages(cfg, 2),
+    run(
+        'bash',
+        'tools/dist_train.sh',
+        CONFIG,
+        args.procs,
+        '--work-dir',
+        probe,
+        '--cfg-options',
+        *stages(cfg, 2),
         'train_cfg.max_epochs=2',
-        f'train_dataloader.sampler.epoch_size={PROBE_ITERS * batch}', 'val_dataloader=None',
-        'val_evaluator=None', 'val_cfg=None', 'default_hooks.checkpoint.save_best=None', 'default_hooks.checkpoint.interval=9',
-        'default_hooks.logger.interval=4', 'log_processor.window_size=4', gpus=args.gpus, log=probe / 'probe.log')
+        f'train_dataloader.sampler.epoch_size={PROBE_ITERS * batch}',
+        'val_dataloader=None',
+        'val_evaluator=None',
+        'val_cfg=None',
+        'default_hooks.checkpoint.save_best=None',
+        'default_hooks.checkpoint.interval=9',
+        'default_hooks.logger.interval=4',
+        'log_processor.window_size=4',
+        gpus=args.gpus,
+        log=probe / 'probe.log',
+    )
     seconds = []  # per epoch: of single frames, of videos
     for epoch in (1, 2):
         times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch]
-        times = times[len(times) // 2:]
+        times = times[len(times) // 2 :]
         seconds.append(sum(times) / len(times) * cfg.epoch_size / batch)
     pictures_share = cfg.picture_epochs / cfg.max_epochs
     per_epoch = seconds[0] * pictures_share + seconds[1] * (1 - pictures_share)
     minutes = max(args.minutes - minutes_of(args.work_dir / 'backbone'), 0)
     epochs = max(int(minutes * 60 / per_epoch), 2)  # one of each is the least
-    print(f'one epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
-          f'here: {epochs} of them, about {epochs * per_epoch / 60:.1f} minutes of training')
-    steps.keep(plan=key, epochs=epochs, seconds_of_pictures=round(seconds[0], 1), seconds_of_videos=round(seconds[1], 1))
+    print(
+        f'one epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
+        f'here: {epochs} of them, about {epochs * per_epoch / 60:.1f} minutes of training'
+    )
+    steps.keep(
+        plan=key, epochs=epochs, seconds_of_pictures=round(seconds[0], 1), seconds_of_videos=round(seconds[1], 1)
+    )
 
 
 def scaled(cfg: Config, epochs: int, epoch: int) -> int:
@@ -204,8 +253,10 @@ def stages(cfg: Config, epochs: int) -> list[str]:
     return [
         f'train_cfg.val_begin={videos + 1}',
         f'custom_hooks.{switch}.switch_epoch={videos}',
-        *(f'train_dataloader.sampler.family_starts.{family}={scaled(cfg, epochs, start)}'
-          for family, start in cfg.family_starts.items())
+        *(
+            f'train_dataloader.sampler.family_starts.{family}={scaled(cfg, epochs, start)}'
+            for family, start in cfg.family_starts.items()
+        ),
     ]
 
 
@@ -224,6 +275,7 @@ def train_soc(args, steps: Steps, backbone: Path) -> Path:
 def swapped_expressions(source: Path, target: Path) -> None:
     """The same videos and objects, each with a sentence that names another object (of the same video if there is one)."""
     from mmsoc.datasets.io import dump_json
+
     videos = json.loads(source.read_text())['videos']
     draw = random.Random(0)
     by_family: dict[str, list[tuple[str, str]]] = {}
@@ -235,8 +287,11 @@ def swapped_expressions(source: Path, target: Path) -> None:
         for expression in video['expressions'].values():
             others = [other['exp'] for other in given if other['obj_id'] != expression['obj_id']]
             if not others:  # no sentence names another object here: one about another video's object
-                others = [text for video_name, text in by_family[expression['family']]
-                          if video_name != name and text != expression['exp']]
+                others = [
+                    text
+                    for video_name, text in by_family[expression['family']]
+                    if video_name != name and text != expression['exp']
+                ]
             expression['exp'] = draw.choice(others)
     dump_json(dict(videos=videos), target)
 
@@ -244,13 +299,37 @@ def swapped_expressions(source: Path, target: Path) -> None:
 def test(args, checkpoint: Path, data_root: Path) -> tuple[dict, dict]:
     """Reports of the best checkpoint on the held-out videos, with their sentences and with another object's."""
     report, swapped = args.work_dir / 'test.json', args.work_dir / 'test_swapped.json'
-    run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', args.work_dir / 'test',
-        '--out', report, gpus=args.gpus, log=args.work_dir / 'test.log')
+    run(
+        'bash',
+        'tools/dist_test.sh',
+        CONFIG,
+        checkpoint,
+        args.procs,
+        '--work-dir',
+        args.work_dir / 'test',
+        '--out',
+        report,
+        gpus=args.gpus,
+        log=args.work_dir / 'test.log',
+    )
     expressions = data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json'
     wrong = args.work_dir / 'swapped_expressions.json'
     swapped_expressions(expressions, wrong)
-    run('bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', args.work_dir / 'test', '--out', swapped,
-        '--cfg-options', f'test_dataloader.dataset.ann_file={wrong}', gpus=args.gpus, log=args.work_dir / 'test_swapped.log')
+    run(
+        'bash',
+        'tools/dist_test.sh',
+        CONFIG,
+        checkpoint,
+        args.procs,
+        '--work-dir',
+        args.work_dir / 'test',
+        '--out',
+        swapped,
+        '--cfg-options',
+        f'test_dataloader.dataset.ann_file={wrong}',
+        gpus=args.gpus,
+        log=args.work_dir / 'test_swapped.log',
+    )
     return json.loads(report.read_text()), json.loads(swapped.read_text())
 
 
@@ -266,9 +345,11 @@ def table(result: dict, rows: list[dict]) -> str:
     lines = [f'{"":12s} {"J":>6s} {"F":>6s} {"J&F":>6s}   {"empty":>6s} {"frame":>6s} {"random":>6s} {"swapped":>7s}']
     region, contour = by_family(rows, 'J'), by_family(rows, 'F')
     for name in result['jf']:
-        lines.append(f'{name:12s} {region[name]:6.1f} {contour[name]:6.1f} {result["jf"][name]:6.1f}   '
-                     f'{result["empty"][name]:6.1f} {result["whole_frame"][name]:6.1f} {result["random_object"][name]:6.1f} '
-                     f'{result["swapped_sentence"][name]:7.1f}')
+        lines.append(
+            f'{name:12s} {region[name]:6.1f} {contour[name]:6.1f} {result["jf"][name]:6.1f}   '
+            f'{result["empty"][name]:6.1f} {result["whole_frame"][name]:6.1f} {result["random_object"][name]:6.1f} '
+            f'{result["swapped_sentence"][name]:7.1f}'
+        )
     lines += [
         'empty: no mask at all; frame: the whole frame; random: the perfect mask of a random object, blind to the sentence;',
         'swapped: the model, given a sentence about another object',
@@ -279,6 +360,7 @@ def table(result: dict, rows: list[dict]) -> str:
 def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str:
     """Loss curve, contact sheet and video of some held-out videos, predicted anew as a user would; returns how to see one more."""
     import matplotlib
+
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from PIL import Image
@@ -295,8 +377,12 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
     axis.plot([r['step'] for r in records], [r['loss'] for r in records], label='total')
     for name in ('loss_mask', 'loss_dice', 'loss_cls', 'loss_bbox', 'loss_giou', 'loss_contrastive'):
         axis.plot([r['step'] for r in records], [r[name] for r in records], label=name, linewidth=0.8)
-    axis.set(xlabel='iteration', ylabel='loss (weighted)', yscale='log',
-             title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n')
+    axis.set(
+        xlabel='iteration',
+        ylabel='loss (weighted)',
+        yscale='log',
+        title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n',
+    )
     cfg, epochs = Config.fromfile(CONFIG), records[-1]['epoch']
     for family, start in cfg.family_starts.items():  # each brings sentences that are new, and harder
         if start:
@@ -311,7 +397,8 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
     inferencer = SOCInferencer(weights=checkpoint, device=None if args.gpus else 'cpu', show_progress=False)
     # White and mostly an outline: the sentences speak of colours, which a tint would change.
     visualizer = VISUALIZERS.build(
-        dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255), ), alpha=0.15, contour=3))
+        dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255),), alpha=0.15, contour=3)
+    )
     shown: dict[str, int] = dict.fromkeys(FAMILIES, 0)
     sheet, num_frames, command = [], 0, ''
     for row in sorted(rows, key=lambda row: (row['video'], row['exp_id'])):
@@ -320,14 +407,17 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
             continue
         shown[family] += 1
         source = open_frames(data_root / 'valid' / 'JPEGImages' / row['video'])
-        found, = inferencer(source, text)['predictions']['sentences']
+        (found,) = inferencer(source, text)['predictions']['sentences']
         num_frames = len(found['masks'])
         # The first one is of appearance, which the model knows best.
         command = command or (
-            f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}')
+            f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}'
+        )
         for image, mask in zip(source.read(), found['masks']):
             caption = f'{text} [{family}]'
-            sheet.append(visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4))
+            sheet.append(
+                visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4)
+            )
     write_video(args.work_dir / 'quickstart.mp4', sheet, fps=3)
     with atomic_path(args.work_dir / 'contact_sheet.png') as path:
         Image.fromarray(contact_sheet(sheet, ncols=num_frames)).save(path)
@@ -351,7 +441,9 @@ def main() -> None:
     steps.begin('How fast is this machine?')
     plan_epochs(args, steps)
 
-    steps.begin(f'Training, {steps.state["epochs"]} epochs, {args.procs} processes (log and checkpoints: {args.work_dir})')
+    steps.begin(
+        f'Training, {steps.state["epochs"]} epochs, {args.procs} processes (log and checkpoints: {args.work_dir})'
+    )
     checkpoint = train_soc(args, steps, backbone)
 
     steps.begin(f'Test of {checkpoint.name} on videos it has never seen')
@@ -360,20 +452,30 @@ def main() -> None:
     steps.begin('Baselines')
     videos = {row['video'] for row in report['rows']}
     result = dict(
-        jf=by_family(report['rows']), swapped_sentence=by_family(swapped['rows']),
+        jf=by_family(report['rows']),
+        swapped_sentence=by_family(swapped['rows']),
         **baselines(data_root, videos),
-        training_minutes=round(minutes_of(args.work_dir / 'backbone') + minutes_of(args.work_dir), 2))
+        training_minutes=round(minutes_of(args.work_dir / 'backbone') + minutes_of(args.work_dir), 2),
+    )
     dump_json(result, args.work_dir / 'result.json', indent=1)
 
     steps.begin('Pictures')
     command = pictures(args, data_root, checkpoint, report['rows'])
     text = table(result, report['rows'])
     (args.work_dir / 'result.txt').write_text(text + '\n')
-    print(f'\nJ&F on {len(videos)} held-out videos, {len(report["rows"])} sentences, after '
-          f'{result["training_minutes"]:.1f} minutes of training:\n\n{text}\n')
-    for name, what in (('result.json', 'the figures'), ('result.txt', 'this table'), ('test.json', 'one row per sentence'),
-                       ('loss.png', 'the loss curve'), ('contact_sheet.png', 'held-out videos, a row each'),
-                       ('quickstart.mp4', 'the same as a video'), (checkpoint.name, 'the weights')):
+    print(
+        f'\nJ&F on {len(videos)} held-out videos, {len(report["rows"])} sentences, after '
+        f'{result["training_minutes"]:.1f} minutes of training:\n\n{text}\n'
+    )
+    for name, what in (
+        ('result.json', 'the figures'),
+        ('result.txt', 'this table'),
+        ('test.json', 'one row per sentence'),
+        ('loss.png', 'the loss curve'),
+        ('contact_sheet.png', 'held-out videos, a row each'),
+        ('quickstart.mp4', 'the same as a video'),
+        (checkpoint.name, 'the weights'),
+    ):
         print(f'  {what:30s} {args.work_dir / name}')
     print(f'\nThe pictures were made as your own are, from a file or folder and a sentence:\n  {command}')
 

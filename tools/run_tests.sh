@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs every check of this package: bash tools/run_tests.sh [--slow] [arguments of pytest]
 #
-# Makes the environment first if there is none (tools/setup_env.sh). Without arguments: ruff, mypy and all tests that are not marked
-# `slow`; --slow: those too. Other arguments go to pytest as they are: bash tools/run_tests.sh tests/test_engine -k resume
+# Makes the environment first if there is none (tools/setup_env.sh). Without arguments: ruff (rules and format), mypy and all
+# tests that are not marked `slow`; --slow: those too. Other arguments go to pytest as they are:
+#   bash tools/run_tests.sh tests/test_engine -k resume
 #
 # Environment: MMSOC_REFERENCE (default: ../shared/reference beside the checkout; tests that need it skip where it is absent),
 # OMP_NUM_THREADS (default: 1).
@@ -29,6 +30,7 @@ for argument in ${ARGS[@]+"${ARGS[@]}"}; do [[ "$argument" != -m* ]] || MARKER=(
 
 if [ ${#ARGS[@]} -eq 0 ]; then
   "$PYTHON" -m ruff check .
+  "$PYTHON" -m ruff format --check .
   "$PYTHON" -m mypy
   ARGS=(tests -q -n "$WORKERS" --dist loadfile)
 fi

@@ -2,13 +2,13 @@
 _base_ = './default_runtime.py'
 
 # Knobs
-load_from = None  # the pre-trained SOC: --cfg-options load_from=FILE.  None: the backbone's and RoBERTa's weights alone
+load_from = None  # the pre-trained SOC: --cfg-options load_from=FILE. None: the backbone's and RoBERTa's weights alone
 
 custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type='StartingPointHook',
         wanted='a SOC pre-trained on RefCOCO/+/g, from which the paper fine-tunes',
-        # As the authors' script does; everything else is taken over.  Alternative: anew=[], since the class is "referred" in both.
+        # As the authors' script does; everything else is taken over. Alternative: anew=[], since the class is "referred" in both.
         anew=[r'^head\.cls_branches\.']),
 ]

@@ -1,5 +1,5 @@
 # SOC, Video-Swin-B, trained jointly on pseudo-clips of RefCOCO/+/g and on Ref-YouTube-VOS, tested on Ref-YouTube-VOS (paper
-# Table 1: 67.3 J&F).  From Kinetics-400 and RoBERTa; no image-pretrained SOC.
+# Table 1: 67.3 J&F). From Kinetics-400 and RoBERTa; no image-pretrained SOC.
 _base_ = [
     '../_base_/models/soc_swin-b.py',
     '../_base_/datasets/joint.py',
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# The authors' README freezes RoBERTa, their yaml, which the script reads, trains it (at 5e-6).  Chosen: the yaml.  Alternative:
+# The authors' README freezes RoBERTa, their yaml, which the script reads, trains it (at 5e-6). Chosen: the yaml. Alternative:
 # frozen=True.
 model = dict(text_encoder=dict(frozen=False))
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=10))  # as the authors' for this recipe

@@ -1,4 +1,4 @@
-# UNTESTED: DeepSpeed (ZeRO-2) through MMEngine.  It was never run: needs GPUs and `pip install deepspeed`.
+# UNTESTED: DeepSpeed (ZeRO-2) through MMEngine. It was never run: needs GPUs and `pip install deepspeed`.
 _base_ = './soc_swin-b_ytvos.py'
 
 runner_type = 'FlexibleRunner'

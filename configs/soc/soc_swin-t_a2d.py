@@ -1,5 +1,5 @@
 # SOC, Video-Swin-T, A2D-Sentences: the paper's scratch row (P@0.5 79.0, overall IoU 74.7, mean IoU 66.9, mAP 50.4).  "Scratch" means
-# without images: the backbone starts from Kinetics-400, the text encoder from RoBERTa.  Where the authors' README and yaml
+# without images: the backbone starts from Kinetics-400, the text encoder from RoBERTa. Where the authors' README and yaml
 # conflict (the learning rate): _base_/schedules/schedule_a2d_40e.py.
 _base_ = [
     '../_base_/models/soc_swin-t.py',
@@ -8,5 +8,5 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Weights to start from, gradient checkpointing: the knobs of _base_/models.  Mixed precision: --amp
+# Weights to start from, gradient checkpointing: the knobs of _base_/models. Mixed precision: --amp
 model = dict(test_cfg=dict(all_queries=True))  # mean average precision is of all queries

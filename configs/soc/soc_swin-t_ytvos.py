@@ -7,4 +7,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Weights to start from, gradient checkpointing: the knobs of _base_/models.  Mixed precision: --amp
+# Weights to start from, gradient checkpointing: the knobs of _base_/models. Mixed precision: --amp

@@ -17,7 +17,7 @@ model = dict(
     backbone=dict(
         pretrained=backbone_weights,
         arch=dict(num_heads=[1, 2, 4, 8]),
-        # 4 x 4 divides these pictures where 7 x 7 would pad 16 x 24 cells to 21 x 28.  A video is one window of time.
+        # 4 x 4 divides these pictures where 7 x 7 would pad 16 x 24 cells to 21 x 28. A video is one window of time.
         window_size=(4, 4, 4),
         patch_embed=dict(type='ConvPatchEmbed', embed_dims=32),
         # Swin's initial deviation of 0.02 is for hundreds of channels: with 32 all blocks would start as good as absent.

@@ -31,7 +31,8 @@ class ThreeConvBackbone(BaseModule):
         super().__init__(init_cfg)
         self.stem = nn.Conv2d(3, channels[0], 7, stride=4, padding=3)
         self.stages = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(channels[:-1], channels[1:], strict=True)
+            nn.Conv2d(before, after, 3, stride=2, padding=1)
+            for before, after in zip(channels[:-1], channels[1:], strict=True)
         )
 
     def forward(self, images):

@@ -1,4 +1,4 @@
-"""Inference: :class:`SOCInferencer` for people, :class:`StreamPredictor` below it. Imported when first used."""
+"""Inference: `SOCInferencer` for people, `StreamPredictor` below it. Imported when first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

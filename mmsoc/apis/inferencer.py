@@ -86,26 +86,26 @@ class SOCInferencer(BaseInferencer):
         result['predictions']['sentences'][0]['score']
 
     By default the video runs through the network in chunks, in memory that its length does not change
-    (:class:`StreamPredictor`); ``whole=True`` is the way of ``tools/test.py``, all frames at once.
+    (`StreamPredictor`); ``whole=True`` is the way of ``tools/test.py``, all frames at once.
 
-    MMEngine's :class:`~mmengine.infer.BaseInferencer` makes batches of many inputs; here one input at a time is large, so
-    that :meth:`preprocess`, :meth:`forward` and :meth:`visualize` pass it on piece by piece, and ``__call__`` names its
+    MMEngine's `mmengine.infer.BaseInferencer` makes batches of many inputs; here one input at a time is large, so
+    that `preprocess`, `forward` and `visualize` pass it on piece by piece, and ``__call__`` names its
     arguments itself.
 
     Args:
-        config (str | Path | Config | dict, optional): config file, ``mmsoc::soc/NAME.py`` of the installed package, or a
+        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a
             config. None: the one that MMEngine wrote into the checkpoint.
-        weights (str | Path): checkpoint. Nothing else is loaded: ``pretrained`` of backbone and text encoder is not read,
+        weights: checkpoint. Nothing else is loaded: ``pretrained`` of backbone and text encoder is not read,
             except that the tokenizer is found by it (``model.text_encoder.tokenizer``, else
             ``model.text_encoder.pretrained``).
-        device (str | torch.device, optional): None: a GPU if there is one.
-        cfg_options (dict, optional): changes of the config, ``{'model.test_cfg.mask_threshold': 0.4}``.
-        show_progress (bool): a bar on the terminal.
+        device: None: a GPU if there is one.
+        cfg_options: changes of the config, ``{'model.test_cfg.mask_threshold': 0.4}``.
+        show_progress: a bar on the terminal.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no weights or no config, the checkpoint is broken or does not fit the model
-            (:class:`~mmsoc.engine.StrictLoadHook`), the model is no SOC, or the device is not there.
+            (`mmsoc.engine.StrictLoadHook`), the model is no SOC, or the device is not there.
     """
 
     def __init__(
@@ -199,11 +199,11 @@ class SOCInferencer(BaseInferencer):
 
         Args:
             inputs: path of a video, of a folder of jpg or png frames or of a picture; RGB frames, uint8, as an array
-                (T, H, W, 3) or a list of (H, W, 3); an RGB picture, uint8 (H, W, 3); or what :func:`open_frames` gives.
+                (T, H, W, 3) or a list of (H, W, 3); an RGB picture, uint8 (H, W, 3); or what `open_frames` gives.
             texts: E sentences, or one. The network sees them in lower case with single spaces, as those it was trained on.
             whole: all frames run at once, exactly as in ``tools/test.py``; memory grows with the video. (Where the config cuts
                 videos by ``model.test_cfg.frames_per_clip``, this does so, too; the default way does not.)
-            chunk_frames, overlap: of the default way, see :class:`StreamPredictor`.
+            chunk_frames, overlap: of the default way, see `StreamPredictor`.
             score_threshold: a sentence with a lower score names nothing: its masks are empty.
             out_dir: writes ``masks/NUMBER_SENTENCE/00000.png`` (8-bit, 0 and 255, original size; for a folder the frames' own
                 names), ``overlay.mp4`` (for a picture ``overlay.png``) and ``scores.json``, which is ``predictions`` below without
@@ -214,7 +214,7 @@ class SOCInferencer(BaseInferencer):
             return_vis: whether ``visualization`` is the drawn frames (all of them in memory).
 
         Returns:
-            dict: ``predictions``, plain numbers and strings that JSON can hold, and ``visualization``: a list of T drawn frames,
+            ``predictions``, plain numbers and strings that JSON can hold, and ``visualization``: a list of T drawn frames,
             uint8 (h, w, 3), if ``return_vis``; else the path of the overlay; else None.
 
             ``predictions`` has ``file`` (None: an array), ``kind`` (video, folder, image or array), ``width``, ``height``,
@@ -232,7 +232,7 @@ class SOCInferencer(BaseInferencer):
             - ``mask_folder``, below ``out_dir`` (None without).
 
         Raises:
-            FileNotFoundError, ValueError: as :func:`open_frames`; an empty or too long sentence; frames whose sides are so unequal
+            FileNotFoundError, ValueError: as `open_frames`; an empty or too long sentence; frames whose sides are so unequal
                 that nothing of one is left at the network's size; an ``out_dir`` that is in use; or a tokenizer that is
                 not there.
         """
@@ -384,7 +384,7 @@ class SOCInferencer(BaseInferencer):
         """Predicts; the masks can be read inside of the ``with`` block.
 
         Args:
-            inputs: what :meth:`preprocess` gives.
+            inputs: what `preprocess` gives.
             texts: E sentences, as the network sees them.
             ori_shape: (H, W) of the masks.
         """
@@ -486,7 +486,7 @@ class SOCInferencer(BaseInferencer):
         *,
         masks: Sequence[list[dict]] | None = None,
     ) -> dict[str, Any]:
-        """Adds the masks' codes, per sentence a list over frames, to the sentences; see :meth:`__call__`."""
+        """Adds the masks' codes, per sentence a list over frames, to the sentences; see `__call__`."""
         if masks is not None:
             sentences = [dict(item, masks=codes) for item, codes in zip(preds['sentences'], masks, strict=True)]
             preds = dict(preds, sentences=sentences)

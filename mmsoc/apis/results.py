@@ -53,7 +53,7 @@ class ResultFolder:
     Earlier results are replaced then; other files stay.
 
     Raises:
-        ValueError: as :func:`check_out_dir`.
+        ValueError: as `check_out_dir`.
     """
 
     def __init__(self, out_dir: str | Path, overwrite: bool = False) -> None:

@@ -30,7 +30,7 @@ class StreamScores(NamedTuple):
 
 
 class StreamPredictor:
-    """Predicts as :meth:`SOC.predict` does, but takes the frames piece by piece and gives the masks piece by piece.
+    """Predicts as `SOC.predict` does, but takes the frames piece by piece and gives the masks piece by piece.
 
     Backbone, fusion and SIM's frame level run on chunks. The backbone also sees ``overlap`` frames on each side of a chunk, since
     its windows reach over time; what it says of them is dropped. Of each frame there remain the queries and references (for the
@@ -96,7 +96,9 @@ class StreamPredictor:
         self._first = 0
         self._done = 0  # frames that the frame level has seen
         self._at_once = model.sentences_at_once(chunk_frames)
-        self._frame: list[list[FrameQueries]] = [[] for _ in range(0, len(self.texts), self._at_once)]  # per pass, per chunk
+        self._frame: list[list[FrameQueries]] = [
+            [] for _ in range(0, len(self.texts), self._at_once)
+        ]  # per pass, per chunk
         self._chosen: list[tuple[Tensor, Tensor]] = []  # per pass kernels (m, T, 1, P) and points (m, T, 1, 2)
         self._feature_shape: tuple[int, int, int] = (0, 0, 0)
         self._text: list[TextFeatures] = []
@@ -126,7 +128,7 @@ class StreamPredictor:
             frames: uint8 (t, 3, h, w), RGB, t >= 1.
 
         Raises:
-            ValueError: another size than ``frame_size``, or after :meth:`finish`.
+            ValueError: another size than ``frame_size``, or after `finish`.
         """
         if self._chosen:
             raise ValueError('StreamPredictor.feed: the stream was finished')
@@ -166,7 +168,7 @@ class StreamPredictor:
         """The masks of all frames in order, a chunk at a time: bool (E, t, H, W) on the CPU. May be called again.
 
         Raises:
-            ValueError: before :meth:`finish`.
+            ValueError: before `finish`.
         """
         threshold = mask_threshold_logit(self.model.test_cfg['mask_threshold'])
         for logits in self.logits():
@@ -181,7 +183,7 @@ class StreamPredictor:
         """The mask logits at stride 4, in order and a chunk at a time: float32 (E, t, h, w) on the model's device.
 
         Raises:
-            ValueError: before :meth:`finish`.
+            ValueError: before `finish`.
         """
         if not self._chosen:
             raise ValueError('StreamPredictor: the masks are known after finish()')
@@ -219,7 +221,9 @@ class StreamPredictor:
         visual = model.extract_visual(inputs, samples)
         if not self._text:
             text = model.extract_text(self.texts)
-            self._text = [text.of_sentences(start, start + self._at_once) for start in range(0, len(self.texts), self._at_once)]
+            self._text = [
+                text.of_sentences(start, start + self._at_once) for start in range(0, len(self.texts), self._at_once)
+            ]
         for index, text in enumerate(self._text):
             of_pass = visual.of_sentences([0] * len(text.words))
             fused = model.fuse(of_pass, text, with_guidance=False)
@@ -253,7 +257,9 @@ class StreamPredictor:
     def _integrate(self, frame: FrameQueries, text: TextFeatures) -> Predictions:
         layer, clustered = self._layers()
         height, width = self.frame_size
-        image_sizes = to_device(torch.tensor([[width, height]] * len(text.words), dtype=torch.float32), text.sentence.device)
+        image_sizes = to_device(
+            torch.tensor([[width, height]] * len(text.words), dtype=torch.float32), text.sentence.device
+        )
         with self.model.prediction_precision():
             objects = self.model.sim.integrate(frame, text.sentence, layers=[layer], video_layers=[clustered])
             return self.model.head(objects, frame, image_sizes).of_layer(0)

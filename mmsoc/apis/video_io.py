@@ -448,8 +448,8 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
 class WorkerPool:
     """Threads for work whose results nobody needs, as writing; used in a ``with`` block.
 
-    No more than ``pending`` pieces of work wait at a time: then :meth:`submit` waits, too. An error is raised by a later
-    :meth:`submit`, or at the end of the block, which waits for all. With one worker, work is done in order.
+    No more than ``pending`` pieces of work wait at a time: then `submit` waits, too. An error is raised by a later
+    `submit`, or at the end of the block, which waits for all. With one worker, work is done in order.
     """
 
     def __init__(self, workers: int, pending: int) -> None:

@@ -220,7 +220,7 @@ def window(center: int, num_frames: int) -> list[int]:
 
 
 def key_frame_flags(num_frames: int) -> list[bool]:
-    """Which frame of :func:`window` is the annotated one."""
+    """Which frame of `window` is the annotated one."""
     return [index == num_frames // 2 for index in range(num_frames)]
 
 
@@ -240,7 +240,9 @@ def read_sentences(path: str) -> tuple[list[tuple[str, int, str]], list[tuple[st
     rows = read_csv(path, 'ann_file')
     columns = ['video_id', 'instance_id', 'query']
     if not rows or rows[0][1][:3] != columns:
-        raise ValueError(f'ann_file {path}: expected the columns {columns} in line 1, found {rows[0][1] if rows else "no line"}')
+        raise ValueError(
+            f'ann_file {path}: expected the columns {columns} in line 1, found {rows[0][1] if rows else "no line"}'
+        )
     sentences, copies = [], []
     seen: dict[tuple[str, int], int] = {}
     for line, row in rows[1:]:

@@ -32,7 +32,7 @@ class JHMDBSentencesDataset(BaseDataset):
     puppet_mask.mat, number of frames, sentence]`` (its repository, datasets/jhmdb_sentences). Without it the frames are drawn
     here. The log and the metric's report say which it was (``metainfo['samples']``).
 
-    An item is a sample: a clip of ``num_frames`` around the evaluated frame, as :class:`A2DSentencesDataset` makes it. What the
+    An item is a sample: a clip of ``num_frames`` around the evaluated frame, as `A2DSentencesDataset` makes it. What the
     pipeline gets: ``video_id``, ``img_paths``, ``mask_path`` (the mat file), ``frame_ids`` (0-based), ``frames`` (their
     names), ``key_frame_flags``, ``texts`` (one, lower case), ``exp_ids`` (``v_<video>_f_<frame>``).
 
@@ -121,7 +121,9 @@ class JHMDBSentencesDataset(BaseDataset):
         for (action, video), indices in needed.items():
             frames = [frame_name(index) for index in sorted(indices)]
             _check_files(os.path.join(self.data_prefix['img'], action), video, frames, '.png', "data_prefix['img']")
-        missing = [f'{action}/{video}' for action, video in needed if not os.path.isfile(self._mask_path(action, video))]
+        missing = [
+            f'{action}/{video}' for action, video in needed if not os.path.isfile(self._mask_path(action, video))
+        ]
         if missing:
             raise FileNotFoundError(
                 f"data_prefix['mask']: {len(missing)} of {len(needed)} videos have no puppet_mask.mat in "
@@ -185,7 +187,7 @@ def _clip(sample: dict, num_frames: int) -> list[int]:
 
 
 def read_samples(path: str) -> list[dict]:
-    """Reads a list of samples (see :class:`JHMDBSentencesDataset`); of the paths only action, video and frame count.
+    """Reads a list of samples (see `JHMDBSentencesDataset`); of the paths only action, video and frame count.
 
     Returns:
         Per sample ``video_id``, ``action``, ``key_frame`` (0-based), ``length`` (frames with masks) and ``text`` (lower case).
@@ -213,13 +215,17 @@ def read_samples(path: str) -> list[dict]:
 
 def _parse(row: Any, where: str) -> dict:
     if not isinstance(row, list) or [type(value) for value in row] != [str, str, str, int, str]:
-        raise ValueError(f'{where}: expected [video, path of the frame, path of the mat, number of frames, sentence], found {row}')
+        raise ValueError(
+            f'{where}: expected [video, path of the frame, path of the mat, number of frames, sentence], found {row}'
+        )
     video, frame, mat, length, text = row
     frame_parts, mat_parts = PurePosixPath(frame).parts, PurePosixPath(mat).parts
     name = PurePosixPath(frame).stem
     fits = len(frame_parts) >= 3 and frame_parts[-2:] == (video, f'{name}.png')
     if not (fits and len(name) == 5 and name.isdecimal()):
-        raise ValueError(f"{where}: expected the frame's path to end in <action>/{video}/<5 digits>.png, found {frame!r}")
+        raise ValueError(
+            f"{where}: expected the frame's path to end in <action>/{video}/<5 digits>.png, found {frame!r}"
+        )
     action = frame_parts[-3]
     if mat_parts[-3:] != (action, video, 'puppet_mask.mat'):
         raise ValueError(f"{where}: expected the mat's path to end in {action}/{video}/puppet_mask.mat, found {mat!r}")

@@ -40,7 +40,7 @@ class MeViSDataset(ReferringVideoDataset):
     "referred"), for testing ``held_out``. ``mask_paths`` and ``categories`` are None.
 
     mask_file is read once, when the data set is loaded. The codes of the annotations that sentences name are kept as
-    they are, in one array that loader workers and subsets share (:class:`RunLengthCodes`).
+    they are, in one array that loader workers and subsets share (`RunLengthCodes`).
 
     Args:
         ann_file: the expressions. ``obj_id`` and ``anno_id`` may be missing in a test split.
@@ -247,7 +247,7 @@ def load_mask_dict(path: str, wanted: Mapping[str, _Wanted]) -> RunLengthCodes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, lacks annotations, or they are not as described for :class:`MeViSDataset`.
+        ValueError: it is not JSON, lacks annotations, or they are not as described for `MeViSDataset`.
     """
     content = load_json(path, 'mask_file')
     if not isinstance(content, dict):

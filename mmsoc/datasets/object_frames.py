@@ -36,7 +36,7 @@ def object_frames(mask_root: str, videos: Mapping[str, Sequence[str]], cache_dir
         ``{video: {frame: [ids without 0]}}``.
 
     Raises:
-        FileNotFoundError, ValueError: a mask is missing or unreadable (see :func:`mmsoc.datasets.io.read_ids`).
+        FileNotFoundError, ValueError: a mask is missing or unreadable (see `mmsoc.datasets.io.read_ids`).
     """
     # A loader's worker of a distributed run is no member of the group: it must not wait for the others.
     shared = is_distributed() and get_worker_info() is None

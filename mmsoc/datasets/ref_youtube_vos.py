@@ -64,7 +64,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         data_prefix: folders ``img`` and, optional for testing, ``mask``.
         meta_file: objects per video, with ``category`` (needed for ``use_category``) and possibly ``frames`` in which
             the object is seen. Where these are not listed, all masks of the video are read once and the result is kept
-            (:func:`object_frames`).
+            (`object_frames`).
         exclude_ann_file: expressions of videos to leave out. The valid file of Ref-YouTube-VOS holds valid + test, and
             the valid split is what is not in the test file. That file is no longer distributed: where it is absent,
             the videos that have a folder of frames are used, and the log says so.
@@ -76,7 +76,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
             YouTube-VOS). False: the only class is "referred", label 0.
         require_masks: a test split must have masks and ``obj_id``, since it is to be evaluated.
         expected_videos: number of videos that a complete copy has (Ref-YouTube-VOS: train 3471, valid 202).
-        cache_dir: folder for what was found in the masks; see :func:`object_frames`.
+        cache_dir: folder for what was found in the masks; see `object_frames`.
 
     Raises:
         FileNotFoundError: a file, a folder, or a frame that the expressions list is missing.

@@ -48,11 +48,11 @@ class RefCOCODataset(BaseDataset):
     What the pipeline gets: ``video_id`` and the one of ``frames`` (the picture's name without suffix), ``frame_ids`` ([0]),
     ``img_paths``, ``mask_paths`` (None), ``height`` and ``width`` (of the picture, as samplers that look at shapes want it),
     ``texts``, ``exp_ids``, ``obj_ids`` (the annotations' ids in COCO) and ``segmentations`` (a run-length code per sentence,
-    for :class:`LoadRefCOCOMasks`).
+    for `LoadRefCOCOMasks`).
 
     Args:
         ann_file: see above.
-        refs_file: the references; the pickle is read without running code (:func:`load_plain_pickle`).
+        refs_file: the references; the pickle is read without running code (`load_plain_pickle`).
         split: 'train', 'val', 'testA', 'testB', or 'test' (RefCOCOg); needed with ``refs_file``, and not allowed without.
         data_prefix: the folder ``img``.
         expected_sentences: number of sentences that the complete split has, those that are left out included.

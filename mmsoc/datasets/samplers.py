@@ -14,23 +14,31 @@ class ShortEpochSampler(DefaultSampler):
     (seed, e) alone, and a resumed run sees what an unbroken one would.
 
     Args:
-        epoch_size (int): samples per epoch, over all processes.
-        family_starts (dict[str, int], optional): a curriculum: the first epoch (counted from 0) in which sentences of a family
-            are drawn, for every family of the data set (what its items say under ``families``).  Where it grows, the row of
-            shuffles starts anew.  None: all samples from the start.
-        seed (int, optional): of the shuffles, the same in all processes.
+        epoch_size: samples per epoch, over all processes.
+        family_starts: a curriculum: the first epoch (counted from 0) in which sentences of a family
+            are drawn, for every family of the data set (what its items say under ``families``). Where it grows, the row of
+            shuffles starts anew. None: all samples from the start.
+        seed: of the shuffles, the same in all processes.
 
     Raises:
         ValueError: if ``epoch_size`` is not a multiple of the number of processes, or ``family_starts`` and the families of the
             data set differ, or nothing starts in epoch 0.
     """
 
-    def __init__(self, dataset: BaseDataset, *, epoch_size: int, family_starts: dict[str, int] | None = None,
-                 seed: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        *,
+        epoch_size: int,
+        family_starts: dict[str, int] | None = None,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(dataset, shuffle=True, seed=seed)
         if epoch_size < self.world_size or epoch_size % self.world_size:
-            raise ValueError(f'ShortEpochSampler: epoch_size must be a multiple of the number of processes '
-                             f'({self.world_size}), found {epoch_size}')
+            raise ValueError(
+                f'ShortEpochSampler: epoch_size must be a multiple of the number of processes '
+                f'({self.world_size}), found {epoch_size}'
+            )
         self.epoch_size = epoch_size
         self.num_samples = epoch_size // self.world_size
         self.start_of_item = [0] * len(dataset) if family_starts is None else _starts(dataset, family_starts)
@@ -45,16 +53,20 @@ class ShortEpochSampler(DefaultSampler):
             generator = torch.Generator().manual_seed(self.seed + position // len(pool))
             shuffle = torch.randperm(len(pool), generator=generator).tolist()
             start = position % len(pool)
-            taken += [pool[index] for index in shuffle[start:start + self.epoch_size - len(taken)]]
-        return iter(taken[self.rank::self.world_size])
+            taken += [pool[index] for index in shuffle[start : start + self.epoch_size - len(taken)]]
+        return iter(taken[self.rank :: self.world_size])
 
 
 def _starts(dataset: BaseDataset, family_starts: dict[str, int]) -> list[int]:
     """The first epoch of each item."""
     families = [(dataset.get_data_info(index).get('families') or ['(none)'])[0] for index in range(len(dataset))]
     if set(families) != set(family_starts):
-        raise ValueError(f'ShortEpochSampler: family_starts names {sorted(family_starts)}, the families of the data set are '
-                         f'{sorted(set(families))}')
+        raise ValueError(
+            f'ShortEpochSampler: family_starts names {sorted(family_starts)}, the families of the data set are '
+            f'{sorted(set(families))}'
+        )
     if min(family_starts.values()) != 0:
-        raise ValueError(f'ShortEpochSampler: some family of family_starts must start in epoch 0, found {family_starts}')
+        raise ValueError(
+            f'ShortEpochSampler: some family of family_starts must start in epoch 0, found {family_starts}'
+        )
     return [family_starts[family] for family in families]

@@ -82,11 +82,16 @@ def require_file(parser: argparse.ArgumentParser, path: str, what: str) -> None:
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--precision``, ``--compile``; what they say to the config: :func:`speed_options`."""
+    """``--precision``, ``--compile``; what they say to the config: `speed_options`."""
     parser.add_argument(
-        '--precision', type=_precision, metavar='NAME', help='of predictions: fp32, tf32, bf16 or fp16 (model.test_cfg.precision)'
+        '--precision',
+        type=_precision,
+        metavar='NAME',
+        help='of predictions: fp32, tf32, bf16 or fp16 (model.test_cfg.precision)',
     )
-    parser.add_argument('--compile', action='store_true', help='torch.compile for the backbone (model.test_cfg.compile)')
+    parser.add_argument(
+        '--compile', action='store_true', help='torch.compile for the backbone (model.test_cfg.compile)'
+    )
 
 
 def speed_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -104,8 +109,16 @@ def _precision(name: str) -> str:
 
 
 # What MMEngine's runners read at a config's top level, and what this package's tools do.
-_TOP_LEVEL = {*inspect.signature(Runner.__init__).parameters, *inspect.signature(FlexibleRunner.__init__).parameters,
-              'auto_scale_lr', 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval', 'log_level', 'model_path'}
+_TOP_LEVEL = {
+    *inspect.signature(Runner.__init__).parameters,
+    *inspect.signature(FlexibleRunner.__init__).parameters,
+    'auto_scale_lr',
+    'custom_imports',
+    'activation_checkpointing',
+    'efficient_conv_bn_eval',
+    'log_level',
+    'model_path',
+}
 
 
 def warn_of_variables(cfg: Config, options: dict[str, Any]) -> None:
@@ -114,13 +127,23 @@ def warn_of_variables(cfg: Config, options: dict[str, Any]) -> None:
         old = cfg.get(key)
         if '.' in key or key in _TOP_LEVEL or key not in cfg or isinstance(old, dict):
             continue
-        places = [path for path, found in _leaves(cfg._cfg_dict.to_dict()) if path != key and (
-            path.rsplit('.', 1)[-1] == key or (old is not None and not isinstance(old, bool) and found == old))]
+        places = [
+            path
+            for path, found in _leaves(cfg._cfg_dict.to_dict())
+            if path != key
+            and (path.rsplit('.', 1)[-1] == key or (old is not None and not isinstance(old, bool) and found == old))
+        ]
         print_log(
             f'--cfg-options {key}={value}: {key!r} is a variable of the config file, which was used when the file was read; '
-            'nothing reads it now. ' + (f'Set what it stands for: {", ".join(places[:8])}' if places else
-                                        'Set what it stands for (tools/analysis_tools/print_config.py shows the config)'),
-            logger='current', level=logging.WARNING)
+            'nothing reads it now. '
+            + (
+                f'Set what it stands for: {", ".join(places[:8])}'
+                if places
+                else 'Set what it stands for (tools/analysis_tools/print_config.py shows the config)'
+            ),
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:

@@ -19,15 +19,16 @@ class FusedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's, with few large groups of parameters and one kernel for each.
 
     With ``paramwise_cfg`` MMEngine makes a group of every parameter, and each costs the launches of a step of its own: 300 times
-    12 with Video-Swin-T.  Here parameters with equal options share a group.  The optimizer's ``fused`` and the ``foreach`` of
+    12 with Video-Swin-T. Here parameters with equal options share a group. The optimizer's ``fused`` and the ``foreach`` of
     ``clip_grad`` default to True where PyTorch has them for every device (from 2.4 on); what the config says about them holds.
     """
 
     optimizer_cfg: dict
     optim_wrapper_cfg: dict
 
-    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',
-                   is_dcn_module: int | float | None = None) -> None:
+    def add_params(
+        self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: int | float | None = None
+    ) -> None:
         if prefix:  # called again for each child
             return super().add_params(params, module, prefix, is_dcn_module)
         logger = MMLogger.get_current_instance()
@@ -44,7 +45,9 @@ class FusedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params[:] = groups.values()
         for group in params:
             said = ', '.join(f'{name}={value:g}' for name, value in group.items() if name in ('lr', 'weight_decay'))
-            print_log(f'optimizer: {len(group["params"])} parameters with {said or "the default options"}', logger='current')
+            print_log(
+                f'optimizer: {len(group["params"])} parameters with {said or "the default options"}', logger='current'
+            )
         frozen = sum(not parameter.requires_grad for parameter in module.parameters())
         if frozen:
             print_log(f'optimizer: {frozen} frozen parameters are left out', logger='current')
@@ -57,6 +60,10 @@ class FusedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if 'fused' in inspect.signature(optimizer).parameters and not chosen:
                 self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
             clip = self.optim_wrapper_cfg.get('clip_grad')
-            if clip and clip.get('type', 'norm') == 'norm' and self.optim_wrapper_cfg.get('type') != 'ShardedOptimWrapper':
+            if (
+                clip
+                and clip.get('type', 'norm') == 'norm'
+                and self.optim_wrapper_cfg.get('type') != 'ShardedOptimWrapper'
+            ):
                 self.optim_wrapper_cfg['clip_grad'] = dict(foreach=True) | dict(clip)
         return super().__call__(model)

@@ -18,7 +18,7 @@ from mmsoc.registry import FUNCTIONS, OPTIM_WRAPPERS, STRATEGIES
 def wrap_layers(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
     """An ``auto_wrap_policy`` for FSDP: each transformer layer is a unit of its own.
 
-    These are called as modules.  What SOC calls by other methods (SIM, the head) belongs to the outermost unit, which is whole
+    These are called as modules. What SOC calls by other methods (SIM, the head) belongs to the outermost unit, which is whole
     while SOC runs.
     """
     return ModuleWrapPolicy(_layer_classes())(module, recurse, nonwrapped_numel)
@@ -39,11 +39,13 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     """MMEngine's, which can be resumed (it passes PyTorch >= 2.1 the arguments in another order), on GPUs and on a CPU.
 
     Args:
-        model_wrapper (dict, optional): of `MMFullyShardedDataParallel`.
-        state_dict_cfg (str | dict): ``'full'`` or ``'local'``, or MMEngine's dict.
+        model_wrapper: of `MMFullyShardedDataParallel`.
+        state_dict_cfg: ``'full'`` or ``'local'``, or MMEngine's dict.
     """
 
-    def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str | dict = 'local', **kwargs: Any) -> None:
+    def __init__(
+        self, *, model_wrapper: dict | None = None, state_dict_cfg: str | dict = 'local', **kwargs: Any
+    ) -> None:
         if get_device() == 'cpu':
             # MMEngine's default is the local rank, a CUDA device.
             model_wrapper = {'type': 'MMFullyShardedDataParallel', **(model_wrapper or {}), 'device_id': 'cpu'}
@@ -52,13 +54,19 @@ class FSDPStrategy(MMEngineFSDPStrategy):
                 state_dict_cfg = dict(
                     state_dict_type='FULL_STATE_DICT',
                     state_dict_config=dict(type='FullStateDictConfig', offload_to_cpu=False, rank0_only=False),
-                    optim_state_dict_config=dict(type='FullOptimStateDictConfig', offload_to_cpu=False, rank0_only=False))
+                    optim_state_dict_config=dict(
+                        type='FullOptimStateDictConfig', offload_to_cpu=False, rank0_only=False
+                    ),
+                )
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         optimizer = self.optim_wrapper.optimizer
-        self.optim_wrapper.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(
-            model=self.model, optim=optimizer, optim_state_dict=state_dict))
+        self.optim_wrapper.load_state_dict(
+            FullyShardedDataParallel.optim_state_dict_to_load(
+                model=self.model, optim=optimizer, optim_state_dict=state_dict
+            )
+        )
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -73,16 +81,22 @@ class ShardedOptimWrapper(OptimWrapper):
         kind = settings.pop('type', 'norm')
         max_norm, norm_type = settings.get('max_norm'), settings.get('norm_type', 2)
         if kind != 'norm' or norm_type != 2 or max_norm is None:
-            raise ValueError(f'optim_wrapper.clip_grad={self.clip_grad_kwargs}: ShardedOptimWrapper clips by the 2-norm only; '
-                             'expected dict(max_norm=..., norm_type=2)')
-        gradients = [parameter.grad for group in self.optimizer.param_groups for parameter in group['params']
-                     if parameter.grad is not None]
+            raise ValueError(
+                f'optim_wrapper.clip_grad={self.clip_grad_kwargs}: ShardedOptimWrapper clips by the 2-norm only; '
+                'expected dict(max_norm=..., norm_type=2)'
+            )
+        gradients = [
+            parameter.grad
+            for group in self.optimizer.param_groups
+            for parameter in group['params']
+            if parameter.grad is not None
+        ]
         device = gradients[0].device if gradients else self.optimizer.param_groups[0]['params'][0].device
         squared = sum((gradient.float().square().sum() for gradient in gradients), torch.zeros((), device=device))
         if dist.is_initialized():
             dist.all_reduce(squared)
         norm = squared.sqrt()
-        scale = (max_norm / (norm + 1e-6)).clamp(max=1.)
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(scale.to(gradient.dtype))
         self.message_hub.update_scalar('train/grad_norm', float(norm))

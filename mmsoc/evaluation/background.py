@@ -13,8 +13,8 @@ class BackgroundMetric(BaseMetric):
     """A metric that works on videos in a thread while the network predicts the next ones: contours and PNGs of full-size masks take
     long.
 
-    One video is scored at a time, in order, and at most one more waits. An error is raised by a later :meth:`process`, or by
-    :meth:`evaluate`.
+    One video is scored at a time, in order, and at most one more waits. An error is raised by a later `process`, or by
+    `evaluate`.
     """
 
     MOST_WAITING = 2

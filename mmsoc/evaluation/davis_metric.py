@@ -45,7 +45,7 @@ def merge_objects(probabilities: np.ndarray, background: float = 0.1) -> np.ndar
 def merge_by_score(masks: np.ndarray, scores: Sequence[float]) -> np.ndarray:
     """One id map of the masks of several objects: where masks overlap, the object with the highest score has the pixel.
 
-    Not what is published, which compares probabilities pixel by pixel (:func:`merge_objects`); for predictions without any.
+    Not what is published, which compares probabilities pixel by pixel (`merge_objects`); for predictions without any.
 
     Args:
         masks: bool (N, H, W).
@@ -80,7 +80,7 @@ def evaluate_sequence(
         pred: the same of the prediction.
         where: what this is, for the errors.
         skip_first_last: leave out the first and the last frame, as the "semi-supervised" protocol does.
-        bound_th: see :func:`boundary_f`.
+        bound_th: see `boundary_f`.
 
     Returns:
         ``rows``, for each true object ``object``, ``matched`` (the predicted id; 0: an empty one that was added), ``J`` and
@@ -106,7 +106,9 @@ def evaluate_sequence(
     if num_objects == 0:
         raise ValueError(f'{where}: the first mask shows no object, and the protocol scores those that it shows')
     if num_proposals > MAX_PROPOSALS:
-        raise ValueError(f'{where}: the protocol allows {MAX_PROPOSALS} predicted objects, found ids up to {num_proposals}')
+        raise ValueError(
+            f'{where}: the protocol allows {MAX_PROPOSALS} predicted objects, found ids up to {num_proposals}'
+        )
 
     region = np.empty((max(num_proposals, num_objects), num_objects, len(kept)))
     contour = np.empty_like(region)
@@ -144,7 +146,7 @@ def evaluate_folders(
     skip_first_last: bool = False,
     bound_th: float = 0.008,
 ) -> dict:
-    """Scores a folder of results, ``pred_dir/<sequence>/<frame>.png``, by :func:`evaluate_sequence`.
+    """Scores a folder of results, ``pred_dir/<sequence>/<frame>.png``, by `evaluate_sequence`.
 
     Args:
         gt_dir: ``Annotations_unsupervised/480p`` of DAVIS 2017, or ``valid/Annotations`` of the converted data set.
@@ -152,12 +154,12 @@ def evaluate_folders(
         sequences: names of the videos; None: all of ``gt_dir``.
 
     Returns:
-        ``J&F``, ``J`` and ``F``, means over objects, in 0..1, and ``rows``: per object what :func:`evaluate_sequence` says of
+        ``J&F``, ``J`` and ``F``, means over objects, in 0..1, and ``rows``: per object what `evaluate_sequence` says of
         it, and ``video``.
 
     Raises:
         FileNotFoundError: a folder or a frame is missing.
-        ValueError: there are frames without a mask, or what :func:`evaluate_sequence` refuses.
+        ValueError: there are frames without a mask, or what `evaluate_sequence` refuses.
     """
     gt_dir, pred_dir = Path(gt_dir), Path(pred_dir)
     if sequences is None:
@@ -172,7 +174,9 @@ def evaluate_folders(
         found = _frames(pred_dir / name)
         missing, extra = sorted(set(frames) - set(found)), sorted(set(found) - set(frames))
         if missing:
-            raise FileNotFoundError(f'{pred_dir / name}: {len(missing)} of {len(frames)} frames are missing: {missing[:5]}')
+            raise FileNotFoundError(
+                f'{pred_dir / name}: {len(missing)} of {len(frames)} frames are missing: {missing[:5]}'
+            )
         if extra:
             raise ValueError(f'{pred_dir / name}: {len(extra)} frames have no mask in {gt_dir / name}: {extra[:5]}')
         result = evaluate_sequence(
@@ -201,7 +205,7 @@ class RefDAVIS17Metric(BackgroundMetric):
 
     Each object has four sentences: the first-frame and the full-video description of two annotators, with the ids 4k to
     4k + 3. For each of the four, the predictions of its sentences are merged to one id map per frame, which is scored by the
-    "unsupervised" protocol of DAVIS 2017 (:func:`evaluate_sequence`): the mean over all objects of all videos. The result is
+    "unsupervised" protocol of DAVIS 2017 (`evaluate_sequence`): the mean over all objects of all videos. The result is
     the mean of the four (ReferFormer issue 30, SAMWISE issue 13); ``J&F_annotator0``, ... are its parts.
 
     The masks are those of ``Annotations_unsupervised`` (tools/dataset_converters/ref_davis17.py), which can show more objects
@@ -213,10 +217,10 @@ class RefDAVIS17Metric(BackgroundMetric):
 
     Args:
         overlap: who gets a pixel that the masks of several objects of an annotator cover. ``'probability'``: the most
-            probable there, as published (:func:`merge_objects`); needs ``pred_logits``. ``'score'``: the one whose sentence
-            has the highest score (:func:`merge_by_score`), which is NOT the published protocol.
+            probable there, as published (`merge_objects`); needs ``pred_logits``. ``'score'``: the one whose sentence
+            has the highest score (`merge_by_score`), which is NOT the published protocol.
         num_annotators: sentences per object.
-        bound_th: see :func:`boundary_f`.
+        bound_th: see `boundary_f`.
         out_file: JSON file for the means and for one row per annotator and object.
         masks_dir: folder for the id maps, ``anno_<a>/<video>/<frame>.png`` with the palette of the masks, which the official
             evaluation reads.
@@ -264,7 +268,9 @@ class RefDAVIS17Metric(BackgroundMetric):
         for annotator in range(self.num_annotators):
             merged = [self._merge(sample, sentences[annotator], t, gt[t].shape) for t in range(len(gt))]
             if self.masks_dir is not None:
-                self._write_masks(Path(self.masks_dir) / f'anno_{annotator}' / video, sample['frames'], merged, paths[0])
+                self._write_masks(
+                    Path(self.masks_dir) / f'anno_{annotator}' / video, sample['frames'], merged, paths[0]
+                )
             result = evaluate_sequence(
                 gt, merged, where=f'video {video}, annotator {annotator}', bound_th=self.bound_th
             )
@@ -347,7 +353,9 @@ class RefDAVIS17Metric(BackgroundMetric):
             means |= {f'{key}_annotator{annotator}': value for key, value in values.items()}
         self._print(results, means)
         if self.out_file is not None:
-            dump_json(dict(metrics=means, overlap=self.overlap, num_videos=len(results), rows=rows), self.out_file, indent=1)
+            dump_json(
+                dict(metrics=means, overlap=self.overlap, num_videos=len(results), rows=rows), self.out_file, indent=1
+            )
             MMLogger.get_current_instance().info(f'RefDAVIS17Metric: {len(rows)} rows written to {self.out_file}')
         return means
 
@@ -361,12 +369,17 @@ class RefDAVIS17Metric(BackgroundMetric):
             values = mean_jf(result['rows'])
             count = len(result['rows']) // self.num_annotators
             table.add_row(
-                result['video'], str(count), str(result['num_frames']), *(f'{values[key]:.4f}' for key in ('J&F', 'J', 'F'))
+                result['video'],
+                str(count),
+                str(result['num_frames']),
+                *(f'{values[key]:.4f}' for key in ('J&F', 'J', 'F')),
             )
         table.add_section()
         num_objects = sum(len(result['rows']) for result in results) // self.num_annotators
         table.add_row(
-            'all', str(num_objects), str(sum(result['num_frames'] for result in results)),
+            'all',
+            str(num_objects),
+            str(sum(result['num_frames'] for result in results)),
             *(f'{means[key]:.4f}' for key in ('J&F', 'J', 'F')),
         )
         text = io.StringIO()

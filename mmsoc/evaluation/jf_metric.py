@@ -132,7 +132,7 @@ def frame_scores(
             ``texts``, ``video_id``, and the masks to compare with: ``gt_rles`` (like ``pred_masks``), or ``mask_paths``
             (a PNG of object ids per frame) and ``obj_ids``.
         metric: whose errors these are.
-        skip_first_last, void_label, bound_th: see :class:`JFMetric`.
+        skip_first_last, void_label, bound_th: see `JFMetric`.
 
     Returns:
         J and F, float (E, T) each, in 0..1.
@@ -267,7 +267,7 @@ class JFMetric(BackgroundMetric):
     Args:
         skip_first_last: leave out the first and last frame of each video, as the semi-supervised DAVIS protocol does.
         void_label: value in the masks that marks pixels which do not count (255 in DAVIS 2017); None: there is none.
-        bound_th: see :func:`boundary_f`.
+        bound_th: see `boundary_f`.
         out_file: JSON file for the means and for one row per sentence.
         max_table_videos: how many videos the printed table shows.
 
@@ -319,7 +319,7 @@ class JFMetric(BackgroundMetric):
         return dict(video=video, rows=rows)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Returns J, F and J&F, and the same for each subset (:func:`subsets`), and prints and writes them."""
+        """Returns J, F and J&F, and the same for each subset (`subsets`), and prints and writes them."""
         if not results:
             raise ValueError('JFMetric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]

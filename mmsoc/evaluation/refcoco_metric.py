@@ -18,7 +18,7 @@ class RefCOCOMetric(BaseMetric):
 
     ``overall_IoU`` is the sum of all intersections over the sum of all unions, ``mean_IoU`` the mean over the sentences, and
     ``P@K`` the share of sentences whose IoU is greater than K, strictly, for K = .5, .6, .7, .8, .9: the same formulas as
-    :class:`A2DMetric`'s. (Other projects that report RefCOCO count an IoU of K itself, too, and say oIoU or cIoU for the first.)
+    `A2DMetric`'s. (Other projects that report RefCOCO count an IoU of K itself, too, and say oIoU or cIoU for the first.)
 
     Reads from each sample ``pred_masks`` (per sentence a list of one RLE at the original size) and ``pred_scores``, and from
     its metainfo ``gt_rles`` (``LoadRefCOCOMasks(evaluation=True)``), ``texts``, ``exp_ids``, ``video_id`` (the picture). A

@@ -27,7 +27,7 @@ class TemporalStabilityMetric(BackgroundMetric):
 
     Args:
         void_label: value in the masks that marks pixels which do not count (255 in DAVIS 2017); None: there is none.
-        bound_th: see :func:`boundary_f`.
+        bound_th: see `boundary_f`.
         out_file: JSON file for the means and for one row per sentence, with its J and F of each frame.
 
     Raises:
@@ -77,7 +77,9 @@ class TemporalStabilityMetric(BackgroundMetric):
         )
         single = sorted({row['video'] for row in rows if len(row['J_t']) == 1})
         if single:
-            logger.warning(f'TemporalStabilityMetric: {len(single)} videos have one frame, so no variance: {single[:5]}')
+            logger.warning(
+                f'TemporalStabilityMetric: {len(single)} videos have one frame, so no variance: {single[:5]}'
+            )
         if self.out_file is not None:
             dump_json(dict(metrics=means, num_videos=len(results), num_sentences=len(rows), rows=rows), self.out_file)
             logger.info(f'TemporalStabilityMetric: {len(rows)} rows written to {self.out_file}')

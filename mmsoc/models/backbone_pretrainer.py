@@ -11,29 +11,38 @@ from mmsoc.registry import MODELS
 class BackbonePretrainer(BaseModel):
     """Teaches a backbone the categories of a data set's objects, before it learns to refer.
 
-    For a backbone of which there are no published weights (the paper's comes from Kinetics-400).  Its checkpoint is one that
+    For a backbone of which there are no published weights (the paper's comes from Kinetics-400). Its checkpoint is one that
     ``backbone.pretrained`` of a SOC config takes.
 
     Args:
-        backbone (dict): as in `SOC`.
-        neck (dict): as in `SOC`; the categories are read from its levels, since they are what the fusion will see.
-        head (dict): `CategoryMapHead`.
-        data_preprocessor (dict): as in `SOC`.
+        backbone: as in `SOC`.
+        neck: as in `SOC`; the categories are read from its levels, since they are what the fusion will see.
+        head: `CategoryMapHead`.
+        data_preprocessor: as in `SOC`.
     """
 
-    def __init__(self, *, backbone: dict, neck: dict, head: dict, data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
         self.head = MODELS.build(head)
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], mode: str = 'tensor') -> dict[str, Tensor] | tuple:
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[TrackDataSample], mode: str = 'tensor'
+    ) -> dict[str, Tensor] | tuple:
         """
         Args:
-            inputs (Tensor): (B, T, 3, H, W), normalised.
-            data_samples (Sequence[TrackDataSample]): B, with ``gt_sem_seg`` for mode ``'loss'``.
-            mode (str): ``'loss'``: the losses; ``'tensor'``: the neck's levels, (B*T, C, h_i, w_i) each.
+            inputs: (B, T, 3, H, W), normalised.
+            data_samples: B, with ``gt_sem_seg`` for mode ``'loss'``.
+            mode: ``'loss'``: the losses; ``'tensor'``: the neck's levels, (B*T, C, h_i, w_i) each.
 
         Raises:
             ValueError: any other mode; there is nothing to predict.

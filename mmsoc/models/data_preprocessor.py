@@ -12,14 +12,18 @@ class ClipDataPreprocessor(TrackDataPreprocessor):
     """mmdet's ``TrackDataPreprocessor``, which moves the frames to the device and leaves the samples where they are.
 
     A sample holds masks, boxes and labels of each frame in a tensor of its own; moved one by one, each makes the host wait for the
-    device.  `SOC` stacks and moves them at once.
+    device. `SOC` stacks and moves them at once.
     """
 
     def cast_data(self, data: Any) -> Any:
         """
         Args:
-            data (dict): ``inputs``, a list of uint8 (T, 3, h, w), and ``data_samples``.
+            data: ``inputs``, a list of uint8 (T, 3, h, w), and ``data_samples``.
         """
         inputs = data['inputs']
-        moved = to_device(inputs, self.device) if isinstance(inputs, Tensor) else [to_device(x, self.device) for x in inputs]
+        moved = (
+            to_device(inputs, self.device)
+            if isinstance(inputs, Tensor)
+            else [to_device(x, self.device) for x in inputs]
+        )
         return {**data, 'inputs': moved}

@@ -31,22 +31,22 @@ MAX_KNOWN_POSITIONS = 16
 class SOC(BaseMOTModel):
     """Semantic-assisted Object Cluster for referring video object segmentation (NeurIPS 2023, Fig. 2).
 
-    The path is extract -> fuse -> integrate -> head, in methods that another program can call one by one.  `extract_visual` does
+    The path is extract -> fuse -> integrate -> head, in methods that another program can call one by one. `extract_visual` does
     not see the text and runs once per clip; everything behind it runs on a batch of M sentences, of which ``clip_of_expr`` says
     which clip each speaks of.
 
     Args:
-        backbone (dict): maps (B, T, 3, H, W) to four maps (B*T, C_i, h_i, w_i) at strides 4, 8, 16, 32: `VideoSwin`, or an image
+        backbone: maps (B, T, 3, H, W) to four maps (B*T, C_i, h_i, w_i) at strides 4, 8, 16, 32: `VideoSwin`, or an image
             backbone within `FrameBackbone`.
-        neck (dict): ``mmdet.ChannelMapper`` of the last three to C channels and a fourth level at stride 64.
-        positional_encoding (dict): ``mmdet.SinePositionalEncoding``.
-        text_encoder (dict): `RobertaTextEncoder`.
-        fusion (dict): `MMF`.
-        sim (dict): `SIM`.
-        head (dict): `DynamicMaskHead`.
-        criterion (dict): `ClipCriterion`.
-        auxiliary_heads (Sequence[dict]): heads for training only, e.g. `FusionMaskHead`, `CategoryMapHead`.  None by default.
-        test_cfg (dict): ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
+        neck: ``mmdet.ChannelMapper`` of the last three to C channels and a fourth level at stride 64.
+        positional_encoding: ``mmdet.SinePositionalEncoding``.
+        text_encoder: `RobertaTextEncoder`.
+        fusion: `MMF`.
+        sim: `SIM`.
+        head: `DynamicMaskHead`.
+        criterion: `ClipCriterion`.
+        auxiliary_heads: heads for training only, e.g. `FusionMaskHead`, `CategoryMapHead`. None by default.
+        test_cfg: ``predict_layer``, the decoder layer whose queries predict (-1, the last: the paper; 0: the released
             implementation); ``query_per_frame``, whether each frame's mask is that of the query with the highest score there,
             instead of one query's for the whole video (False by default, as in the paper); ``frames_per_pass``, how many frames run
             at once behind the backbone, counted anew for each sentence (a clip's frames always do, so that of a long clip it is one
@@ -57,23 +57,25 @@ class SOC(BaseMOTModel):
             as `A2DMetric` needs them (False by default; not together with ``return_logits``); ``precision`` of predictions, one of
             ``PRECISIONS`` (fp32 by default; tf32 concerns GPUs; in bf16 and fp16, PyTorch's autocast, the deformable attention's
             sampling stays in float32); ``compile``, whether the backbone runs through ``torch.compile`` (False by default).
-        data_preprocessor (dict): ``mmdet.TrackDataPreprocessor``.
+        data_preprocessor: ``mmdet.TrackDataPreprocessor``.
     """
 
-    def __init__(self,
-                 *,
-                 backbone: dict,
-                 neck: dict,
-                 positional_encoding: dict,
-                 text_encoder: dict,
-                 fusion: dict,
-                 sim: dict,
-                 head: dict,
-                 criterion: dict,
-                 auxiliary_heads: Sequence[dict] = (),
-                 test_cfg: dict | None = None,
-                 data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        neck: dict,
+        positional_encoding: dict,
+        text_encoder: dict,
+        fusion: dict,
+        sim: dict,
+        head: dict,
+        criterion: dict,
+        auxiliary_heads: Sequence[dict] = (),
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
@@ -87,14 +89,25 @@ class SOC(BaseMOTModel):
         self._overflows = 0  # iterations in a row
         self._logged: dict[str, tuple[Tensor, float]] = {}  # the last losses, where they are and as numbers
         self.auxiliary_heads = nn.ModuleList(MODELS.build(head) for head in auxiliary_heads)
-        defaults = dict(predict_layer=-1, query_per_frame=False, frames_per_pass=32, frames_per_clip=None, mask_threshold=0.5,
-                        return_logits=False, all_queries=False, precision='fp32', compile=False)
+        defaults = dict(
+            predict_layer=-1,
+            query_per_frame=False,
+            frames_per_pass=32,
+            frames_per_clip=None,
+            mask_threshold=0.5,
+            return_logits=False,
+            all_queries=False,
+            precision='fp32',
+            compile=False,
+        )
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
             raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
         self.test_cfg = {**defaults, **(test_cfg or {})}
         if self.test_cfg['all_queries'] and self.test_cfg['return_logits']:
-            raise ValueError('model.test_cfg: all_queries and return_logits do not go together; expected one of them at most')
+            raise ValueError(
+                'model.test_cfg: all_queries and return_logits do not go together; expected one of them at most'
+            )
         if self.test_cfg['precision'] not in PRECISIONS:
             raise ValueError(f'model.test_cfg.precision={self.test_cfg["precision"]!r}: expected one of {PRECISIONS}')
         if self.test_cfg['frames_per_pass'] < 1:
@@ -107,7 +120,9 @@ class SOC(BaseMOTModel):
                 rearrange(tensor, 'n -> n')
         layers = self.sim.num_layers
         if not -layers <= self.test_cfg['predict_layer'] < layers:
-            raise ValueError(f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers')
+            raise ValueError(
+                f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers'
+            )
 
     # ---------------------------------------------------------------------------------------------- the four steps
 
@@ -117,8 +132,8 @@ class SOC(BaseMOTModel):
         Where only some frames are annotated (``key_frames_inds``), all frames go through the backbone and only those go on.
 
         Args:
-            inputs (Tensor): (B, T, 3, H, W), normalised and zero-padded to the size of the largest clip.
-            data_samples (Sequence[TrackDataSample]): B; their frames' ``img_shape`` says what is padding.
+            inputs: (B, T, 3, H, W), normalised and zero-padded to the size of the largest clip.
+            data_samples: B; their frames' ``img_shape`` says what is padding.
         """
         num_clips, num_frames, _, height, width = inputs.shape
         outputs = self.backbone(inputs)
@@ -138,14 +153,17 @@ class SOC(BaseMOTModel):
             pad_masks=pad_masks,
             positions=self._positions(levels, pad_masks),
             image_sizes=to_device(torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32), inputs.device),
-            num_frames=num_frames)
+            num_frames=num_frames,
+        )
 
     def _positions(self, levels: Sequence[Tensor], pad_masks: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
         if pad_masks is not None:
             return tuple(self.positional_encoding(mask) for mask in pad_masks)
 
         def compute() -> tuple[Tensor, ...]:
-            return tuple(self.positional_encoding(level.new_zeros((1, *level.shape[-2:]), dtype=torch.bool)) for level in levels)
+            return tuple(
+                self.positional_encoding(level.new_zeros((1, *level.shape[-2:]), dtype=torch.bool)) for level in levels
+            )
 
         if next(self.positional_encoding.parameters(), None) is not None:  # learned
             return compute()
@@ -163,13 +181,15 @@ class SOC(BaseMOTModel):
 
     def fuse(self, visual: VisualFeatures, text: TextFeatures, with_guidance: bool = True) -> FusedFeatures:
         """Multi-modal fusion; ``visual`` is already that of the M sentences (`VisualFeatures.of_sentences`)."""
-        return self.fusion(visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions,
-                           with_guidance=with_guidance)
+        return self.fusion(
+            visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions, with_guidance=with_guidance
+        )
 
     def aggregate(self, visual: VisualFeatures, fused: FusedFeatures) -> FrameQueries:
         """SIM's frame level; the box branches that refine its references are the head's."""
         return self.sim.aggregate(
-            fused.levels, visual.pad_masks, visual.positions, self.head.box_branches, visual.num_frames)
+            fused.levels, visual.pad_masks, visual.positions, self.head.box_branches, visual.num_frames
+        )
 
     # ---------------------------------------------------------------------------------------------- training
 
@@ -191,21 +211,31 @@ class SOC(BaseMOTModel):
         predictions = self.head(objects, frame, visual.image_sizes)
         features = self.head.mask_features(frame.memory, visual.fine)
         targets = _targets(data_samples, inputs)
-        losses = self.criterion(predictions, objects.video_queries, fused.guidance, features, self.head.decode_masks, targets)
+        losses = self.criterion(
+            predictions, objects.video_queries, fused.guidance, features, self.head.decode_masks, targets
+        )
         for head in self.auxiliary_heads:
             losses |= head.loss(of_clips, fused, targets, data_samples)
         self._check_finite(losses, predictions, features, data_samples)
         return losses
 
-    def _check_finite(self, losses: dict[str, Tensor], predictions: Predictions, features: Tensor,
-                      data_samples: Sequence[TrackDataSample]) -> None:
+    def _check_finite(
+        self,
+        losses: dict[str, Tensor],
+        predictions: Predictions,
+        features: Tensor,
+        data_samples: Sequence[TrackDataSample],
+    ) -> None:
         """The one place of a training step where the host waits for the device."""
         suspects = {
-            'class logits': predictions.logits, 'boxes': predictions.boxes, 'mask kernels': predictions.kernels,
-            'mask features': features
+            'class logits': predictions.logits,
+            'boxes': predictions.boxes,
+            'mask kernels': predictions.kernels,
+            'mask features': features,
         }
         sums = {name: value.detach().sum(dtype=torch.float32) for name, value in suspects.items()} | {
-            name: value.detach().float() for name, value in losses.items()}
+            name: value.detach().float() for name, value in losses.items()
+        }
         numbers = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         self._logged = {name: (value.detach(), numbers[name]) for name, value in losses.items()}
         wrong = [name for name, number in numbers.items() if not math.isfinite(number)]
@@ -220,12 +250,15 @@ class SOC(BaseMOTModel):
         raise FloatingPointError(
             f'not finite in iteration {iteration}: {", ".join(wrong)} ({_names(data_samples)})'
             + (f', and in the {self._overflows - 1} before' if in_half else '')
-            + '. Lower the learning rate, check `optim_wrapper.clip_grad`, or leave out --amp.')
+            + '. Lower the learning rate, check `optim_wrapper.clip_grad`, or leave out --amp.'
+        )
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         """The sum of all losses, and what is logged, which are numbers that `loss` knows already: no further wait."""
         logged, self._logged = self._logged, {}
-        if logged.keys() != losses.keys() or any(logged[name][0].data_ptr() != losses[name].data_ptr() for name in losses):
+        if logged.keys() != losses.keys() or any(
+            logged[name][0].data_ptr() != losses[name].data_ptr() for name in losses
+        ):
             return super().parse_losses(losses)
         total = torch.stack([value for name, value in losses.items() if 'loss' in name]).sum()
         numbers = {name: number for name, (_, number) in logged.items()}
@@ -237,21 +270,21 @@ class SOC(BaseMOTModel):
     def predict(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[TrackDataSample]:
         """Segments what each sentence names.
 
-        The visual features are made once per clip.  Of each sentence's N queries the one with the highest class score, averaged
-        over the frames, is chosen first; only its masks are decoded.  (With ``query_per_frame``
+        The visual features are made once per clip. Of each sentence's N queries the one with the highest class score, averaged
+        over the frames, is chosen first; only its masks are decoded. (With ``query_per_frame``
         it is chosen for each frame, by scores that the whole video's queries take part in.)
 
         Returns:
-            list[TrackDataSample]: the samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
+            The samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame
             size), ``pred_frame_scores`` (E, T) in [0, 1], ``pred_scores`` (E,), their mean over the frames, and
             ``pred_queries`` (E, T) int64, whose mask it is.
             With ``return_logits`` also ``pred_logits``, per sentence the mask logits, float32 (T, h, w) on the CPU, at stride 4
             (of a clip that was padded to the size of its batch: at the size of the network's input, without the padding).
             They cover the frame, and resized to its original size they are what was thresholded.
 
-            With ``test_cfg.all_queries`` also ``pred_masks_all`` (per sentence N RLEs) and ``pred_scores_all`` (E, N).  These
+            With ``test_cfg.all_queries`` also ``pred_masks_all`` (per sentence N RLEs) and ``pred_scores_all`` (E, N). These
             masks, and ``pred_masks``, which are then the chosen ones among them, are made as the released evaluation on A2D
-            makes them: thresholded at the size of the input and brought to the original size by nearest neighbour.  Else they
+            makes them: thresholded at the size of the input and brought to the original size by nearest neighbour. Else they
             are brought to the original size first, as by the released inference on Ref-YouTube-VOS.
 
         Raises:
@@ -266,16 +299,20 @@ class SOC(BaseMOTModel):
         """Within it, everything runs in ``test_cfg.precision``."""
         precision = self.test_cfg['precision']
         half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision)
-        with use_tf32(precision == 'tf32'), (
-                torch.autocast(self.data_preprocessor.device.type, half) if half else nullcontext()):
+        with (
+            use_tf32(precision == 'tf32'),
+            torch.autocast(self.data_preprocessor.device.type, half) if half else nullcontext(),
+        ):
             yield
 
     def _predict(self, inputs: Tensor, data_samples: Sequence[TrackDataSample]) -> list[TrackDataSample]:
         num_frames = inputs.shape[1]
         step = self.test_cfg['frames_per_clip'] or num_frames
         if step < num_frames and any('key_frames_inds' in sample for sample in data_samples):
-            raise ValueError(f'model.test_cfg.frames_per_clip={step} cuts a clip of {num_frames} frames of which only some are '
-                             f'annotated ({_names(data_samples)}); set it to None')
+            raise ValueError(
+                f'model.test_cfg.frames_per_clip={step} cuts a clip of {num_frames} frames of which only some are '
+                f'annotated ({_names(data_samples)}); set it to None'
+            )
         if self.test_cfg['all_queries']:
             return self._predict_all(inputs, data_samples)
         masks: list[list[list[dict]]] = [[[] for _ in sample.texts] for sample in data_samples]
@@ -284,16 +321,23 @@ class SOC(BaseMOTModel):
         text = self.extract_text(texts)
         scores, queries = [], []
         for start in range(0, num_frames, step):
-            score_Mt, query = self._predict_clip(inputs[:, start:start + step], data_samples, text, clip_of_expr, masks, logits)
+            score_Mt, query = self._predict_clip(
+                inputs[:, start : start + step], data_samples, text, clip_of_expr, masks, logits
+            )
             scores.append(score_Mt)
             queries.append(query)
 
         score_MT, query_MT = torch.cat(scores, 1).cpu(), torch.cat(queries, 1).cpu()
         for index, sample in enumerate(data_samples):
             own = torch.tensor([clip == index for clip in clip_of_expr])
-            sample.set_data(dict(
-                pred_masks=masks[index], pred_frame_scores=score_MT[own], pred_scores=score_MT[own].mean(1),
-                pred_queries=query_MT[own]))
+            sample.set_data(
+                dict(
+                    pred_masks=masks[index],
+                    pred_frame_scores=score_MT[own],
+                    pred_scores=score_MT[own].mean(1),
+                    pred_queries=query_MT[own],
+                )
+            )
             if self.test_cfg['return_logits']:
                 sample.set_data(dict(pred_logits=[torch.cat(clips) for clips in logits[index]]))
         return list(data_samples)
@@ -302,9 +346,15 @@ class SOC(BaseMOTModel):
         """How many sentences of a clip with so many frames run at once in prediction (``test_cfg.frames_per_pass``)."""
         return max(self.test_cfg['frames_per_pass'] // num_frames, 1)
 
-    def _predict_clip(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], text: TextFeatures,
-                      clip_of_expr: Sequence[int], masks: list[list[list[dict]]],
-                      logits: list[list[list[Tensor]]]) -> tuple[Tensor, Tensor]:
+    def _predict_clip(
+        self,
+        inputs: Tensor,
+        data_samples: Sequence[TrackDataSample],
+        text: TextFeatures,
+        clip_of_expr: Sequence[int],
+        masks: list[list[list[dict]]],
+        logits: list[list[list[Tensor]]],
+    ) -> tuple[Tensor, Tensor]:
         """Adds the run-length codes of these frames to ``masks`` (per sample, per sentence), with ``return_logits`` also their
         logits to ``logits``; scores and queries (M, T).
         """
@@ -313,17 +363,25 @@ class SOC(BaseMOTModel):
         scores, queries = [], []
         step = self.sentences_at_once(visual.num_frames)
         for start in range(0, len(clip_of_expr), step):
-            of_pass = clip_of_expr[start:start + step]
-            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), text.of_sentences(start, start + step))
+            of_pass = clip_of_expr[start : start + step]
+            prediction, decode = self._predict_pass(
+                visual.of_sentences(of_pass), text.of_sentences(start, start + step)
+            )
             query_MT, score_MT = choose_queries(prediction.logits, self.test_cfg['query_per_frame'])
             logits_MTHW = decode(query_MT[..., None])[:, :, 0]
             scores.append(score_MT)
             queries.append(query_MT)
-            exprs = list(zip(of_pass, expr_of_clip[start:start + step], strict=True))
-            logits_of = [self._without_padding(logit_THW, data_samples[clip], inputs.shape[-2:])
-                         for logit_THW, (clip, _) in zip(logits_MTHW, exprs, strict=True)]
-            found = self._encode([self._to_original_size(logit_THW, data_samples[clip])
-                                  for logit_THW, (clip, _) in zip(logits_of, exprs, strict=True)])
+            exprs = list(zip(of_pass, expr_of_clip[start : start + step], strict=True))
+            logits_of = [
+                self._without_padding(logit_THW, data_samples[clip], inputs.shape[-2:])
+                for logit_THW, (clip, _) in zip(logits_MTHW, exprs, strict=True)
+            ]
+            found = self._encode(
+                [
+                    self._to_original_size(logit_THW, data_samples[clip])
+                    for logit_THW, (clip, _) in zip(logits_of, exprs, strict=True)
+                ]
+            )
             for (clip, expr), codes in zip(exprs, found, strict=True):
                 masks[clip][expr] += codes
             if self.test_cfg['return_logits']:
@@ -336,34 +394,52 @@ class SOC(BaseMOTModel):
         texts, clip_of_expr = _sentences(data_samples)
         visual = self.extract_visual(inputs, data_samples)
         if visual.num_frames != 1:
-            raise ValueError(f'model.test_cfg.all_queries: expected clips with one annotated frame (key_frames_inds), found '
-                             f'{visual.num_frames} ({_names(data_samples)})')
+            raise ValueError(
+                f'model.test_cfg.all_queries: expected clips with one annotated frame (key_frames_inds), found '
+                f'{visual.num_frames} ({_names(data_samples)})'
+            )
         text = self.extract_text(texts)
         step = self.sentences_at_once(visual.num_frames)
         scores = []
         masks: list[list[list[dict]]] = [[] for _ in data_samples]
         for start in range(0, len(texts), step):
-            of_pass = clip_of_expr[start:start + step]
-            prediction, decode = self._predict_pass(visual.of_sentences(of_pass), text.of_sentences(start, start + step))
+            of_pass = clip_of_expr[start : start + step]
+            prediction, decode = self._predict_pass(
+                visual.of_sentences(of_pass), text.of_sentences(start, start + step)
+            )
             score_MN = query_scores(prediction.logits)[0]
             num_sentences, num_queries = score_MN.shape
             every = torch.arange(num_queries, device=score_MN.device).expand(num_sentences, 1, -1)
             logits_MNHW = decode(every)[:, 0]
             scores.append(score_MN)
-            found = self._encode([self._nearest_to_original_size(logits_NHW, data_samples[clip], inputs.shape[-2:])
-                                  for clip, logits_NHW in zip(of_pass, logits_MNHW, strict=True)])
+            found = self._encode(
+                [
+                    self._nearest_to_original_size(logits_NHW, data_samples[clip], inputs.shape[-2:])
+                    for clip, logits_NHW in zip(of_pass, logits_MNHW, strict=True)
+                ]
+            )
             for clip, codes in zip(of_pass, found, strict=True):
                 masks[clip].append(codes)
         score_MN = torch.cat(scores).cpu()
         for index, sample in enumerate(data_samples):
             own = score_MN[torch.tensor([clip == index for clip in clip_of_expr])]
             best, chosen = own.max(1)
-            sample.set_data(dict(
-                pred_masks=[[of_queries[query]] for of_queries, query in zip(masks[index], chosen.tolist(), strict=True)],
-                pred_scores=best, pred_queries=chosen[:, None], pred_masks_all=masks[index], pred_scores_all=own))
+            sample.set_data(
+                dict(
+                    pred_masks=[
+                        [of_queries[query]] for of_queries, query in zip(masks[index], chosen.tolist(), strict=True)
+                    ],
+                    pred_scores=best,
+                    pred_queries=chosen[:, None],
+                    pred_masks_all=masks[index],
+                    pred_scores_all=own,
+                )
+            )
         return list(data_samples)
 
-    def _predict_pass(self, visual: VisualFeatures, text: TextFeatures) -> tuple[Predictions, Callable[[Tensor], Tensor]]:
+    def _predict_pass(
+        self, visual: VisualFeatures, text: TextFeatures
+    ) -> tuple[Predictions, Callable[[Tensor], Tensor]]:
         """
         Returns:
             tuple: all but the masks; a function that decodes given queries (M, T, K) to mask logits (M, T, K, h, w) at stride 4.
@@ -416,20 +492,24 @@ class SOC(BaseMOTModel):
         joined = to_host(torch.cat([mask.flatten() for mask in masks])).numpy().view(np.uint8)
         sizes = np.cumsum([mask.numel() for mask in masks])[:-1]
         # Columns first in memory is what the codes are made of: (H, W, n) in Fortran's order.
-        return [encode_masks(part.reshape(mask.shape).T) for part, mask in zip(np.split(joined, sizes), masks, strict=True)]
+        return [
+            encode_masks(part.reshape(mask.shape).T) for part, mask in zip(np.split(joined, sizes), masks, strict=True)
+        ]
 
     @staticmethod
     def _to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
         """Tensors in float32 on the CPU; they leave the device together."""
         joined = to_host(torch.cat([tensor.float().flatten() for tensor in tensors]))
-        return [part.view(tensor.shape) for part, tensor in zip(
-            joined.split([tensor.numel() for tensor in tensors]), tensors, strict=True)]
+        return [
+            part.view(tensor.shape)
+            for part, tensor in zip(joined.split([tensor.numel() for tensor in tensors]), tensors, strict=True)
+        ]
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[dict[str, Tensor]]:
         """Raw outputs, without choosing a query (mode ``'tensor'``).
 
         Returns:
-            list[dict[str, Tensor]]: per decoder layer in training, of the predicting layer alone in evaluation: ``logits``
+            Per decoder layer in training, of the predicting layer alone in evaluation: ``logits``
             (M, T, N, K), ``boxes`` (M, T, N, 4), ``masks`` (M, T, N, h, w) at stride 4, ``video_queries`` (M, N, C) and
             ``guidance`` (M, C).
         """
@@ -452,9 +532,11 @@ class SOC(BaseMOTModel):
                 boxes=prediction.boxes,
                 masks=self.head.decode_masks(features, prediction.kernels, prediction.points),
                 video_queries=video_queries,
-                guidance=fused.guidance)
+                guidance=fused.guidance,
+            )
             for prediction, video_queries in zip(
-                map(predictions.of_layer, range(len(layers))), objects.video_queries, strict=True)
+                map(predictions.of_layer, range(len(layers))), objects.video_queries, strict=True
+            )
         ]
 
 
@@ -467,10 +549,10 @@ def query_scores(logits: Tensor) -> tuple[Tensor, Tensor]:
     """A query's score is its best class's mean over the frames.
 
     Args:
-        logits (Tensor): (M, T, N, K), of classes.
+        logits: (M, T, N, K), of classes.
 
     Returns:
-        tuple[Tensor, Tensor]: float32 (M, N) in [0, 1]; the best class of each query, int64 (M, N).
+        Float32 (M, N) in [0, 1]; the best class of each query, int64 (M, N).
     """
     return logits.float().sigmoid().mean(1).max(-1)
 
@@ -479,11 +561,11 @@ def choose_queries(logits: Tensor, per_frame: bool = False) -> tuple[Tensor, Ten
     """The query with the highest score for each sentence.
 
     Args:
-        logits (Tensor): (M, T, N, K), of classes.
-        per_frame (bool): in each frame the one with the highest score there, instead of one for all frames.
+        logits: (M, T, N, K), of classes.
+        per_frame: in each frame the one with the highest score there, instead of one for all frames.
 
     Returns:
-        tuple[Tensor, Tensor]: the query of each frame, int64 (M, T); its score there, float32 (M, T) in [0, 1].
+        The query of each frame, int64 (M, T); its score there, float32 (M, T) in [0, 1].
     """
     if per_frame:
         score_MTN = logits.float().sigmoid().amax(-1)
@@ -503,8 +585,10 @@ def _key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Ten
     if all(len(indices) == num_frames for indices in kept):
         return None
     if len(set(map(len, kept))) > 1:
-        raise ValueError('the clips of a batch must have equally many annotated frames, found '
-                         f'{[len(indices) for indices in kept]} (key_frames_inds of {_names(data_samples)})')
+        raise ValueError(
+            'the clips of a batch must have equally many annotated frames, found '
+            f'{[len(indices) for indices in kept]} (key_frames_inds of {_names(data_samples)})'
+        )
     return torch.tensor(kept)
 
 
@@ -517,15 +601,20 @@ def _sentences(data_samples: Sequence[TrackDataSample]) -> tuple[list[str], list
     return texts, [clip for clip, sample in enumerate(data_samples) for _ in sample.texts]
 
 
-def _pad_masks(sizes: Sequence[tuple[int, int]], padded: tuple[int, int], shapes: Sequence[Sequence[int]],
-               device: torch.device) -> tuple[Tensor, ...]:
+def _pad_masks(
+    sizes: Sequence[tuple[int, int]], padded: tuple[int, int], shapes: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, ...]:
     """(B, h, w) bool for each of ``shapes``, True where a clip of one of ``sizes`` was padded; by nearest interpolation."""
-    rows, columns = (torch.arange(length) >= torch.tensor([size[axis] for size in sizes])[:, None]
-                     for axis, length in enumerate(padded))
+    rows, columns = (
+        torch.arange(length) >= torch.tensor([size[axis] for size in sizes])[:, None]
+        for axis, length in enumerate(padded)
+    )
     masks = []
     for shape in shapes:
-        of_rows, of_columns = (F.interpolate(mask[:, None].float(), size=length, mode='nearest')[:, 0].bool()
-                               for mask, length in zip((rows, columns), shape, strict=True))
+        of_rows, of_columns = (
+            F.interpolate(mask[:, None].float(), size=length, mode='nearest')[:, 0].bool()
+            for mask, length in zip((rows, columns), shape, strict=True)
+        )
         masks.append(to_device(of_rows[:, :, None] | of_columns[:, None], device))
     return tuple(masks)
 
@@ -546,8 +635,10 @@ def _targets(data_samples: Sequence[TrackDataSample], inputs: Tensor) -> ClipTar
     # Joined where they are, so that each goes to the device once; the masks as the bytes that they are.
     box = torch.cat(boxes)
     box = bbox_xyxy_to_cxcywh(box) / torch.tensor(sizes).to(box)
-    mask, *others = (to_device(tensor, inputs.device) for tensor in (
-        torch.from_numpy(np.concatenate(masks)), box, torch.cat(visible), torch.cat(labels)))
+    mask, *others = (
+        to_device(tensor, inputs.device)
+        for tensor in (torch.from_numpy(np.concatenate(masks)), box, torch.cat(visible), torch.cat(labels))
+    )
     return ClipTargets(mask.float(), *others)
 
 
@@ -557,5 +648,6 @@ def _autocast_dtype(device: torch.device) -> torch.dtype:
 
 
 def _names(data_samples: Sequence[TrackDataSample]) -> str:
-    return '; '.join(f'video {sample.metainfo.get("video_id", "?")}: {sample.metainfo.get("texts")}'
-                     for sample in data_samples)
+    return '; '.join(
+        f'video {sample.metainfo.get("video_id", "?")}: {sample.metainfo.get("texts")}' for sample in data_samples
+    )

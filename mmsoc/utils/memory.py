@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     is affected.
 
     Returns:
-        bool: whether it took effect; False where the C library is not glibc.
+        Whether it took effect; False where the C library is not glibc.
     """
     if not sys.platform.startswith('linux'):
         return False

@@ -19,7 +19,7 @@ def set_tf32(enabled: bool) -> None:
 
 @contextmanager
 def use_tf32(enabled: bool) -> Iterator[None]:
-    """:func:`set_tf32` within a ``with`` block; behind it both flags are as before."""
+    """`set_tf32` within a ``with`` block; behind it both flags are as before."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(enabled)
     try:

@@ -77,7 +77,7 @@ def draw_box(image: np.ndarray, box: Sequence[float] | np.ndarray, color: Color,
 def add_caption(
     image: np.ndarray, text: str, color: Color = (255, 255, 255), font_size: int | None = None
 ) -> np.ndarray:
-    """A :func:`add_legend` of one line.
+    """A `add_legend` of one line.
 
     Args:
         color: of a small square before the text, in which the object is drawn, too.

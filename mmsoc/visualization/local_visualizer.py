@@ -30,10 +30,10 @@ MIN_WIDTH = 320
 class RVOSLocalVisualizer(Visualizer):
     """Draws the referred object and the sentence that names it.
 
-    The backends (``vis_backends``) decide where :meth:`add_datasample` puts a picture.
+    The backends (``vis_backends``) decide where `add_datasample` puts a picture.
 
     Args:
-        colors: RGB, of sentences 0, 1, ...; further sentences get other colors (:meth:`color_of`).
+        colors: RGB, of sentences 0, 1, ...; further sentences get other colors (`color_of`).
         alpha: opacity of a mask.
         contour: width of outlines in pixels, 0 for none; None: a 200th of the frame's short side, at least 1.
     """

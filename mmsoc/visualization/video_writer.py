@@ -120,7 +120,7 @@ def write_video(path: str | Path, frames: Sequence[np.ndarray], *, fps: float | 
     """Writes RGB frames, uint8 (H, W, 3), to an H.264 video; smaller ones get a black margin at the bottom and right.
 
     Raises:
-        ValueError, RuntimeError: as :class:`VideoWriter`.
+        ValueError, RuntimeError: as `VideoWriter`.
     """
     height = max((frame.shape[0] for frame in frames), default=0)
     width = max((frame.shape[1] for frame in frames), default=0)

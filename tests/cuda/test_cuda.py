@@ -1,7 +1,8 @@
 """What a GPU must show: mmcv's compiled op against its PyTorch path, parity with the released implementation, a step with AMP.
 
-    bash tools/run_tests.sh tests/cuda
+bash tools/run_tests.sh tests/cuda
 """
+
 import copy
 import warnings
 
@@ -54,7 +55,9 @@ def test_the_compiled_op(dtype, tolerance):
         used = dtype if compiled else torch.float32
         leaves = [tensor.clone().to(used).requires_grad_() for tensor in (value, locations, weights)]
         if compiled:
-            output = MultiScaleDeformableAttnFunction.apply(leaves[0], shapes, sizes.cumsum(0) - sizes, leaves[1], leaves[2], 64)
+            output = MultiScaleDeformableAttnFunction.apply(
+                leaves[0], shapes, sizes.cumsum(0) - sizes, leaves[1], leaves[2], 64
+            )
         else:
             output = multi_scale_deformable_attn_pytorch(leaves[0], shapes, leaves[1], leaves[2])
         output.float().square().sum().backward()
@@ -66,13 +69,16 @@ def test_the_compiled_op(dtype, tolerance):
 @pytest.mark.parametrize('half', [torch.float16, torch.bfloat16], ids=['fp16', 'bf16'])
 def test_deformable_attention_under_autocast_is_that_of_float32(half):
     torch.manual_seed(0)
-    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0., batch_first=True).cuda().eval()
+    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True).cuda().eval()
     shapes = torch.tensor([(6, 9), (3, 5), (2, 3), (1, 2)], device='cuda')
     sizes = shapes.prod(1)
     query = torch.randn(2, int(sizes.sum()), 32, device='cuda')
     arguments = dict(
-        query=query, reference_points=torch.rand(2, query.shape[1], 4, 2, device='cuda'), spatial_shapes=shapes,
-        level_start_index=sizes.cumsum(0) - sizes)
+        query=query,
+        reference_points=torch.rand(2, query.shape[1], 4, 2, device='cuda'),
+        spatial_shapes=shapes,
+        level_start_index=sizes.cumsum(0) - sizes,
+    )
     expected = attention(**arguments)
     with torch.autocast('cuda', half):
         assert torch.equal(attention(**arguments), expected)
@@ -83,7 +89,7 @@ def test_deformable_attention_under_autocast_is_that_of_float32(half):
 def test_any_number_of_frames_goes_through_the_compiled_op(num_frames):
     """The op takes a multiple of at most 64 frames at once; outputs and gradients are those of PyTorch's sampling on a CPU."""
     torch.manual_seed(0)
-    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0., batch_first=True)
+    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True)
     torch.nn.init.normal_(attention.sampling_offsets.weight, std=0.1)
     shapes = torch.tensor([(6, 9), (3, 5), (2, 3), (1, 2)])
     sizes = shapes.prod(1)
@@ -93,8 +99,11 @@ def test_any_number_of_frames_goes_through_the_compiled_op(num_frames):
         module = copy.deepcopy(attention).to(device)
         leaf = query.to(device).requires_grad_()
         arguments = dict(
-            query=leaf, reference_points=points.to(device), spatial_shapes=shapes.to(device),
-            level_start_index=(sizes.cumsum(0) - sizes).to(device))
+            query=leaf,
+            reference_points=points.to(device),
+            spatial_shapes=shapes.to(device),
+            level_start_index=(sizes.cumsum(0) - sizes).to(device),
+        )
         outputs.append(module(**arguments))
         outputs[-1].square().mean().backward()
         gradients.append([leaf.grad, *(parameter.grad for parameter in module.parameters())])
@@ -109,8 +118,11 @@ def test_any_number_of_frames_goes_through_the_compiled_op(num_frames):
 def test_window_attention_reaches_a_fused_kernel(precision):
     """PyTorch's memory-efficient kernel takes the position bias: with no other one allowed, `VideoSwin` still predicts."""
     torch.manual_seed(0)
-    backbone = VideoSwin(
-        arch=dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]), drop_path_rate=0.).cuda().eval()
+    backbone = (
+        VideoSwin(arch=dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]), drop_path_rate=0.0)
+        .cuda()
+        .eval()
+    )
     clip = torch.randn(1, 8, 3, 224, 224, device='cuda')  # whole windows at all four stages
     levels = []
     with torch.no_grad(), torch.autocast('cuda', torch.bfloat16, enabled=precision == 'bf16'):
@@ -123,14 +135,18 @@ def test_window_attention_reaches_a_fused_kernel(precision):
 
 def test_window_attention_is_that_of_the_cpu():
     torch.manual_seed(0)
-    backbone = VideoSwin(arch=dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]), drop_path_rate=0.).train()
+    backbone = VideoSwin(
+        arch=dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]), drop_path_rate=0.0
+    ).train()
     clip = torch.randn(1, 9, 3, 45, 77)
     gradients = []
     for device in ('cpu', 'cuda'):
         model = copy.deepcopy(backbone).to(device)
         levels = model(clip.to(device))
         sum(level.square().mean() for level in levels).backward()
-        gradients.append([level.detach().cpu() for level in levels] + [parameter.grad.cpu() for parameter in model.parameters()])
+        gradients.append(
+            [level.detach().cpu() for level in levels] + [parameter.grad.cpu() for parameter in model.parameters()]
+        )
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
@@ -169,7 +185,11 @@ def test_a_step_with_amp(half, root):
     expected = sum(model(video[None].cuda(), [sample], mode='loss').values()).item()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     wrapper = AmpOptimWrapper(
-        loss_scale='dynamic' if half == 'float16' else 1., dtype=half, optimizer=optimizer, clip_grad=dict(max_norm=1.))
+        loss_scale='dynamic' if half == 'float16' else 1.0,
+        dtype=half,
+        optimizer=optimizer,
+        clip_grad=dict(max_norm=1.0),
+    )
     before = model.neck.convs[0].conv.weight.clone()
     for step in range(8):  # a dynamic scale starts too high and skips steps
         with wrapper.optim_context(model):
@@ -234,5 +254,7 @@ def test_a_step_makes_the_host_wait_once_at_most(root):
             step()
         finally:
             torch.cuda.set_sync_debug_mode('default')
-    waits = [f'{warning.filename}:{warning.lineno}' for warning in caught if 'synchronizing CUDA' in str(warning.message)]
+    waits = [
+        f'{warning.filename}:{warning.lineno}' for warning in caught if 'synchronizing CUDA' in str(warning.message)
+    ]
     assert len(waits) <= 1, waits

@@ -1,4 +1,5 @@
 """mmsoc inside other OpenMMLab projects: from an installed wheel, in folders outside the repository, through the shipped tools."""
+
 import ast
 import json
 import os
@@ -23,15 +24,21 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp('wheel')
     # From a copy: building leaves traces in the source folder.
     source = folder / 'source'
-    names = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = subprocess.run(
+        ['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in names.stdout.splitlines():
         if (ROOT / name).is_file() and not name.startswith(('tests/', 'docs/')):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, source / name)
     pip = [sys.executable, '-m', 'pip', '-q', '--disable-pip-version-check']
-    subprocess.run([*pip, 'wheel', '--no-build-isolation', '--no-deps', '--no-index', '-w', str(folder), str(source)], check=True)
-    wheel, = folder.glob('mmsoc-*.whl')
-    subprocess.run([*pip, 'install', '--no-deps', '--no-index', '--target', str(folder / 'site'), str(wheel)], check=True)
+    subprocess.run(
+        [*pip, 'wheel', '--no-build-isolation', '--no-deps', '--no-index', '-w', str(folder), str(source)], check=True
+    )
+    (wheel,) = folder.glob('mmsoc-*.whl')
+    subprocess.run(
+        [*pip, 'install', '--no-deps', '--no-index', '--target', str(folder / 'site'), str(wheel)], check=True
+    )
     shutil.rmtree(source)
     return folder / 'site'
 
@@ -43,8 +50,14 @@ def run(site):
     def run(*arguments, cwd, path=()):
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, (*path, site))), 'OMP_NUM_THREADS': '1'}
         environment.pop('MMSOC_DATA', None)
-        done = subprocess.run([sys.executable, '-W', 'ignore', *map(str, arguments)], cwd=cwd, env=environment,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout[-3000:]
         return done.stdout
 
@@ -55,19 +68,44 @@ def run(site):
 def project(tmp_path_factory, run, site):
     """A user's folder with data in it, made by a shipped tool."""
     folder = tmp_path_factory.mktemp('project')
-    run(site / 'mmsoc' / '.mim' / 'tools' / 'dataset_converters' / 'moving_shapes.py', '--out', folder / 'data' / 'moving-shapes',
-        '--train-videos', 8, '--valid-videos', 4, '--workers', 1, cwd=folder)
+    run(
+        site / 'mmsoc' / '.mim' / 'tools' / 'dataset_converters' / 'moving_shapes.py',
+        '--out',
+        folder / 'data' / 'moving-shapes',
+        '--train-videos',
+        8,
+        '--valid-videos',
+        4,
+        '--workers',
+        1,
+        cwd=folder,
+    )
     return folder
 
 
 # What makes a run of a few steps of any config on MovingShapes.
-SHORT = ['train_cfg.max_epochs=1', 'train_cfg.val_begin=1', 'train_cfg.val_interval=1', 'train_dataloader.sampler.epoch_size=8',
-         'val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1', 'log_processor.window_size=1']
+SHORT = [
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_begin=1',
+    'train_cfg.val_interval=1',
+    'train_dataloader.sampler.epoch_size=8',
+    'val_dataloader.dataset.indices=2',
+    'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',
+]
 
 
 def train(run, site, project, config, *, path=(), options=SHORT):
-    output = run(site / 'mmsoc' / '.mim' / 'tools' / 'train.py', config, '--work-dir', project / 'work' / Path(config).stem,
-                 '--cfg-options', *options, cwd=project, path=path)
+    output = run(
+        site / 'mmsoc' / '.mim' / 'tools' / 'train.py',
+        config,
+        '--work-dir',
+        project / 'work' / Path(config).stem,
+        '--cfg-options',
+        *options,
+        cwd=project,
+        path=path,
+    )
     assert 'rvos/J&F' in output and (project / 'work' / Path(config).stem / 'epoch_1.pth').is_file(), output[-2000:]
     return output
 
@@ -77,25 +115,33 @@ def test_the_wheel_is_what_is_tested(run, site, tmp_path):
 
 
 def test_a_config_outside_inherits(run, site, tmp_path):
-    (tmp_path / 'mine.py').write_text("_base_ = 'mmsoc::soc/soc_swin-t_ytvos.py'\nmodel = dict(sim=dict(num_queries=10))\n")
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = 'mmsoc::soc/soc_swin-t_ytvos.py'\nmodel = dict(sim=dict(num_queries=10))\n"
+    )
     shown = run(site / 'mmsoc' / '.mim' / 'tools' / 'analysis_tools' / 'print_config.py', 'mine.py', cwd=tmp_path)
     assert 'num_queries=10' in shown and "type='RefYouTubeVOSDataset'" in shown
-    names = run('-c', textwrap.dedent("""
+    names = run(
+        '-c',
+        textwrap.dedent("""
         import mmsoc
         from mmengine.hub import get_config
         print(get_config('mmsoc::soc/soc_swin-b_ytvos.py').model.backbone.arch)
-        """), cwd=tmp_path)
+        """),
+        cwd=tmp_path,
+    )
     assert names.split()[-1] == 'base'
 
 
 def test_soc_trains_with_mmdet_s_resnet(run, site, project):
-    (project / 'resnet.py').write_text(textwrap.dedent("""
+    (project / 'resnet.py').write_text(
+        textwrap.dedent("""
         _base_ = 'mmsoc::soc/soc_tiny_moving-shapes.py'
         model = dict(
             backbone=dict(_delete_=True, type='FrameBackbone', backbone=dict(type='mmdet.ResNet', depth=18, base_channels=16)),
             neck=dict(in_channels=[32, 64, 128]),
             head=dict(pixel_decoder=dict(fine_channels=16)))
-        """))
+        """)
+    )
     train(run, site, project, 'resnet.py')
 
 
@@ -105,11 +151,15 @@ def test_parts_of_one_s_own(run, site, project):
         shutil.copy2(EXAMPLES / name, project / name)
     # A folder of the user's is on the path by PYTHONPATH, as the docs say.
     train(run, site, project, 'my_config.py', path=[project])
-    saved = run('-c', textwrap.dedent("""
+    saved = run(
+        '-c',
+        textwrap.dedent("""
         import torch
         keys = torch.load('work/my_config/epoch_1.pth')['state_dict']
         print('sim.cluster.project.weight' in keys, 'backbone.backbone.stem.weight' in keys)
-        """), cwd=project)
+        """),
+        cwd=project,
+    )
     assert saved.split()[-2:] == ['True', 'True']
 
 
@@ -121,11 +171,13 @@ def coco(tmp_path_factory):
     for index in range(6):
         picture = np.zeros((64, 96, 3), np.uint8)
         x, y = 8 * index, 4 * index
-        picture[y:y + 24, x:x + 32] = 255
+        picture[y : y + 24, x : x + 32] = 255
         cv2.imwrite(str(folder / f'{index}.png'), picture)
         images.append(dict(id=index, file_name=f'{index}.png', height=64, width=96))
         annotations.append(dict(id=index + 1, image_id=index, category_id=1, bbox=[x, y, 32, 24], area=768, iscrowd=0))
-    (folder / 'a.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=[dict(id=1, name='box')])))
+    (folder / 'a.json').write_text(
+        json.dumps(dict(images=images, annotations=annotations, categories=[dict(id=1, name='box')]))
+    )
     return folder
 
 
@@ -189,13 +241,18 @@ class PromptedFPN(BaseModule):
 """
 
 
-@pytest.mark.parametrize(('neck', 'imports'), [
-    ("dict(type='FPN', in_channels=[16, 32, 64, 128], out_channels=32, num_outs=4)", ['mmsoc']),
-    ("dict(type='PromptedFPN', in_channels=[16, 32, 64, 128])", ['mmsoc', 'my_neck']),
-], ids=['VideoSwin', 'VideoSwin and MMF'])
+@pytest.mark.parametrize(
+    ('neck', 'imports'),
+    [
+        ("dict(type='FPN', in_channels=[16, 32, 64, 128], out_channels=32, num_outs=4)", ['mmsoc']),
+        ("dict(type='PromptedFPN', in_channels=[16, 32, 64, 128])", ['mmsoc', 'my_neck']),
+    ],
+    ids=['VideoSwin', 'VideoSwin and MMF'],
+)
 def test_an_mmdet_project_trains_a_detector_with_mmsoc_s_parts(run, coco, tmp_path, neck, imports):
     """mmdet's own tool, mmdet's default scope."""
     import mmdet
+
     (tmp_path / 'my_neck.py').write_text(FUSED_NECK)
     (tmp_path / 'detector.py').write_text(DETECTOR.format(neck=neck, imports=imports, root=str(coco) + '/'))
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
@@ -215,7 +272,9 @@ def users_mmaction(request, tmp_path):
     shutil.copytree(Path(mmaction.__file__).parent, copy, ignore=shutil.ignore_patterns('.mim', '__pycache__'))
     models = copy / 'models' / '__init__.py'
     lines = ['from .backbones.swin import SwinTransformer3D', 'from .backbones.c3d import C3D']
-    models.write_text('\n'.join(lines + (['raise ImportError("half-way")'] if request.param == 'fails half-way' else [])) + '\n')
+    models.write_text(
+        '\n'.join(lines + (['raise ImportError("half-way")'] if request.param == 'fails half-way' else [])) + '\n'
+    )
     for package in ('backbones', 'utils', 'common', 'localizers', 'multimodal'):
         init = copy / 'models' / package / '__init__.py'
         if init.is_file():
@@ -235,7 +294,9 @@ def test_beside_the_user_s_own_mmaction2(run, tmp_path, users_mmaction, order):
         """)
     ours = 'from mmsoc.models import VideoSwin\nprint(sum(p.numel() for p in VideoSwin(arch="tiny").parameters()))\n'
     alone = run('-c', theirs, cwd=tmp_path, path=users_mmaction).splitlines()[-1]
-    both = run('-c', theirs + ours if order == 'mmaction first' else ours + theirs, cwd=tmp_path, path=users_mmaction).splitlines()
+    both = run(
+        '-c', theirs + ours if order == 'mmaction first' else ours + theirs, cwd=tmp_path, path=users_mmaction
+    ).splitlines()
     expected = [alone, run('-c', ours, cwd=tmp_path).splitlines()[-1]]
     assert both[-2:] == (expected if order == 'mmaction first' else expected[::-1])
 
@@ -252,29 +313,60 @@ def train_on_two(run, site, project, name, epochs):
     """Two processes on gloo; losses and gradient norms of the steps of each epoch."""
     tool = site / 'mmsoc' / '.mim' / 'tools' / 'train.py'
     options = [option.replace('max_epochs=1', f'max_epochs={epochs}') for option in SHORT]
-    output = run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tool, f'{name}.py', '--launcher', 'pytorch',
-                 '--resume', '--work-dir', f'work/{name}', '--cfg-options', *options, 'train_dataloader.batch_size=1', cwd=project)
+    output = run(
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc_per_node=2',
+        tool,
+        f'{name}.py',
+        '--launcher',
+        'pytorch',
+        '--resume',
+        '--work-dir',
+        f'work/{name}',
+        '--cfg-options',
+        *options,
+        'train_dataloader.batch_size=1',
+        cwd=project,
+    )
     assert (project / 'work' / name / f'epoch_{epochs}.pth').is_file()
     lines = [line for line in output.splitlines() if 'Epoch(train)' in line]
-    return [(int(line.split('Epoch(train)')[1].split('[')[1].split(']')[0]), float(line.split('loss: ')[1].split()[0]),
-             float(line.split('grad_norm: ')[1].split()[0])) for line in lines]
+    return [
+        (
+            int(line.split('Epoch(train)')[1].split('[')[1].split(']')[0]),
+            float(line.split('loss: ')[1].split()[0]),
+            float(line.split('grad_norm: ')[1].split()[0]),
+        )
+        for line in lines
+    ]
 
 
 def test_sharded_training_is_that_of_whole_copies(run, site, project):
     """FSDP by the strategy of configs/soc/soc_swin-b_ytvos_fsdp.py has the losses of DDP, is resumed, and its weights are read."""
-    shown = run('-c', textwrap.dedent("""
+    shown = run(
+        '-c',
+        textwrap.dedent("""
         import mmsoc
         from mmengine.hub import get_config
         print(get_config('mmsoc::soc/soc_swin-b_ytvos_fsdp.py').strategy.to_dict())
-        """), cwd=project)
+        """),
+        cwd=project,
+    )
     (project / 'fsdp.py').write_text(FSDP.format(strategy=ast.literal_eval(shown.splitlines()[-1])))
     (project / 'ddp.py').write_text("_base_ = 'mmsoc::soc/soc_tiny_moving-shapes.py'\n")
     whole = train_on_two(run, site, project, 'ddp', epochs=2)
     sharded = train_on_two(run, site, project, 'fsdp', epochs=1) + train_on_two(run, site, project, 'fsdp', epochs=2)
     assert [epoch for epoch, *_ in sharded] == [1] * 4 + [2] * 4
     np.testing.assert_allclose(sharded, whole, rtol=1e-4)
-    tested = run(site / 'mmsoc' / '.mim' / 'tools' / 'test.py', 'ddp.py', 'work/fsdp/epoch_2.pth', '--cfg-options',
-                 'test_dataloader.dataset.indices=2', cwd=project)
+    tested = run(
+        site / 'mmsoc' / '.mim' / 'tools' / 'test.py',
+        'ddp.py',
+        'work/fsdp/epoch_2.pth',
+        '--cfg-options',
+        'test_dataloader.dataset.indices=2',
+        cwd=project,
+    )
     assert 'rvos/J&F' in tested
 
 

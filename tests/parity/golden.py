@@ -1,4 +1,5 @@
 """Golden files: outputs, losses and gradient norms of the released implementation on weights made by a rule."""
+
 import json
 import subprocess
 import sys
@@ -16,8 +17,13 @@ from mmsoc.registry import MODELS
 from tests.helpers import TINY_ROBERTA, make_sample, stack_clips
 
 LOSSES = dict(
-    loss_mask='loss_sigmoid_focal', loss_dice='loss_dice', loss_contrastive='loss_con', loss_cls='loss_cls',
-    loss_bbox='loss_bbox', loss_giou='loss_giou')
+    loss_mask='loss_sigmoid_focal',
+    loss_dice='loss_dice',
+    loss_contrastive='loss_con',
+    loss_cls='loss_cls',
+    loss_bbox='loss_bbox',
+    loss_giou='loss_giou',
+)
 _QUERIES = ('query_embed.weight', 'voc.query_embed.weight', 'voc.fq_pos.weight', 'transformer.level_embed')
 
 
@@ -50,26 +56,33 @@ def golden_model(case: dict[str, Any], golden: Path, root: Path, work_dir: Path)
     ids, attention = case['input_ids'], case['attention_mask']
     rows = [row[mask.astype(bool)].tolist() for row, mask in zip(ids, attention, strict=True)]
     cfg.text_encoder.update(
-        pretrained='golden', config=TINY_ROBERTA, tokenizer=dict(type='FixedTokenizer', rows=rows), dropout=0.)
+        pretrained='golden', config=TINY_ROBERTA, tokenizer=dict(type='FixedTokenizer', rows=rows), dropout=0.0
+    )
     cfg.head.num_classes = int(case['num_classes'])
-    cfg.backbone.drop_path_rate = 0.
+    cfg.backbone.drop_path_rate = 0.0
     model = MODELS.build(cfg)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.
+            module.p = 0.0
         if isinstance(module, torch.nn.MultiheadAttention):
-            module.dropout = 0.
+            module.dropout = 0.0
 
     shapes = json.loads((golden / f'soc_{backbone}_tiny-roberta_state_dict.json').read_text())
     classes = int(case['num_classes'])
     for layer in range(3):
         shapes[f'class_embed.{layer}.weight'][0] = shapes[f'class_embed.{layer}.bias'][0] = classes
-    index = {f'backbone.0.body.{name.removeprefix("backbone.")}': value for name, value in model.state_dict().items()
-             if name.endswith('relative_position_index')}
+    index = {
+        f'backbone.0.body.{name.removeprefix("backbone.")}': value
+        for name, value in model.state_dict().items()
+        if name.endswith('relative_position_index')
+    }
     source, target = work_dir / 'released.pth', work_dir / 'mmsoc.pth'
     torch.save(dict(model_state_dict=released_weights(shapes, str(case['salt']), index)), source)
-    subprocess.run([sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py', source, target],
-                   check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py', source, target],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     load_state_dict(model, torch.load(target, weights_only=True)['state_dict'], strict=True)
     return model
 
@@ -87,8 +100,14 @@ def golden_batch(case: dict[str, Any]) -> tuple[Tensor, list]:
         boxes = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1) * [size[1], size[0], size[1], size[0]]
         masks = np.concatenate([case[f'target_mask_t{t}_b{b}'] for t in annotated])
         sample = make_sample(
-            size, [str(b)], masks, boxes, [bool(case[f'target_visible_t{t}_b{b}']) for t in annotated],
-            int(np.ravel(case[f'target_label_b{b}'])[0]), padded=tuple(inputs.shape[-2:]))
+            size,
+            [str(b)],
+            masks,
+            boxes,
+            [bool(case[f'target_visible_t{t}_b{b}']) for t in annotated],
+            int(np.ravel(case[f'target_label_b{b}'])[0]),
+            padded=tuple(inputs.shape[-2:]),
+        )
         if 'valid' in case:
             # One annotated frame of many: its target is written down as that of frame 0.
             frames = [sample[0].clone() for _ in range(num_frames)]
@@ -101,6 +120,8 @@ def golden_batch(case: dict[str, Any]) -> tuple[Tensor, list]:
 def loss_weights(model: torch.nn.Module) -> dict[str, float]:
     """By which each of ``LOSSES`` is multiplied in the total; golden files hold them unweighted."""
     attributes = dict(
-        loss_mask='loss_mask', loss_dice='loss_dice', loss_cls='loss_cls', loss_bbox='loss_bbox', loss_giou='loss_iou')
-    return dict(loss_contrastive=1.) | {
-        name: getattr(model.criterion, attribute).loss_weight for name, attribute in attributes.items()}
+        loss_mask='loss_mask', loss_dice='loss_dice', loss_cls='loss_cls', loss_bbox='loss_bbox', loss_giou='loss_iou'
+    )
+    return dict(loss_contrastive=1.0) | {
+        name: getattr(model.criterion, attribute).loss_weight for name, attribute in attributes.items()
+    }

@@ -1,4 +1,5 @@
 """Parity with the released implementation, on every golden file under MMSOC_REFERENCE."""
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_golden(path, root, reference, tmp_path, record_property):
     if path.stem.startswith('eval'):
         model.eval()
         with torch.no_grad():
-            output, = model(inputs, samples, mode='tensor')
+            (output,) = model(inputs, samples, mode='tensor')
         _compare_outputs(output, case, 'out_', errors)
     else:
         model.train()
@@ -45,9 +46,18 @@ def test_golden(path, root, reference, tmp_path, record_property):
 def _compare_outputs(output, case, prefix, errors):
     expected = dict(masks='pred_masks', logits='pred_cls', boxes='pred_boxes')
     for name, golden_name in expected.items():
-        _expect(errors, f'outputs {prefix}{golden_name}',
-                relative(output[name].transpose(0, 1).numpy(), case[prefix + golden_name]), 1e-4)
-    _expect(errors, f'outputs {prefix}pred_logit', relative(output['video_queries'].numpy(), case[f'{prefix}pred_logit']), 1e-4)
+        _expect(
+            errors,
+            f'outputs {prefix}{golden_name}',
+            relative(output[name].transpose(0, 1).numpy(), case[prefix + golden_name]),
+            1e-4,
+        )
+    _expect(
+        errors,
+        f'outputs {prefix}pred_logit',
+        relative(output['video_queries'].numpy(), case[f'{prefix}pred_logit']),
+        1e-4,
+    )
     _expect(errors, 'outputs guidance', relative(output['guidance'].numpy(), case['out_text_sentence_feature']), 1e-4)
 
 
@@ -71,7 +81,9 @@ def _compare_losses(model, inputs, samples, case, errors):
         for prefix, suffix in (('d0.', '_0'), ('d1.', '_1'), ('', '')):
             expected = float(case[f'loss_{golden_name}{suffix}'])
             found = losses[prefix + name].item() / weights[name]
-            _expect(errors, f'loss {prefix}{name}', abs(found - expected) / abs(expected), LOSS_TOLERANCE.get(name, 1e-4))
+            _expect(
+                errors, f'loss {prefix}{name}', abs(found - expected) / abs(expected), LOSS_TOLERANCE.get(name, 1e-4)
+            )
     total = sum(losses.values())
     expected = float(case['loss_total_official_weights'])
     _expect(errors, 'loss total', abs(total.item() - expected) / expected, 1e-4)
@@ -89,7 +101,7 @@ def _compare_gradients(model, case, errors):
         name = mmsoc_name(released_name)
         gradient = gradients[name]
         compared.add(name)
-        found = 0. if gradient is None else gradient.norm().item()
+        found = 0.0 if gradient is None else gradient.norm().item()
         _expect(errors, f'gradient {released_name}', abs(found - expected) / largest, 5e-4)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained <= compared, f'no golden gradient for {sorted(trained - compared)[:5]}'
@@ -97,6 +109,5 @@ def _compare_gradients(model, case, errors):
 
 def _expect(errors, name, error, tolerance):
     kind = name.split()[0] if name.split()[0] != 'loss' else 'loss ' + name.split()[-1].split('.')[-1]
-    errors[kind] = max(errors.get(kind, 0.), error)
+    errors[kind] = max(errors.get(kind, 0.0), error)
     assert error < tolerance, f'{name}: error {error:.2e}, tolerance {tolerance:.0e}'
-

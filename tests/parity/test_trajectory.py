@@ -1,7 +1,7 @@
 """Parity of training: optimizer steps of the released trainer, on every file of golden_trajectory under MMSOC_REFERENCE.
 
 With these weights the gradients are in the thousands, and AdamW's first steps follow the sign of even the smallest one, so that
-rounding grows a hundredfold every two steps: float32 parts with itself between two instruction sets.  In float64 every machine
+rounding grows a hundredfold every two steps: float32 parts with itself between two instruction sets. In float64 every machine
 and every order of summation take the same steps, and what is left is the rounding of the recorded run.
 """
 
@@ -64,7 +64,7 @@ def make_samples(case, boxes, first_text):
 
 
 def optim_wrapper(model, case, config):
-    """The config's own, with the rates of the recorded run.  (Six steps are too few for its weight decay to show.)"""
+    """The config's own, with the rates of the recorded run. (Six steps are too few for its weight decay to show.)"""
     cfg = Config.fromfile(config).optim_wrapper
     assert cfg.optimizer.type == 'AdamW' and cfg.clip_grad.norm_type == 2
     cfg.optimizer.update(lr=float(case['lr']), weight_decay=float(case['weight_decay']))

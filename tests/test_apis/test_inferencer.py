@@ -103,7 +103,12 @@ def test_whole_is_the_test_tool(config, weights, data, infer, tmp_path, monkeypa
     for sample in samples:
         folder = data / 'valid' / 'JPEGImages' / sample['video_id']
         found = infer(str(folder), sample['texts'], whole=True)['predictions']
-        assert (found['num_frames'], found['width'], found['height'], found['fps']) == (len(sample['frames']), 64, 48, None)
+        assert (found['num_frames'], found['width'], found['height'], found['fps']) == (
+            len(sample['frames']),
+            64,
+            48,
+            None,
+        )
         for index, sentence in enumerate(found['sentences']):
             codes = [dict(code, counts=code['counts'].encode()) for code in sentence['masks']]
             assert codes == sample['pred_masks'][index]
@@ -161,7 +166,9 @@ def test_videos_that_the_config_cuts(weights):
     (cut,) = infer(frames, TEXTS[0], whole=True)['predictions']['sentences']
     assert len(cut['frame_scores']) == 5 and np.mean(cut['frame_scores']) == pytest.approx(cut['score'], abs=1e-5)
     (alone,) = infer(frames[4:], TEXTS[0], whole=True)['predictions']['sentences']
-    assert alone['frame_scores'] == pytest.approx(cut['frame_scores'][4:], abs=1e-6) and alone['masks'] == cut['masks'][4:]
+    assert (
+        alone['frame_scores'] == pytest.approx(cut['frame_scores'][4:], abs=1e-6) and alone['masks'] == cut['masks'][4:]
+    )
     (streamed,) = infer(frames, TEXTS[0])['predictions']['sentences']
     assert streamed['score'] != pytest.approx(cut['score'], abs=1e-5)
     assert infer.model.test_cfg['frames_per_clip'] == 2
@@ -170,7 +177,11 @@ def test_videos_that_the_config_cuts(weights):
 def test_a_config_for_metrics_predicts_what_is_named(weights):
     options = {'model.test_cfg.all_queries': True}
     infer = SOCInferencer(weights=weights, device='cpu', cfg_options=options, show_progress=False)
-    assert decoded(infer(noise(2), TEXTS[0])).shape == decoded(infer(noise(2), TEXTS[0], whole=True)).shape == (1, 2, 48, 64)
+    assert (
+        decoded(infer(noise(2), TEXTS[0])).shape
+        == decoded(infer(noise(2), TEXTS[0], whole=True)).shape
+        == (1, 2, 48, 64)
+    )
 
 
 @pytest.mark.parametrize('whole', [True, False])
@@ -188,7 +199,11 @@ def test_what_is_returned(infer):
     found = json.loads(json.dumps(result['predictions']))
     assert found == result['predictions']
     assert (found['file'], found['kind'], found['num_frames'], found['fps']) == (None, 'array', 3, 12.5)
-    assert found['weights'] == infer.weights and found['config'] is None and found['versions']['torch'] == torch.__version__
+    assert (
+        found['weights'] == infer.weights
+        and found['config'] is None
+        and found['versions']['torch'] == torch.__version__
+    )
     masks = decoded(result)
     for sentence, text, of_text in zip(found['sentences'], TEXTS, masks, strict=True):
         assert sentence['text'] == text and sentence['above_threshold'] and sentence['mask_folder'] is None
@@ -244,7 +259,9 @@ def test_bad_sentences(infer, texts, message):
 
 
 def test_sides_too_unequal(infer, said):
-    with pytest.raises(ValueError, match=r'frames of 4000x1 cannot be brought to the size of the network .*too unequal'):
+    with pytest.raises(
+        ValueError, match=r'frames of 4000x1 cannot be brought to the size of the network .*too unequal'
+    ):
         infer(np.zeros((1, 4000, 3), np.uint8), TEXTS[0])
     assert decoded(infer(np.zeros((2, 44, 3), np.uint8), TEXTS[0])).shape == (1, 1, 2, 44)
     assert any('sees frames of 44x2; below 32' in message for message in said)
@@ -256,7 +273,9 @@ def test_no_resize_in_the_config(weights, monkeypatch, said):
     del cfg.test_dataloader.dataset.pipeline[1]
     infer = SOCInferencer(cfg, weights, 'cpu', show_progress=False)
     assert decoded(infer(noise(1, (104, 120)), TEXTS[0])).shape == (1, 1, 104, 120)
-    assert any('sees frames of 120x104, since the test pipeline of the config has no ShortSideResize' in m for m in said)
+    assert any(
+        'sees frames of 120x104, since the test pipeline of the config has no ShortSideResize' in m for m in said
+    )
 
 
 # --- the model
@@ -323,7 +342,9 @@ def test_a_tokenizer_that_is_not_there(config, weights):
     cfg = Config.fromfile(config)
     cfg.model.text_encoder.update(pretrained='roberta-base', tokenizer=None)
     infer = SOCInferencer(cfg, weights, 'cpu', show_progress=False)  # nothing is downloaded for the weights
-    with pytest.raises(FileNotFoundError, match=r"'roberta-base'.*--cfg-options model\.text_encoder\.pretrained=FOLDER"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'roberta-base'.*--cfg-options model\.text_encoder\.pretrained=FOLDER"
+    ):
         infer(noise(1), TEXTS[0])
     cfg.model.text_encoder.update(pretrained='/elsewhere/roberta', config=None)
     with pytest.raises(ValueError, match=r"'/elsewhere/roberta'.*--cfg-options model\.text_encoder\.pretrained=FOLDER"):
@@ -407,7 +428,9 @@ def test_a_folder_in_use(tmp_path):
         (folder / 'scores.json').write_text('1')
         assert not (out / 'scores.json').exists()
     (out / 'thesis.txt').touch()
-    with pytest.raises(ValueError, match=r'out is not empty: it holds masks\.png, scores\.json, thesis\.txt; .*--overwrite'):
+    with pytest.raises(
+        ValueError, match=r'out is not empty: it holds masks\.png, scores\.json, thesis\.txt; .*--overwrite'
+    ):
         ResultFolder(out)
     with pytest.raises(KeyError), ResultFolder(out, overwrite=True) as folder:
         (folder / 'scores.json').write_text('2')
@@ -496,7 +519,9 @@ def test_a_rate_that_varies(tmp_path, infer):
     assert shown == pytest.approx([time / 1000 for time in times], abs=1e-3)
 
 
-@pytest.mark.parametrize('name, options', [('a.mp4', dict(faststart=True)), ('a.mkv', {}), ('a.webm', dict(codec='libvpx'))])
+@pytest.mark.parametrize(
+    'name, options', [('a.mp4', dict(faststart=True)), ('a.mkv', {}), ('a.webm', dict(codec='libvpx'))]
+)
 def test_a_truncated_video(tmp_path, said, name, options):
     path = tiny_videos.cut(write_video(tmp_path / name, length=20, **options))
     found, frames = frames_of(path)
@@ -541,7 +566,9 @@ def test_a_folder(tmp_path, said):
     assert [found.name(index) for index in range(3)] == ['frame2', 'frame10', 'frame10b']
     assert said == [f'{tmp_path}: 1 entries are no pictures and are left out: notes.txt']
     Image.fromarray(picture((20, 31))).save(tmp_path / 'frame3.png')
-    with pytest.raises(ValueError, match=r'frame3\.png is 31x20, but .*frame2\.png is 30x20; expected pictures of one size'):
+    with pytest.raises(
+        ValueError, match=r'frame3\.png is 31x20, but .*frame2\.png is 30x20; expected pictures of one size'
+    ):
         open_frames(tmp_path)
     (tmp_path / 'frame3.png').write_bytes(b'no picture')
     with pytest.raises(ValueError, match=r'frame3\.png cannot be read as a picture'):

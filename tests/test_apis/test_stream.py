@@ -1,4 +1,5 @@
 """Streamed prediction against prediction of the whole video."""
+
 import pytest
 import torch
 from mmdet.structures.mask import encode_mask_results
@@ -47,9 +48,11 @@ def streamed(model, video, pieces, **options):
     return scores, logits, masks
 
 
-@pytest.mark.parametrize('options', [
-    dict(chunk_frames=LENGTH, overlap=0), dict(chunk_frames=100), dict(chunk_frames=3, overlap=LENGTH)
-], ids=['one chunk', 'shorter than a chunk', 'overlap over all'])
+@pytest.mark.parametrize(
+    'options',
+    [dict(chunk_frames=LENGTH, overlap=0), dict(chunk_frames=100), dict(chunk_frames=3, overlap=LENGTH)],
+    ids=['one chunk', 'shorter than a chunk', 'overlap over all'],
+)
 def test_it_is_the_whole_video_where_the_backbone_sees_it_whole(model, video, whole, options):
     scores, logits, masks = streamed(model, video, 4, **options)
     assert torch.equal(scores.queries, whole.pred_queries)
@@ -66,7 +69,7 @@ def test_it_is_the_whole_video_where_the_backbone_sees_it_whole(model, video, wh
 def test_a_query_for_each_frame(model, video, monkeypatch):
     monkeypatch.setitem(model.test_cfg, 'query_per_frame', True)
     sample = make_sample(SIZE, TEXTS, num_frames=LENGTH, ori_shape=ORI)
-    whole, = model.test_step(dict(inputs=[video], data_samples=[sample]))
+    (whole,) = model.test_step(dict(inputs=[video], data_samples=[sample]))
     scores, logits, _ = streamed(model, video, 4, chunk_frames=3, overlap=LENGTH)
     assert torch.equal(scores.queries, whole.pred_queries) and (scores.queries != scores.queries[:, :1]).any()
     torch.testing.assert_close(scores.frame_scores, whole.pred_frame_scores, rtol=0, atol=1e-6)
@@ -110,9 +113,14 @@ def test_the_layer_that_predicts(model, video):
     torch.testing.assert_close(scores.scores, expected.pred_scores, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(texts=[]), 'texts is empty'), (dict(chunk_frames=0), 'chunk_frames of at least 1'), (dict(overlap=-1), 'found 24 and -1')
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(texts=[]), 'texts is empty'),
+        (dict(chunk_frames=0), 'chunk_frames of at least 1'),
+        (dict(overlap=-1), 'found 24 and -1'),
+    ],
+)
 def test_bad_arguments(model, change, message):
     options = dict(texts=TEXTS, frame_size=SIZE, ori_shape=ORI) | change
     with pytest.raises(ValueError, match=message):

@@ -27,14 +27,14 @@ def picture(size, index=0):
 
 
 def level(image):
-    """The index of the frame that :func:`picture` made, from the grey of its lower half (an upright frame)."""
+    """The index of the frame that `picture` made, from the grey of its lower half (an upright frame)."""
     return round((float(image[image.shape[0] * 3 // 4 :].mean()) - 40) / 8)
 
 
 def write_video(
     path, length=6, size=(48, 64), codec='libx264', pix_fmt='yuv420p', rate=10, times=None, audio=False, faststart=False
 ):
-    """Writes frames of :func:`picture`, each a key frame.
+    """Writes frames of `picture`, each a key frame.
 
     Args:
         times: at which each frame is shown, in milliseconds; None: at ``rate``.

@@ -53,7 +53,9 @@ def log():
 
 
 def build(root, subset='train', **changes):
-    config = dict(type='mmsoc.A2DSentencesDataset', data_root=str(root), subset=subset, num_frames=4, test_mode=subset == 'test')
+    config = dict(
+        type='mmsoc.A2DSentencesDataset', data_root=str(root), subset=subset, num_frames=4, test_mode=subset == 'test'
+    )
     return DATASETS.build(dict(config, **changes))
 
 
@@ -86,8 +88,10 @@ def test_items_for_testing_hold_all_sentences_of_a_frame(written):
     assert len(build(written, 'test', test_mode=False)) == 4
 
 
-@pytest.mark.parametrize(('center', 'num_frames', 'expected'), [
-    (10, 8, list(range(6, 14))), (1, 8, [0, 0, 0, 0, 1, 2, 3, 4]), (3, 5, [1, 2, 3, 4, 5]), (0, 1, [0])])
+@pytest.mark.parametrize(
+    ('center', 'num_frames', 'expected'),
+    [(10, 8, list(range(6, 14))), (1, 8, [0, 0, 0, 0, 1, 2, 3, 4]), (3, 5, [1, 2, 3, 4, 5]), (0, 1, [0])],
+)
 def test_window(center, num_frames, expected):
     assert window(center, num_frames) == expected and expected[num_frames // 2] == center
 
@@ -99,7 +103,9 @@ def test_training_pipeline(written):
     assert packed['inputs'].shape == (4, 3, 96, 128) and sample.key_frames_inds == [2]
     assert sample.texts == ['on the right']  # flipped
     # The frames that were asked for: what is right of the instances is grey.
-    assert [round(frame[0, 90, 2].item()) for frame in packed['inputs']] == pytest.approx([grey(i) for i in (3, 4, 5, 6)], abs=4)
+    assert [round(frame[0, 90, 2].item()) for frame in packed['inputs']] == pytest.approx(
+        [grey(i) for i in (3, 4, 5, 6)], abs=4
+    )
     of_frame = sample[2].gt_instances
     assert np.array_equal(of_frame.masks.masks[0], np.kron(mask_of(1), np.ones((2, 2)))[:, ::-1])
     assert of_frame.visible.tolist() == [True] and of_frame.labels.tolist() == [0]
@@ -113,14 +119,17 @@ def test_edges_of_the_video(written):
     last = dataset[2]
     assert last['data_samples'].frames == ['00010', '00011', '00012', '00012']
     assert [round(frame[0, -1, -1].item()) for frame in last['inputs']] == pytest.approx(
-        [grey(i) for i in (9, 10, 11, 11)], abs=4)
+        [grey(i) for i in (9, 10, 11, 11)], abs=4
+    )
     assert [frame.frame_id for frame in last['data_samples']] == [9, 10, 11, 11]
 
 
 def test_masks_for_evaluation(written):
     dataset = build(written, 'test', pipeline=TEST_PIPELINE)
     sample = dataset[0]['data_samples']
-    assert [np.array_equal(coco_mask.decode(rle), mask_of(i)) for rle, i in zip(sample.gt_rles, (0, 2), strict=True)] == [True] * 2
+    assert [
+        np.array_equal(coco_mask.decode(rle), mask_of(i)) for rle, i in zip(sample.gt_rles, (0, 2), strict=True)
+    ] == [True] * 2
     assert sample.exp_ids == ['v_b_test_f_5_i_0', 'v_b_test_f_5_i_2'] and 'masks' not in sample[2].gt_instances
 
 
@@ -135,7 +144,11 @@ def test_frames_are_exact(written, indices):
 def test_real_video_frames_are_those_of_a_full_read(reference):
     path = reference / 'data/video_mp4/demo.mp4'
     with av.open(str(path)) as container:
-        frames = {i: frame.to_ndarray(format='rgb24') for i, frame in enumerate(container.decode(video=0)) if i in (0, 47, 48, 200)}
+        frames = {
+            i: frame.to_ndarray(format='rgb24')
+            for i, frame in enumerate(container.decode(video=0))
+            if i in (0, 47, 48, 200)
+        }
         length = container.streams.video[0].frames
     for index, frame in frames.items():
         (found,), _ = read_window(str(path), [index], index, 'test')
@@ -192,7 +205,11 @@ def test_a_seek_that_lands_too_late_is_made_up_for(written, monkeypatch):
 def test_real_sentences(reference):
     sentences, copies = read_sentences(str(reference / 'data/a2d_sentences_text/a2d_annotation_with_short_query.txt'))
     assert len(sentences) == 6654 and copies == [('T6bNPuKV-wY', '1 (copy)')]
-    assert len({video for video, _, _ in sentences}) == 3754 and sentences[0] == ('--h5fAKYurM', 0, 'the pigeon is limping')
+    assert len({video for video, _, _ in sentences}) == 3754 and sentences[0] == (
+        '--h5fAKYurM',
+        0,
+        'the pigeon is limping',
+    )
     assert all(text == text.lower() and '  ' not in text for _, _, text in sentences)
 
 
@@ -202,7 +219,13 @@ def test_two_loader_workers(written):
             batch_size=2,
             num_workers=2,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='mmsoc.A2DSentencesDataset', data_root=str(written), subset='train', num_frames=4, pipeline=PIPELINE),
+            dataset=dict(
+                type='mmsoc.A2DSentencesDataset',
+                data_root=str(written),
+                subset='train',
+                num_frames=4,
+                pipeline=PIPELINE,
+            ),
         ),
         seed=0,
     )
@@ -221,32 +244,56 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize(('path', 'message'), [
-    ('', 'data_root: there is no folder .*Release/videoset.csv'),
-    ('Release/videoset.csv', 'videoset_file: there is no file'),
-    ('Release/clips320H', r"data_prefix\['video'\]: there is no folder"),
-    ('Release/clips320H/c_test.mp4', r"data_prefix\['video'\]: 1 of 2 videos are missing .*c_test.mp4"),
-    ('text_annotations/a2d_annotation.txt', 'ann_file: there is no file'),
-    ('text_annotations/a2d_missed_videos.txt', 'missed_file: there is no file'),
-    ('text_annotations/a2d_annotation_with_instances', r"data_prefix\['mask'\]: there is no folder"),
-    ('text_annotations/a2d_annotation_with_instances/b_test', r"data_prefix\['mask'\]: 1 of 2 videos are missing .*b_test"),
-])
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('', 'data_root: there is no folder .*Release/videoset.csv'),
+        ('Release/videoset.csv', 'videoset_file: there is no file'),
+        ('Release/clips320H', r"data_prefix\['video'\]: there is no folder"),
+        ('Release/clips320H/c_test.mp4', r"data_prefix\['video'\]: 1 of 2 videos are missing .*c_test.mp4"),
+        ('text_annotations/a2d_annotation.txt', 'ann_file: there is no file'),
+        ('text_annotations/a2d_missed_videos.txt', 'missed_file: there is no file'),
+        ('text_annotations/a2d_annotation_with_instances', r"data_prefix\['mask'\]: there is no folder"),
+        (
+            'text_annotations/a2d_annotation_with_instances/b_test',
+            r"data_prefix\['mask'\]: 1 of 2 videos are missing .*b_test",
+        ),
+    ],
+)
 def test_half_unpacked(copy, path, message):
     remove(copy / path)
     with pytest.raises(FileNotFoundError, match=message):
         build(copy, 'test')
 
 
-@pytest.mark.parametrize(('file', 'old', 'new', 'message'), [
-    ('text_annotations/a2d_annotation.txt', 'b_test,2,', 'b_test,0,', 'line 7: video b_test and instance 0 are already in line 5'),
-    ('text_annotations/a2d_annotation.txt', 'b_test,2,', 'b_test,two,', "line 7: expected a number as instance_id, found 'two'"),
-    ('text_annotations/a2d_annotation.txt', 'a dog', ' ', 'line 8: the sentence is empty'),
-    ('text_annotations/a2d_annotation.txt', 'a dog', 'a dog, not a cat', 'line 8: expected 3 fields, found 4'),
-    ('text_annotations/a2d_annotation.txt', 'query', 'text', r"expected the columns .*'query'\] in line 1, found"),
-    ('text_annotations/a2d_annotation.txt', 'c_test,', 'd_test,', '1 videos are not in .*videoset.csv: d_test'),
-    ('Release/videoset.csv', 'c_test,', 'b_test,', 'line 4: video b_test is there twice'),
-    ('Release/videoset.csv', '5,1,1', '5,1,2', r'line 4: expected 9 fields, the last one 0 \(train\) or 1 \(test\)'),
-])
+@pytest.mark.parametrize(
+    ('file', 'old', 'new', 'message'),
+    [
+        (
+            'text_annotations/a2d_annotation.txt',
+            'b_test,2,',
+            'b_test,0,',
+            'line 7: video b_test and instance 0 are already in line 5',
+        ),
+        (
+            'text_annotations/a2d_annotation.txt',
+            'b_test,2,',
+            'b_test,two,',
+            "line 7: expected a number as instance_id, found 'two'",
+        ),
+        ('text_annotations/a2d_annotation.txt', 'a dog', ' ', 'line 8: the sentence is empty'),
+        ('text_annotations/a2d_annotation.txt', 'a dog', 'a dog, not a cat', 'line 8: expected 3 fields, found 4'),
+        ('text_annotations/a2d_annotation.txt', 'query', 'text', r"expected the columns .*'query'\] in line 1, found"),
+        ('text_annotations/a2d_annotation.txt', 'c_test,', 'd_test,', '1 videos are not in .*videoset.csv: d_test'),
+        ('Release/videoset.csv', 'c_test,', 'b_test,', 'line 4: video b_test is there twice'),
+        (
+            'Release/videoset.csv',
+            '5,1,1',
+            '5,1,2',
+            r'line 4: expected 9 fields, the last one 0 \(train\) or 1 \(test\)',
+        ),
+    ],
+)
 def test_wrong_tables(copy, file, old, new, message):
     edit(copy / file, old, new)
     with pytest.raises(ValueError, match=message):
@@ -267,22 +314,34 @@ def test_wrong_settings(written):
 def test_an_instance_that_no_frame_shows_is_counted(copy, log):
     edit(copy / 'text_annotations/a2d_annotation.txt', '-a_train,1,', '-a_train,7,')
     assert len(build(copy)) == 3
-    assert any('1 sentences are left out, since no annotated frame shows' in line and 'instance 7' in line for line in log)
+    assert any(
+        '1 sentences are left out, since no annotated frame shows' in line and 'instance 7' in line for line in log
+    )
 
 
 def test_broken_annotations(copy):
     path = copy / 'text_annotations/a2d_annotation_with_instances/c_test/00002.h5'
     results = dict(
-        video_id='c_test', texts=['a dog'], obj_ids=['0'], mask_path=str(path), key_frame_flags=[True], img_path=['c_test.mp4'],
-        img=[np.zeros((*SIZE, 3), np.uint8)])
+        video_id='c_test',
+        texts=['a dog'],
+        obj_ids=['0'],
+        mask_path=str(path),
+        key_frame_flags=[True],
+        img_path=['c_test.mp4'],
+        img=[np.zeros((*SIZE, 3), np.uint8)],
+    )
     load = LoadA2DMasks(evaluation=True)
-    with pytest.raises(ValueError, match=r"00002.h5 \(video c_test, sentence 'a dog'\): expected the instances \[3\], found \[0\]"):
+    with pytest.raises(
+        ValueError, match=r"00002.h5 \(video c_test, sentence 'a dog'\): expected the instances \[3\], found \[0\]"
+    ):
         load.transform(dict(results, obj_ids=['3']))
     with pytest.raises(ValueError, match='expected masks of 60x48, as the frames of c_test.mp4 are, found 64x48'):
         load.transform(dict(results, img=[np.zeros((48, 60, 3), np.uint8)]))
     with h5py.File(path, 'a') as file:
         del file['reMask']
-    with pytest.raises(ValueError, match=r"expected the fields \['instance', 'reMask'\], found \['instance', 'reBBox'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected the fields \['instance', 'reMask'\], found \['instance', 'reBBox'\]"
+    ):
         load.transform(results)
     with h5py.File(path, 'a') as file:
         file['reMask'] = np.zeros((2, *SIZE))
@@ -303,7 +362,9 @@ def test_broken_annotations(copy):
 def test_videos_that_do_not_fit(copy):
     path = copy / 'Release/clips320H/b_test.mp4'
     write_mp4(path, 4)
-    with pytest.raises(ValueError, match=r'b_test.mp4 has 4 frames, but its annotation speaks of frame 5.*video b_test, 2 sent'):
+    with pytest.raises(
+        ValueError, match=r'b_test.mp4 has 4 frames, but its annotation speaks of frame 5.*video b_test, 2 sent'
+    ):
         build(copy, 'test', pipeline=TEST_PIPELINE)[0]
     path.write_bytes(b'no video')
     with pytest.raises(ValueError, match='b_test.mp4 cannot be read'):

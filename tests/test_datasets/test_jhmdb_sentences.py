@@ -13,7 +13,11 @@ from mmsoc.registry import DATASETS
 from tests.test_datasets.tiny_a2d import mask_of, write_jhmdb
 
 SAMPLES = [('first_video', 1), ('first_video', 5), ('second_video', 3)]
-PIPELINE = [dict(type='mmsoc.LoadVideoFrames'), dict(type='mmsoc.LoadJHMDBMask'), dict(type='mmsoc.PackReferringInputs')]
+PIPELINE = [
+    dict(type='mmsoc.LoadVideoFrames'),
+    dict(type='mmsoc.LoadJHMDBMask'),
+    dict(type='mmsoc.PackReferringInputs'),
+]
 
 
 @pytest.fixture
@@ -67,7 +71,12 @@ def test_real_list(reference):
     assert len(samples) == 2784 and len({sample['video_id'] for sample in samples}) == 928
     assert len({sample['action'] for sample in samples}) == 21
     assert samples[0] == dict(
-        video_id='100_pullups_pullup_f_nm_np1_fr_med_1', action='pullup', key_frame=1, length=40, text='man in black pulling up')
+        video_id='100_pullups_pullup_f_nm_np1_fr_med_1',
+        action='pullup',
+        key_frame=1,
+        length=40,
+        text='man in black pulling up',
+    )
 
 
 def test_sentences_with_and_without_header(tmp_path):
@@ -76,15 +85,21 @@ def test_sentences_with_and_without_header(tmp_path):
         assert read_jhmdb_sentences(str(tmp_path / name)) == {'v': 'a man'}
 
 
-@pytest.mark.parametrize(('path', 'message'), [
-    ('', 'data_root: there is no folder .*puppet_mask'),
-    ('Rename_Images', r"data_prefix\['img'\]: there is no folder"),
-    ('Rename_Images/run/second_video', r"data_prefix\['img'\]: there is no folder .*run/second_video"),
-    ('Rename_Images/run/second_video/00004.png', '1 of 4 listed frames are missing .*00004.png'),
-    ('puppet_mask', r"data_prefix\['mask'\]: there is no folder"),
-    ('puppet_mask/run/second_video/puppet_mask.mat', r'1 of 2 videos have no puppet_mask.mat in .*: run/second_video'),
-    ('samples.json', 'samples_file: there is no file'),
-])
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('', 'data_root: there is no folder .*puppet_mask'),
+        ('Rename_Images', r"data_prefix\['img'\]: there is no folder"),
+        ('Rename_Images/run/second_video', r"data_prefix\['img'\]: there is no folder .*run/second_video"),
+        ('Rename_Images/run/second_video/00004.png', '1 of 4 listed frames are missing .*00004.png'),
+        ('puppet_mask', r"data_prefix\['mask'\]: there is no folder"),
+        (
+            'puppet_mask/run/second_video/puppet_mask.mat',
+            r'1 of 2 videos have no puppet_mask.mat in .*: run/second_video',
+        ),
+        ('samples.json', 'samples_file: there is no file'),
+    ],
+)
 def test_half_unpacked(data, path, message):
     shutil.rmtree(data / path) if (data / path).is_dir() else (data / path).unlink()
     with pytest.raises(FileNotFoundError, match=message):
@@ -98,15 +113,24 @@ def test_half_unpacked_without_a_list(data, path):
         build(data)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda rows: rows.append(rows[0]), 'row 3: video first_video, frame 1 is already in row 0'),
-    (lambda rows: rows[0].pop(), r'row 0: expected \[video, path of the frame'),
-    (lambda rows: rows[1].__setitem__(3, 4), 'row 1: expected a frame from 1 to 4, found 00005'),
-    (lambda rows: rows[1].__setitem__(4, ' '), 'row 1: the sentence is empty'),
-    (lambda rows: rows[1].__setitem__(1, '00005.png'), "row 1: expected the frame's path to end in <action>/first_video/"),
-    (lambda rows: rows[1].__setitem__(2, rows[2][2]), "row 1: expected the mat's path to end in pullup/first_video/"),
-    (lambda rows: rows.clear(), 'no samples'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda rows: rows.append(rows[0]), 'row 3: video first_video, frame 1 is already in row 0'),
+        (lambda rows: rows[0].pop(), r'row 0: expected \[video, path of the frame'),
+        (lambda rows: rows[1].__setitem__(3, 4), 'row 1: expected a frame from 1 to 4, found 00005'),
+        (lambda rows: rows[1].__setitem__(4, ' '), 'row 1: the sentence is empty'),
+        (
+            lambda rows: rows[1].__setitem__(1, '00005.png'),
+            "row 1: expected the frame's path to end in <action>/first_video/",
+        ),
+        (
+            lambda rows: rows[1].__setitem__(2, rows[2][2]),
+            "row 1: expected the mat's path to end in pullup/first_video/",
+        ),
+        (lambda rows: rows.clear(), 'no samples'),
+    ],
+)
 def test_wrong_lists(data, change, message):
     rows = json.loads((data / 'samples.json').read_text())
     change(rows)

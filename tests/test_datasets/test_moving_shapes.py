@@ -75,7 +75,7 @@ def test_training_samples(data):
         assert sample['inputs'].shape == (6, 3, 64, 96) and sample['inputs'].dtype == torch.uint8
         clip = sample['data_samples']
         assert sum(bool(frame.gt_instances.visible) for frame in clip) >= 3
-        family, = clip.families
+        (family,) = clip.families
         assert family in FAMILIES
     # the label is the shape of the object
     assert {label for i in range(16) for label in samples.get_data_info(i)['labels']} <= set(range(6))
@@ -474,7 +474,17 @@ def test_two_writers(tmp_path):
 def test_command_line(data, monkeypatch, capsys):
     from tools.dataset_converters import moving_shapes as tool
 
-    common = ['moving_shapes.py', '--out', str(data), '--train-videos', '8', '--valid-videos', '24', '--num-frames', '6']
+    common = [
+        'moving_shapes.py',
+        '--out',
+        str(data),
+        '--train-videos',
+        '8',
+        '--valid-videos',
+        '24',
+        '--num-frames',
+        '6',
+    ]
     monkeypatch.setattr(sys, 'argv', common)
     tool.main()
     assert 'there already, with the same parameters; nothing to do' in capsys.readouterr().out

@@ -185,7 +185,12 @@ def test_several_sentences_of_a_clip(root):
     assert clip.texts[0] == 'second one' and clip.obj_ids == ['2', '1']
     objects = clip[-1].gt_instances
     assert len(objects) == 2 and objects.visible.tolist() == [True, True] and objects.labels.tolist() == [0, 0]
-    assert [frame.gt_instances.visible.tolist() for frame in clip] == [[False, True], [False, True], [True, True], [True, True]]
+    assert [frame.gt_instances.visible.tolist() for frame in clip] == [
+        [False, True],
+        [False, True],
+        [True, True],
+        [True, True],
+    ]
     for which, twin in enumerate((single[3], single[2])):
         mask = twin['data_samples'][-1].gt_instances.masks.masks[0]
         if twin['data_samples'][0].flip != clip[0].flip:

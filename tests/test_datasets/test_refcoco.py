@@ -65,7 +65,8 @@ def build(root, split='train', form='prepared', **changes):
     )[form]
     # serialize_data costs a garbage collection, half a second.
     config = dict(
-        type='mmsoc.RefCOCODataset', data_root=str(root), test_mode=split == 'val', serialize_data=False, **files)
+        type='mmsoc.RefCOCODataset', data_root=str(root), test_mode=split == 'val', serialize_data=False, **files
+    )
     return DATASETS.build(dict(config, **changes))
 
 
@@ -88,7 +89,9 @@ def test_training_items(written, log, form):
         (['caf\xe9 on the right'], ['1003'], ['COCO_train2014_000000000237']),
     ]
     first = items[0]
-    assert first['img_paths'] == [str(written / 'train2014' / file_name(100))] and first['video_id'] == first['frames'][0]
+    assert (
+        first['img_paths'] == [str(written / 'train2014' / file_name(100))] and first['video_id'] == first['frames'][0]
+    )
     assert first['frame_ids'] == [0] and first['mask_paths'] is None and (first['height'], first['width']) == (48, 64)
     ids = [item['exp_ids'][0] for item in items]
     assert ids == (['1', '2', '3', '4', '5', '6'] if form == 'prepared' else ['700', '701', '702', '703', '704', '705'])
@@ -128,7 +131,9 @@ def test_masks_are_those_drawn(written):
 
 def test_masks_for_evaluation(written):
     sample = build(written, 'val', pipeline=[LOAD[0], dict(LOAD[1], evaluation=True), PACK])[0]['data_samples']
-    assert [coco_mask.decode(rle).tolist() for rle in sample.gt_rles] == [mask_of(i).tolist() for i in (1005, 1005, 1007)]
+    assert [coco_mask.decode(rle).tolist() for rle in sample.gt_rles] == [
+        mask_of(i).tolist() for i in (1005, 1005, 1007)
+    ]
     assert sample.texts == ['Left box', 'pink', 'upper  one'] and 'masks' not in sample[0].gt_instances
 
 
@@ -167,19 +172,31 @@ def test_segmentations():
     assert segmentation_to_rle(packed, 3, 4, 'here') == packed
 
 
-@pytest.mark.parametrize(('segmentation', 'message'), [
-    ('polygon', "here: 'segmentation' must be polygons or a run-length code, found 'polygon'"),
-    ([[1, 1, 5, 5]], r"here: 'segmentation' must be polygons of three corners x, y at least, found '\[1, 1, 5, 5\]'"),
-    ([[1, 1, 5, 5, 7, 7, 8]], 'three corners'),
-    ([1, 1, 5, 5, 7, 7], "three corners x, y at least, found '1'"),
-    ([[1, 1, 5, 5, 7, 'x']], "here: the polygons of 'segmentation' cannot be drawn"),
-    ([[1, 1, 5, 5, 7, float('nan')]], 'not all numbers are finite'),
-    (dict(size=[20, 31], counts='0'), r"'size' \[20, 30\] \(height, width\), as the picture is, found .* size \[20, 31\]"),
-    (dict(size=[20, 30]), r"found the keys \['size'\]"),
-    (dict(size=[20, 30], counts='5'), 'here: the run-length code cannot be read: its runs cover 5 pixels of 600'),  # would hang
-    (dict(size=[20, 30], counts='o'), 'here: the run-length code cannot be read: it is no such code'),
-    (dict(size=[20, 30], counts=[5, 5]), 'run-length code cannot be read: the counts sum up to 10 pixels of 600'),
-])
+@pytest.mark.parametrize(
+    ('segmentation', 'message'),
+    [
+        ('polygon', "here: 'segmentation' must be polygons or a run-length code, found 'polygon'"),
+        (
+            [[1, 1, 5, 5]],
+            r"here: 'segmentation' must be polygons of three corners x, y at least, found '\[1, 1, 5, 5\]'",
+        ),
+        ([[1, 1, 5, 5, 7, 7, 8]], 'three corners'),
+        ([1, 1, 5, 5, 7, 7], "three corners x, y at least, found '1'"),
+        ([[1, 1, 5, 5, 7, 'x']], "here: the polygons of 'segmentation' cannot be drawn"),
+        ([[1, 1, 5, 5, 7, float('nan')]], 'not all numbers are finite'),
+        (
+            dict(size=[20, 31], counts='0'),
+            r"'size' \[20, 30\] \(height, width\), as the picture is, found .* size \[20, 31\]",
+        ),
+        (dict(size=[20, 30]), r"found the keys \['size'\]"),
+        (
+            dict(size=[20, 30], counts='5'),
+            'here: the run-length code cannot be read: its runs cover 5 pixels of 600',
+        ),  # would hang
+        (dict(size=[20, 30], counts='o'), 'here: the run-length code cannot be read: it is no such code'),
+        (dict(size=[20, 30], counts=[5, 5]), 'run-length code cannot be read: the counts sum up to 10 pixels of 600'),
+    ],
+)
 def test_wrong_segmentations(segmentation, message):
     with pytest.raises(ValueError, match=message):
         segmentation_to_rle(segmentation, 20, 30, 'here')
@@ -187,7 +204,9 @@ def test_wrong_segmentations(segmentation, message):
 
 def test_a_picture_of_another_size_is_refused(copy):
     (copy / 'train2014' / file_name(100)).write_bytes((copy / 'train2014' / file_name(237)).read_bytes())
-    with pytest.raises(ValueError, match=r"000100.jpg \(video .*'the bright left box'\): .* 'size' \[40, 80\] .*\[48, 64\]"):
+    with pytest.raises(
+        ValueError, match=r"000100.jpg \(video .*'the bright left box'\): .* 'size' \[40, 80\] .*\[48, 64\]"
+    ):
         build(copy, pipeline=LOAD)[0]
 
 
@@ -200,13 +219,19 @@ def change(path, function):
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(('path', 'message'), [
-    ('', 'data_root: there is no folder .*train2014 and the folders refcoco, refcoco'),
-    ('train2014', r"data_prefix\['img'\]: there is no folder .*train2014; expected COCO's pictures"),
-    ('train2014/' + file_name(237), r"data_prefix\['img'\]: 1 of 2 pictures of .* are missing in .*train2014: COCO_.*237.jpg"),
-    ('refcoco/instances.json', 'ann_file: there is no file .*instances.json'),
-    ('refcoco/refs(unc).p', r'refs_file: there is no file .*refs\(unc\).p'),
-])
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('', 'data_root: there is no folder .*train2014 and the folders refcoco, refcoco'),
+        ('train2014', r"data_prefix\['img'\]: there is no folder .*train2014; expected COCO's pictures"),
+        (
+            'train2014/' + file_name(237),
+            r"data_prefix\['img'\]: 1 of 2 pictures of .* are missing in .*train2014: COCO_.*237.jpg",
+        ),
+        ('refcoco/instances.json', 'ann_file: there is no file .*instances.json'),
+        ('refcoco/refs(unc).p', r'refs_file: there is no file .*refs\(unc\).p'),
+    ],
+)
 def test_half_unpacked(copy, path, message):
     shutil.rmtree(copy / path) if (copy / path).is_dir() else (copy / path).unlink()
     with pytest.raises(FileNotFoundError, match=message):
@@ -221,22 +246,28 @@ def without(name, key):
     return lambda content: content[name][0].pop(key)
 
 
-@pytest.mark.parametrize(('edit', 'message'), [
-    (lambda content: content.pop('images'), "ann_file .*train.json: the key 'images' is missing"),
-    (without('images', 'id'), r"images\[0\]: the key 'id' is missing"),
-    (first('images', id=2), 'images has the id 2 twice'),
-    (first('annotations', id=2), 'annotations has the id 2 twice'),
-    (first('annotations', image_id=2), 'image 2: expected one annotation, found 1 and 2; is this the instances.json'),
-    (first('annotations', image_id=99), 'annotation 1: there is no image 99'),
-    (lambda content: content['annotations'].pop(0), 'image 1: there is no annotation of it'),
-    (without('images', 'caption'), "image 1: the sentence 'caption' is missing.*needs refs_file and split"),
-    (first('images', caption=' '), 'image 1: the sentence is empty'),
-    (first('images', caption=5), "image 1: 'caption' must be a str, found 5"),
-    (without('images', 'file_name'), "image 1: the key 'file_name' is missing"),
-    (without('images', 'height'), "image 1: the key 'height' is missing"),
-    (without('annotations', 'segmentation'), "annotation 1: the key 'segmentation' is missing"),
-    (first('annotations', segmentation=[[1, 2, 3, 4]]), 'train.json, annotation 1: .*three corners'),
-])
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (lambda content: content.pop('images'), "ann_file .*train.json: the key 'images' is missing"),
+        (without('images', 'id'), r"images\[0\]: the key 'id' is missing"),
+        (first('images', id=2), 'images has the id 2 twice'),
+        (first('annotations', id=2), 'annotations has the id 2 twice'),
+        (
+            first('annotations', image_id=2),
+            'image 2: expected one annotation, found 1 and 2; is this the instances.json',
+        ),
+        (first('annotations', image_id=99), 'annotation 1: there is no image 99'),
+        (lambda content: content['annotations'].pop(0), 'image 1: there is no annotation of it'),
+        (without('images', 'caption'), "image 1: the sentence 'caption' is missing.*needs refs_file and split"),
+        (first('images', caption=' '), 'image 1: the sentence is empty'),
+        (first('images', caption=5), "image 1: 'caption' must be a str, found 5"),
+        (without('images', 'file_name'), "image 1: the key 'file_name' is missing"),
+        (without('images', 'height'), "image 1: the key 'height' is missing"),
+        (without('annotations', 'segmentation'), "annotation 1: the key 'segmentation' is missing"),
+        (first('annotations', segmentation=[[1, 2, 3, 4]]), 'train.json, annotation 1: .*three corners'),
+    ],
+)
 def test_wrong_prepared_files(copy, edit, message):
     change(copy / 'refcoco/instances_refcoco_train.json', edit)
     with pytest.raises(ValueError, match=message):
@@ -254,19 +285,25 @@ def of_ref(number, **values):
     return lambda refs: refs[number].update(values)
 
 
-@pytest.mark.parametrize(('edit', 'message'), [
-    (of_ref(1, ref_id=10), r'refs\(unc\).p, ref_id 10: the id is there twice'),
-    (of_ref(1, ann_id=9999), r'ref_id 11: ann_id 9999 is not in .*instances.json'),
-    (of_ref(1, image_id=9999), r'ref_id 11: image_id 9999 is not in .*instances.json'),
-    (of_ref(1, ann_id=1003), 'ref_id 11: expected an annotation of image 100, found ann_id 1003, which .* of image 237'),
-    (lambda refs: refs[1].pop('split'), "ref_id 11: the key 'split' is missing"),
-    (lambda refs: refs[1].pop('ref_id'), "reference 1 of the list: the key 'ref_id' is missing"),
-    (lambda refs: refs[1].pop('sentences'), "ref_id 11: the key 'sentences' is missing"),
-    (lambda refs: refs[1]['sentences'][0].update(sent_id=700), 'ref_id 11: the sent_id 700 is there twice'),
-    (lambda refs: refs[1]['sentences'][0].update(sent=' '), 'ref_id 11, sent_id 702: the sentence is empty'),
-    (lambda refs: refs[1]['sentences'][0].pop('sent'), "ref_id 11, sent_id 702: the key 'sent' is missing"),
-    (lambda refs: refs.clear(), r"expected a list of references, found '\[\]'"),
-])
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (of_ref(1, ref_id=10), r'refs\(unc\).p, ref_id 10: the id is there twice'),
+        (of_ref(1, ann_id=9999), r'ref_id 11: ann_id 9999 is not in .*instances.json'),
+        (of_ref(1, image_id=9999), r'ref_id 11: image_id 9999 is not in .*instances.json'),
+        (
+            of_ref(1, ann_id=1003),
+            'ref_id 11: expected an annotation of image 100, found ann_id 1003, which .* of image 237',
+        ),
+        (lambda refs: refs[1].pop('split'), "ref_id 11: the key 'split' is missing"),
+        (lambda refs: refs[1].pop('ref_id'), "reference 1 of the list: the key 'ref_id' is missing"),
+        (lambda refs: refs[1].pop('sentences'), "ref_id 11: the key 'sentences' is missing"),
+        (lambda refs: refs[1]['sentences'][0].update(sent_id=700), 'ref_id 11: the sent_id 700 is there twice'),
+        (lambda refs: refs[1]['sentences'][0].update(sent=' '), 'ref_id 11, sent_id 702: the sentence is empty'),
+        (lambda refs: refs[1]['sentences'][0].pop('sent'), "ref_id 11, sent_id 702: the key 'sent' is missing"),
+        (lambda refs: refs.clear(), r"expected a list of references, found '\[\]'"),
+    ],
+)
 def test_wrong_references(copy, edit, message):
     refs = references()
     edit(refs)
@@ -296,7 +333,8 @@ def test_wrong_settings(written):
 def test_nothing_left(copy):
     change(
         copy / 'refcoco/instances_refcoco_train.json',
-        lambda content: [annotation.update(iscrowd=1) for annotation in content['annotations']])
+        lambda content: [annotation.update(iscrowd=1) for annotation in content['annotations']],
+    )
     with pytest.raises(ValueError, match='ann_file: .*train.json gives no sample'):
         build(copy)
 
@@ -342,10 +380,25 @@ def sample_of(box=(50, 30, 110, 90), size=(120, 160)):
     mask = drawn(*size, box)
     image = np.where(mask[..., None] > 0, OBJECT, GROUND).astype(np.uint8)
     return dict(
-        video_id='v', texts=['red'], exp_ids=['1'], obj_ids=['7'], frames=['v'], frame_ids=[0], img_paths=['v.jpg'],
-        mask_paths=None, img=[image], img_path=['v.jpg'], ori_shape=[size], img_shape=[size], scale_factor=[(1.0, 1.0)],
-        flip=[False], flip_direction=[None], gt_masks=[BitmapMasks(mask[None], *size)],
-        gt_bboxes=[np.array([[box[0], box[1], box[2] - 1, box[3] - 1]], np.float32)], gt_bboxes_labels=[np.zeros(1, np.int64)])
+        video_id='v',
+        texts=['red'],
+        exp_ids=['1'],
+        obj_ids=['7'],
+        frames=['v'],
+        frame_ids=[0],
+        img_paths=['v.jpg'],
+        mask_paths=None,
+        img=[image],
+        img_path=['v.jpg'],
+        ori_shape=[size],
+        img_shape=[size],
+        scale_factor=[(1.0, 1.0)],
+        flip=[False],
+        flip_direction=[None],
+        gt_masks=[BitmapMasks(mask[None], *size)],
+        gt_bboxes=[np.array([[box[0], box[1], box[2] - 1, box[3] - 1]], np.float32)],
+        gt_bboxes_labels=[np.zeros(1, np.int64)],
+    )
 
 
 def clip_of(seed=0, sample=None, **options):
@@ -357,14 +410,27 @@ def clip_of(seed=0, sample=None, **options):
 def test_a_clip_holds_the_picture(num_frames):
     original = sample_of()
     clip = clip_of(num_frames=num_frames)
-    assert sorted(clip['frames']) == [f'v_{i}' for i in range(num_frames)] and clip['frame_ids'] == list(range(num_frames))
+    assert sorted(clip['frames']) == [f'v_{i}' for i in range(num_frames)] and clip['frame_ids'] == list(
+        range(num_frames)
+    )
     place = clip['frames'].index('v_0')
     same = [np.array_equal(image, original['img'][0]) for image in clip['img']]
     assert same == [t == place for t in range(num_frames)]
     assert np.array_equal(clip['gt_masks'][place].masks, original['gt_masks'][0].masks)
     assert np.array_equal(clip['gt_bboxes'][place], original['gt_bboxes'][0])
-    for key in ('img', 'img_path', 'img_paths', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'gt_masks',
-                'gt_bboxes', 'gt_bboxes_labels'):
+    for key in (
+        'img',
+        'img_path',
+        'img_paths',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+        'gt_masks',
+        'gt_bboxes',
+        'gt_bboxes_labels',
+    ):
         assert len(clip[key]) == num_frames, key
     assert all(image.shape == (120, 160, 3) and image.dtype == np.uint8 for image in clip['img'])
     assert clip['texts'] == ['red'] and clip['exp_ids'] == ['1']
@@ -391,7 +457,9 @@ def test_copies_are_independent_and_random():
     assert len(set(masks)) == 8
     again, other = clip_of(3), clip_of(4)
     assert clip['frames'] == again['frames'] and all(map(np.array_equal, clip['img'], again['img']))
-    assert not any(np.array_equal(a, b) for a in clip['img'] for b in other['img'] if not np.array_equal(a, sample_of()['img'][0]))
+    assert not any(
+        np.array_equal(a, b) for a in clip['img'] for b in other['img'] if not np.array_equal(a, sample_of()['img'][0])
+    )
 
 
 def test_frames_are_shuffled():
@@ -413,7 +481,9 @@ def test_brightness():
     white = sample_of()
     white['img'] = [np.full((120, 160, 3), 250, np.uint8)]
     clip = clip_of(0, white, perspective=0, rotate=0, translate=0, blur_prob=0)
-    assert max(image.max() for image in clip['img']) == 255 and min(image.min() for image in clip['img']) >= 210  # no wrapping
+    assert (
+        max(image.max() for image in clip['img']) == 255 and min(image.min() for image in clip['img']) >= 210
+    )  # no wrapping
 
 
 def test_no_change_where_nothing_is_asked_for():
@@ -456,9 +526,14 @@ def test_one_homography_is_as_good_as_two_steps():
         expected = cv2.warpAffine(cv2.warpPerspective(smooth, distortion, (160, 120)), movement, (160, 120))
         two_steps = cv2.warpAffine(
             cv2.warpPerspective(original, distortion, (160, 120), flags=cv2.INTER_NEAREST),
-            movement, (160, 120), flags=cv2.INTER_NEAREST)
+            movement,
+            (160, 120),
+            flags=cv2.INTER_NEAREST,
+        )
         inside = cv2.warpAffine(np.ones((120, 160), np.uint8), movement, (160, 120))
-        inside = cv2.erode(inside, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0  # not where it fades
+        inside = (
+            cv2.erode(inside, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+        )  # not where it fades
         assert np.abs(found[inside].astype(int) - expected[inside]).max() <= 3
         assert not found[cv2.dilate(expected.max(-1), np.ones((3, 3))) == 0].any()  # the same black
         assert (mask.masks[0] != two_steps).sum() < 0.06 * two_steps.sum()  # pixels of the outline
@@ -491,17 +566,22 @@ def test_an_object_that_leaves_the_picture():
     assert any(empty) and not empty[clip['frames'].index('v_0')]
     assert all(boxes.tolist() == [[0, 0, 0, 0]] for boxes, gone in zip(clip['gt_bboxes'], empty) if gone)
     packed = PackReferringInputs().transform(clip)['data_samples']
-    assert packed.texts == ['red'] and [frame.gt_instances.visible.item() for frame in packed] == [not gone for gone in empty]
+    assert packed.texts == ['red'] and [frame.gt_instances.visible.item() for frame in packed] == [
+        not gone for gone in empty
+    ]
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(num_frames=0), 'num_frames must be in 1..inf, found 0'),
-    (dict(brightness=-1), 'brightness must be in 0..255'),
-    (dict(perspective=0.3), 'perspective must be in 0..0.25, found 0.3'),
-    (dict(blur_prob=1.5), 'blur_prob must be in 0..1'),
-    (dict(blur_kernels=(9, 10)), r'blur_kernels must be odd numbers from 3 on, found \(9, 10\)'),
-    (dict(blur_kernels=()), 'blur_kernels must be odd'),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(num_frames=0), 'num_frames must be in 1..inf, found 0'),
+        (dict(brightness=-1), 'brightness must be in 0..255'),
+        (dict(perspective=0.3), 'perspective must be in 0..0.25, found 0.3'),
+        (dict(blur_prob=1.5), 'blur_prob must be in 0..1'),
+        (dict(blur_kernels=(9, 10)), r'blur_kernels must be odd numbers from 3 on, found \(9, 10\)'),
+        (dict(blur_kernels=()), 'blur_kernels must be odd'),
+    ],
+)
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=f'PseudoClip: {message}'):
         PseudoClip(**options)
@@ -510,7 +590,9 @@ def test_wrong_options(options, message):
 def test_wrong_places_in_the_pipeline():
     sample = sample_of()
     del sample['gt_masks']
-    with pytest.raises(ValueError, match="found 1 with no masks; LoadRefCOCOMasks must come before .video v, sentence 'red'"):
+    with pytest.raises(
+        ValueError, match="found 1 with no masks; LoadRefCOCOMasks must come before .video v, sentence 'red'"
+    ):
         PseudoClip().transform(sample)
     with pytest.raises(ValueError, match='expected one frame with masks, found 8 with masks'):
         PseudoClip().transform(clip_of())
@@ -529,8 +611,11 @@ def test_losses_of_a_batch(root, written, clip):
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=True),
             dataset=dict(
-                type='mmsoc.RefCOCODataset', data_root=str(written), ann_file='refcoco/instances_refcoco_train.json',
-                pipeline=[*LOAD, *clip, resize, PACK]),
+                type='mmsoc.RefCOCODataset',
+                data_root=str(written),
+                ann_file='refcoco/instances_refcoco_train.json',
+                pipeline=[*LOAD, *clip, resize, PACK],
+            ),
         ),
         seed=1,
     )
@@ -566,10 +651,15 @@ def test_config_of_pictures(root, written, monkeypatch):
     assert len(loader.dataset) == 3 * 6 and loader.dataset.metainfo == dict(classes=('referred',))
     batch = next(iter(loader))
     assert len(batch['inputs']) == 8 and {tuple(inputs.shape) for inputs in batch['inputs']} <= {
-        (1, 3, 360, 480), (1, 3, 320, 640)}
+        (1, 3, 360, 480),
+        (1, 3, 320, 640),
+    }
     cfg.val_dataloader.dataset.expected_sentences = None
     (sample,) = Runner.build_dataloader(dict(cfg.val_dataloader, num_workers=0), seed=0)
-    assert len(sample['data_samples'][0].gt_rles) == 3 and type(METRICS.build(cfg.val_evaluator)).__name__ == 'RefCOCOMetric'
+    assert (
+        len(sample['data_samples'][0].gt_rles) == 3
+        and type(METRICS.build(cfg.val_evaluator)).__name__ == 'RefCOCOMetric'
+    )
     # The other form, by the line that the config's comment shows.
     originals = dict(ann_file='refcoco/instances.json', refs_file='refcoco/refs(unc).p', split='train')
     assert len(DATASETS.build(dict(cfg.train_dataloader.dataset.datasets[0], **originals))) == 6
@@ -597,7 +687,12 @@ def test_config_of_joint_training(joint):
     assert sum(of_pictures) == 18 and of_pictures != sorted(of_pictures, reverse=True)  # mixed
     assert all(batch['data_samples'][0].texts == [batch['data_samples'][0].texts[0].lower()] for batch in batches)
     assert joint.val_dataloader.dataset.type == 'RefYouTubeVOSDataset' and joint.val_evaluator.type == 'JFMetric'
-    flips = {t.transforms[0].prob for part in joint.train_dataloader.dataset.datasets for t in part.pipeline if 'transforms' in t}
+    flips = {
+        t.transforms[0].prob
+        for part in joint.train_dataloader.dataset.datasets
+        for t in part.pipeline
+        if 'transforms' in t
+    }
     assert flips == {0.309}
 
 
@@ -641,7 +736,10 @@ def test_configs_of_pretraining(root, name):
     assert not cfg.model.text_encoder.frozen and cfg.model.head.num_classes == 1
     assert cfg.param_scheduler[0].milestones == [15, 20] and cfg.train_cfg.max_epochs == 30
     # 64 pictures in a step, 1e-4; the backbone a tenth, RoBERTa a twentieth.
-    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 64 and cfg.optim_wrapper.optimizer.lr == 1e-4
+    assert (
+        cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 64
+        and cfg.optim_wrapper.optimizer.lr == 1e-4
+    )
     keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
     assert keys['backbone'].lr_mult == 0.1 and keys['text_encoder.roberta'].lr_mult == 0.05
     for loader in ('train', 'val', 'test'):

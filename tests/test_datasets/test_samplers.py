@@ -15,7 +15,7 @@ def test_every_sample_is_seen_equally_often():
     taken = [index for epoch in epochs(sampler, 7) for index in epoch]
     assert len(sampler) == 4
     for start in range(0, 28, 7):
-        assert sorted(taken[start:start + 7]) == list(range(7))
+        assert sorted(taken[start : start + 7]) == list(range(7))
     assert taken[:7] != taken[7:14]
 
 
@@ -51,14 +51,18 @@ def test_a_curriculum():
     # all from the start is no curriculum at all
     plain = ShortEpochSampler(Families(), epoch_size=3, seed=0)
     assert list(epochs(plain, 4)) == list(
-        epochs(ShortEpochSampler(Families(), epoch_size=3, family_starts=dict(easy=0, hard=0), seed=0), 4))
+        epochs(ShortEpochSampler(Families(), epoch_size=3, family_starts=dict(easy=0, hard=0), seed=0), 4)
+    )
 
 
-@pytest.mark.parametrize('starts, message', [
-    (dict(easy=0), r"family_starts names \['easy'\], the families of the data set are \['easy', 'hard'\]"),
-    (dict(easy=0, hard=1, odd=2), "names .*'odd'"),
-    (dict(easy=1, hard=2), 'must start in epoch 0'),
-])
+@pytest.mark.parametrize(
+    'starts, message',
+    [
+        (dict(easy=0), r"family_starts names \['easy'\], the families of the data set are \['easy', 'hard'\]"),
+        (dict(easy=0, hard=1, odd=2), "names .*'odd'"),
+        (dict(easy=1, hard=2), 'must start in epoch 0'),
+    ],
+)
 def test_a_wrong_curriculum(starts, message):
     with pytest.raises(ValueError, match=message):
         ShortEpochSampler(Families(), epoch_size=3, family_starts=starts)

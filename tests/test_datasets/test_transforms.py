@@ -219,7 +219,10 @@ def test_crop_keeps_frames_together():
 
 
 def test_crop_takes_the_category_map_along():
-    frame = dict(img=np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3), gt_seg_map=np.arange(30 * 40).reshape(30, 40) % 251)
+    frame = dict(
+        img=np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3),
+        gt_seg_map=np.arange(30 * 40).reshape(30, 40) % 251,
+    )
     frame['img'][..., 0] = frame['gt_seg_map']
     cropped = TRANSFORMS.build(dict(type='mmsoc.RandomClipCrop', min_size=8, max_size=12))(frame)
     assert cropped['gt_seg_map'].shape == cropped['img_shape'] != (30, 40)
@@ -252,13 +255,24 @@ def test_clip_without_the_object_is_redrawn():
 
 
 def test_random_frames():
-    paths = dict(frames=['a', 'b', 'c'], frame_ids=[0, 1, 2], img_paths=['0', '1', '2'], mask_paths=None, texts=['x'], video_id='v')
+    paths = dict(
+        frames=['a', 'b', 'c'],
+        frame_ids=[0, 1, 2],
+        img_paths=['0', '1', '2'],
+        mask_paths=None,
+        texts=['x'],
+        video_id='v',
+    )
     np.random.seed(0)
     seen = set()
     for _ in range(50):
         kept = run(dict(paths), dict(type='RandomFrames', num_frames=2))
         assert kept['mask_paths'] is None and kept['texts'] == ['x']
-        assert [dict(zip('abc', range(3)))[name] for name in kept['frames']] == kept['frame_ids'] == sorted(kept['frame_ids'])
+        assert (
+            [dict(zip('abc', range(3)))[name] for name in kept['frames']]
+            == kept['frame_ids']
+            == sorted(kept['frame_ids'])
+        )
         assert [int(path) for path in kept['img_paths']] == kept['frame_ids']
         seen.add(tuple(kept['frame_ids']))
     assert seen == {(0, 1), (0, 2), (1, 2)}

@@ -14,10 +14,16 @@ SIZE = (48, 64)
 # Per video: subset (0 train, 1 test), number of frames, {annotated frame, counted from 1: its instances}, sentences.
 A2D = {
     '-a_train': dict(
-        subset=0, length=12, frames={1: [0], 6: [1, 0], 12: [0]}, sentences=[('0', ' The  Red\tbird '), ('1', 'on the left')]
+        subset=0,
+        length=12,
+        frames={1: [0], 6: [1, 0], 12: [0]},
+        sentences=[('0', ' The  Red\tbird '), ('1', 'on the left')],
     ),
     'b_test': dict(
-        subset=1, length=9, frames={5: [0, 2], 9: [2]}, sentences=[('0', 'first'), ('1 (copy)', 'a bird'), ('2', 'Second one')]
+        subset=1,
+        length=9,
+        frames={5: [0, 2], 9: [2]},
+        sentences=[('0', 'first'), ('1 (copy)', 'a bird'), ('2', 'Second one')],
     ),
     'c_test': dict(subset=1, length=5, frames={2: [0]}, sentences=[('0', 'a dog')]),
 }
@@ -69,7 +75,9 @@ def write_mp4(path, length, size=SIZE, instances=(0,)):
 def write_h5(path, instances, masks):
     """As MATLAB does: the axes in reverse, and none of length 1 for the instances."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    boxes = np.array([[m.nonzero()[1].min(), m.nonzero()[0].min(), m.nonzero()[1].max(), m.nonzero()[0].max()] for m in masks])
+    boxes = np.array(
+        [[m.nonzero()[1].min(), m.nonzero()[0].min(), m.nonzero()[1].max(), m.nonzero()[0].max()] for m in masks]
+    )
     re_mask = np.stack(masks).transpose(0, 2, 1)
     with h5py.File(path, 'w') as file:
         file['instance'] = np.array(instances, np.float64)
@@ -89,7 +97,9 @@ def write_a2d(root, videos=None):
         for number, ids in record['frames'].items():
             path = root / f'text_annotations/a2d_annotation_with_instances/{video}/{number:05d}.h5'
             write_h5(path, ids, [mask_of(instance) for instance in ids])
-        videoset.append(f'{video},11,0:00:01,0:00:04,320,570,{record["length"]},{len(record["frames"])},{record["subset"]}')
+        videoset.append(
+            f'{video},11,0:00:01,0:00:04,320,570,{record["length"]},{len(record["frames"])},{record["subset"]}'
+        )
         sentences += [f'{video},{instance},{text}' for instance, text in record['sentences']]
     (root / 'Release/videoset.csv').write_text('\n'.join(videoset) + '\n')
     (root / 'text_annotations/a2d_annotation.txt').write_text('\n'.join(sentences) + '\n')
@@ -119,12 +129,14 @@ def write_jhmdb(root, videos=None, samples=None):
         for video, number in samples:
             record = videos[video]
             below = f'{record["action"]}/{video}'
-            rows.append([
-                video,
-                f'./jhmdb_sentences/Rename_Images/{below}/{number:05d}.png',
-                f'./jhmdb_sentences/puppet_mask/{below}/puppet_mask.mat',
-                record['masks'],
-                record['sentence'],
-            ])
+            rows.append(
+                [
+                    video,
+                    f'./jhmdb_sentences/Rename_Images/{below}/{number:05d}.png',
+                    f'./jhmdb_sentences/puppet_mask/{below}/puppet_mask.mat',
+                    record['masks'],
+                    record['sentence'],
+                ]
+            )
         (root / 'samples.json').write_text(json.dumps(rows))
     return root

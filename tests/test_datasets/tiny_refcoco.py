@@ -66,7 +66,8 @@ def mask_of(ann_id):
 def instances():
     """The content of instances.json."""
     images = [
-        dict(id=i, file_name=file_name(i), height=height, width=width, license=1) for i, (height, width) in PICTURES.items()
+        dict(id=i, file_name=file_name(i), height=height, width=width, license=1)
+        for i, (height, width) in PICTURES.items()
     ]
     annotations = []
     for i, (image_id, rectangles, _) in OBJECTS.items():
@@ -79,11 +80,24 @@ def instances():
         else:
             segmentation = [rectangle(*corners) for corners in rectangles]
         left, top, right, bottom = rectangles[0]
-        annotations.append(dict(
-            id=i, image_id=image_id, category_id=1, iscrowd=int(i == 1004), segmentation=segmentation, area=float(mask.sum()),
-            bbox=[left, top, right - left, bottom - top]))
+        annotations.append(
+            dict(
+                id=i,
+                image_id=image_id,
+                category_id=1,
+                iscrowd=int(i == 1004),
+                segmentation=segmentation,
+                area=float(mask.sum()),
+                bbox=[left, top, right - left, bottom - top],
+            )
+        )
     return dict(
-        info={}, licenses=[], images=images, annotations=annotations, categories=[dict(id=1, name='person', supercategory='')])
+        info={},
+        licenses=[],
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=1, name='person', supercategory='')],
+    )
 
 
 def references():
@@ -92,12 +106,21 @@ def references():
     for ref_id, (split, ann_id, texts) in REFS.items():
         image_id = OBJECTS[ann_id][0]
         sentences = [
-            dict(sent_id=sent_id + i, sent=text, raw=text.upper(), tokens=text.split()) for i, text in enumerate(texts)]
+            dict(sent_id=sent_id + i, sent=text, raw=text.upper(), tokens=text.split()) for i, text in enumerate(texts)
+        ]
         sent_id += len(texts)
-        refs.append(dict(
-            ref_id=ref_id, ann_id=ann_id, image_id=image_id, category_id=1, split=split, sentences=sentences,
-            sent_ids=[sentence['sent_id'] for sentence in sentences],
-            file_name=file_name(image_id).replace('.jpg', f'_{ref_id}.jpg')))  # of no picture, as in the real files
+        refs.append(
+            dict(
+                ref_id=ref_id,
+                ann_id=ann_id,
+                image_id=image_id,
+                category_id=1,
+                split=split,
+                sentences=sentences,
+                sent_ids=[sentence['sent_id'] for sentence in sentences],
+                file_name=file_name(image_id).replace('.jpg', f'_{ref_id}.jpg'),
+            )
+        )  # of no picture, as in the real files
     return refs
 
 
@@ -112,9 +135,11 @@ def prepared(split):
             number = len(content['images']) + 1
             image_id = OBJECTS[ann_id][0]
             content['images'].append(
-                dict(images[image_id], original_id=image_id, id=number, caption=text, dataset_name='refcoco'))
+                dict(images[image_id], original_id=image_id, id=number, caption=text, dataset_name='refcoco')
+            )
             content['annotations'].append(
-                dict(copy.deepcopy(annotations[ann_id]), id=number, image_id=number, original_id=ann_id))
+                dict(copy.deepcopy(annotations[ann_id]), id=number, image_id=number, original_id=ann_id)
+            )
     return content
 
 

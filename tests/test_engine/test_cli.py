@@ -72,8 +72,14 @@ def test_a_variable_of_the_config_is_not_what_it_stands_for(tmp_path, monkeypatc
 
 def test_loaders_pin_memory_where_there_is_a_gpu(tmp_path, monkeypatch):
     file = tmp_path / 'loaders.py'
-    file.write_text('train_dataloader = dict(batch_size=1)\nval_dataloader = dict(pin_memory=False)\ntest_dataloader = None\n')
+    file.write_text(
+        'train_dataloader = dict(batch_size=1)\nval_dataloader = dict(pin_memory=False)\ntest_dataloader = None\n'
+    )
     assert 'pin_memory' not in load_config(parse('a.b=2', config=str(file))).train_dataloader
     monkeypatch.setattr('mmsoc.engine.cli.get_device', lambda: 'cuda')
     cfg = load_config(parse('a.b=2', config=str(file)))
-    assert cfg.train_dataloader.pin_memory is True and cfg.val_dataloader.pin_memory is False and cfg.test_dataloader is None
+    assert (
+        cfg.train_dataloader.pin_memory is True
+        and cfg.val_dataloader.pin_memory is False
+        and cfg.test_dataloader is None
+    )

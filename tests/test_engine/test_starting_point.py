@@ -68,6 +68,8 @@ def test_an_expression_that_fits_nothing():
 def test_it_comes_before_the_strict_check():
     from mmengine.hooks import Hook
 
-    strict, start = (HOOKS.build(cfg) for cfg in (dict(type='StrictLoadHook'), dict(type='StartingPointHook', wanted='x')))
+    strict, start = (
+        HOOKS.build(cfg) for cfg in (dict(type='StrictLoadHook'), dict(type='StartingPointHook', wanted='x'))
+    )
     order = Hook.priority, start.priority
     assert order == ('NORMAL', 'ABOVE_NORMAL') and strict.priority == 'NORMAL'

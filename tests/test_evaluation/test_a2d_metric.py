@@ -60,8 +60,8 @@ def test_two_images_by_hand():
     assert metrics['a2d/overall_IoU'] == 142 / 200 and metrics['a2d/mean_IoU'] == pytest.approx(0.71)
     # IoU .5 is not greater than .5.
     assert [metrics[f'a2d/P@{k}'] for k in (0.5, 0.6, 0.7, 0.8, 0.9)] == [0.5] * 5
-    # COCO's .50 takes both (AP 1).  At .55 to .90 the first detection is wrong: precision 1/2 up to recall 1/2, which are 51 of
-    # 101 points.  At .95 both are.
+    # COCO's .50 takes both (AP 1). At .55 to .90 the first detection is wrong: precision 1/2 up to recall 1/2, which are 51 of
+    # 101 points. At .95 both are.
     assert metrics['a2d/mAP'] == pytest.approx((1 + 8 * 0.5 * 51 / 101) / 10, abs=1e-9)
     assert next(iter(metrics)) == 'a2d/mAP'
 
@@ -93,7 +93,9 @@ def random_samples(seed=0, queries=4):
             where = generator.integers((0, 0, 3, 3), (20, 30, 20, 30))
             gts.append(square(*where))
             predictions.append([rectangle(where if query < 2 else None) for query in range(queries)])
-        samples.append(sample_of(f'video{i}', gts, predictions, generator.random((len(gts), queries)).astype(np.float32)))
+        samples.append(
+            sample_of(f'video{i}', gts, predictions, generator.random((len(gts), queries)).astype(np.float32))
+        )
     return samples
 
 
@@ -105,13 +107,26 @@ def test_average_precision_is_pycocotools_own(tmp_path):
         for i, image_id in enumerate(sample['exp_ids']):
             gt = sample['gt_rles'][i]
             images.append(dict(id=image_id, height=40, width=60))
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=image_id, category_id=1, iscrowd=0, area=int(coco_mask.area(gt)),
-                bbox=coco_mask.toBbox(gt).tolist(), segmentation=dict(size=gt['size'], counts=gt['counts'].decode())))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=1,
+                    iscrowd=0,
+                    area=int(coco_mask.area(gt)),
+                    bbox=coco_mask.toBbox(gt).tolist(),
+                    segmentation=dict(size=gt['size'], counts=gt['counts'].decode()),
+                )
+            )
             detections += [
-                dict(image_id=image_id, category_id=1, score=float(score),
-                     segmentation=dict(size=mask['size'], counts=mask['counts'].decode()))
-                for mask, score in zip(sample['pred_masks_all'][i], sample['pred_scores_all'][i], strict=True)]
+                dict(
+                    image_id=image_id,
+                    category_id=1,
+                    score=float(score),
+                    segmentation=dict(size=mask['size'], counts=mask['counts'].decode()),
+                )
+                for mask, score in zip(sample['pred_masks_all'][i], sample['pred_scores_all'][i], strict=True)
+            ]
     for name, content in (
         ('truth', dict(info={}, images=images, annotations=annotations, categories=[dict(id=1, name='dummy_class')])),
         ('detections', detections),
@@ -149,9 +164,18 @@ def test_report(tmp_path):
     metrics = metric.evaluate(2)
     report = json.loads((tmp_path / 'report.json').read_text())
     assert {f'jhmdb/{name}': value for name, value in report['metrics'].items()} == metrics
-    assert report['samples'] == 'drawn' and report['num_sentences'] == 2 and report['coco']['AP@0.5'] == pytest.approx(1)
+    assert (
+        report['samples'] == 'drawn' and report['num_sentences'] == 2 and report['coco']['AP@0.5'] == pytest.approx(1)
+    )
     assert report['rows'][0] == dict(
-        image_id='v_a_f_1_i_0', video='a', sentence='sentence 0', intersection=50, union=100, IoU=0.5, score=pytest.approx(0.9))
+        image_id='v_a_f_1_i_0',
+        video='a',
+        sentence='sentence 0',
+        intersection=50,
+        union=100,
+        IoU=0.5,
+        score=pytest.approx(0.9),
+    )
 
 
 def one_of_several(rank, world_size, folder):
@@ -181,12 +205,24 @@ def test_numbers_do_not_depend_on_the_number_of_processes(tmp_path):
     assert one == two and json.loads(one)['num_sentences'] == 9
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda sample: sample.pop('pred_masks_all'), "video a, sentence 'sentence 0': .*set model.test_cfg.all_queries=True"),
-    (lambda sample: sample.pop('gt_rles'), r'the test pipeline needs LoadA2DMasks\(evaluation=True\) or LoadJHMDBMask'),
-    (lambda sample: sample.update(pred_masks_all=[[]]), 'expected a score for each of the masks, found 1 for 0'),
-    (lambda sample: sample.update(gt_rles=[encode(np.ones((4, 6)))]), r'expected masks of \(4, 6\) .*found {\(40, 60\)}'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda sample: sample.pop('pred_masks_all'),
+            "video a, sentence 'sentence 0': .*set model.test_cfg.all_queries=True",
+        ),
+        (
+            lambda sample: sample.pop('gt_rles'),
+            r'the test pipeline needs LoadA2DMasks\(evaluation=True\) or LoadJHMDBMask',
+        ),
+        (lambda sample: sample.update(pred_masks_all=[[]]), 'expected a score for each of the masks, found 1 for 0'),
+        (
+            lambda sample: sample.update(gt_rles=[encode(np.ones((4, 6)))]),
+            r'expected masks of \(4, 6\) .*found {\(40, 60\)}',
+        ),
+    ],
+)
 def test_wrong_samples(change, message):
     sample = two_images()[0]
     change(sample)
@@ -217,11 +253,12 @@ def annotated(size, texts, **options):
 def test_all_queries_are_predicted(model):
     """Against the raw outputs, brought to the original size by the steps of the released evaluation."""
     size, padded, original = (48, 72), (64, 96), (101, 203)
-    clips = torch.stack([
-        torch.nn.functional.pad(random_clip(3, size)[0], (0, 24, 0, 16)), random_clip(3, padded, 1)[0]])
+    clips = torch.stack(
+        [torch.nn.functional.pad(random_clip(3, size)[0], (0, 24, 0, 16)), random_clip(3, padded, 1)[0]]
+    )
     texts = [['a red car', 'the dog', 'a very small person'], ['the dog']]
     samples = [annotated(size, texts[0], ori_shape=original), annotated(padded, texts[1], ori_shape=original)]
-    raw, = model(clips, samples, mode='tensor')
+    (raw,) = model(clips, samples, mode='tensor')
     assert raw['masks'].shape[:3] == (4, 1, 8)
     found = model(clips, samples, mode='predict')
     scores = torch.cat([sample.pred_scores_all for sample in found])
@@ -247,9 +284,9 @@ def test_all_queries_are_predicted(model):
 
 def test_all_queries_choose_as_one_does(model, root, monkeypatch):
     clip = random_clip(3, (64, 96))[0][None]
-    every, = model(clip, [annotated((64, 96), ['a red car', 'the dog'])], mode='predict')
+    (every,) = model(clip, [annotated((64, 96), ['a red car', 'the dog'])], mode='predict')
     monkeypatch.setitem(model.test_cfg, 'all_queries', False)
-    chosen, = model(clip, [annotated((64, 96), ['a red car', 'the dog'])], mode='predict')
+    (chosen,) = model(clip, [annotated((64, 96), ['a red car', 'the dog'])], mode='predict')
     assert chosen.pred_queries.tolist() == every.pred_queries.tolist()
     assert torch.allclose(chosen.pred_scores, every.pred_scores) and 'pred_masks_all' not in chosen
     # Without padding and at the original size the two ways are one.
@@ -272,7 +309,8 @@ def test_training_and_testing_on_the_twins(root, tmp_path):
     data, jhmdb = write_a2d(tmp_path), write_jhmdb(tmp_path, samples=[('first_video', 5), ('second_video', 1)])
     names = ('models/soc_tiny', 'datasets/a2d_sentences', 'schedules/schedule_a2d_40e', 'default_runtime')
     (tmp_path / 'config.py').write_text(
-        f'_base_ = {[str(base / f"{name}.py") for name in names]}\nmodel = dict(test_cfg=dict(all_queries=True))\n')
+        f'_base_ = {[str(base / f"{name}.py") for name in names]}\nmodel = dict(test_cfg=dict(all_queries=True))\n'
+    )
     cfg = Config.fromfile(tmp_path / 'config.py')
     cfg.work_dir = str(tmp_path / 'work')
     cfg.train_cfg.max_epochs = 1
@@ -281,7 +319,8 @@ def test_training_and_testing_on_the_twins(root, tmp_path):
         loader.num_workers = 0
     jhmdb_cfg = Config.fromfile(base / 'datasets' / 'jhmdb_sentences.py')
     cfg.test_dataloader.dataset = dict(
-        jhmdb_cfg.jhmdb_dataloader.dataset, data_root=str(jhmdb), samples_file='samples.json', expected_samples=2)
+        jhmdb_cfg.jhmdb_dataloader.dataset, data_root=str(jhmdb), samples_file='samples.json', expected_samples=2
+    )
     cfg.test_evaluator = [dict(jhmdb_cfg.jhmdb_evaluator, out_file=str(tmp_path / 'jhmdb.json'))]
     cfg.val_evaluator.out_file = str(tmp_path / 'a2d.json')
     for loader in loaders[:2]:
@@ -298,7 +337,11 @@ def test_training_and_testing_on_the_twins(root, tmp_path):
     assert runner.iter == 1
     report = json.loads((tmp_path / 'a2d.json').read_text())
     assert [row['image_id'] for row in report['rows']] == [
-        'v_b_test_f_5_i_0', 'v_b_test_f_5_i_2', 'v_b_test_f_9_i_2', 'v_c_test_f_2_i_0']
+        'v_b_test_f_5_i_0',
+        'v_b_test_f_5_i_2',
+        'v_b_test_f_9_i_2',
+        'v_c_test_f_2_i_0',
+    ]
     assert report['samples'] is None and (tmp_path / 'work' / 'best_a2d_mAP_epoch_1.pth').is_file()
     metrics = runner.test()
     report = json.loads((tmp_path / 'jhmdb.json').read_text())

@@ -80,7 +80,7 @@ def test_empty_proposals_are_added_only_up_to_the_number_of_objects():
     gt = np.where(halves() == 1, 1, 0).astype(np.uint8)
     wrong = np.where(halves() == 2, 1, 0).astype(np.uint8)
     result = evaluate_sequence([gt, *[0 * gt] * 3], [wrong] * 4, where='x')
-    row, = result['rows']
+    (row,) = result['rows']
     assert row['matched'] == 1 and row['J'] == 0
     # With nothing predicted at all, one is added: J = (0 + 1 + 1 + 1) / 4.
     assert evaluate_sequence([gt, *[0 * gt] * 3], [0 * gt] * 4, where='x')['rows'][0]['J'] == 3 / 4
@@ -156,7 +156,7 @@ def test_official_unsupervised_values(davis, name):
     data, values, masks = davis
     expected = values['rvos_unsupervised'][name]
     result = evaluate_folders(masks(name), data / 'davis17_rvos_pred', sequences=[name])
-    row, = result['rows']
+    (row,) = result['rows']
     assert row['video'] == name and row['matched'] == expected['matched_proposal_id']
     assert row['J'] == pytest.approx(expected['J_mean_all_frames'], abs=5e-6)
     assert row['F'] == pytest.approx(expected['F_mean_all_frames'], abs=5e-6)
@@ -168,7 +168,7 @@ def test_published_single_object_values(davis, name):
     """OSVOS: published per-object means over all frames but the first and last, 4 decimals."""
     data, values, masks = davis
     expected = values['osvos_semi_supervised'][name]
-    row, = evaluate_folders(masks(name), data / 'davis17_osvos_pred', sequences=[name], skip_first_last=True)['rows']
+    (row,) = evaluate_folders(masks(name), data / 'davis17_osvos_pred', sequences=[name], skip_first_last=True)['rows']
     assert f'{row["J"]:.4f}' == expected['published_J'] and f'{row["F"]:.4f}' == expected['published_F']
 
 
@@ -178,13 +178,18 @@ def test_two_objects_against_all_pairings(reference, name):
     data = reference / 'data'
     frames = sorted(path.name for path in (data / 'davis17_osvos_pred' / name).glob('*.png'))[::12]
     gt, pred = (
-        [read_ids(data / folder / name / frame) for frame in frames] for folder in ('davis17_osvos_pred', 'davis17_rvos_pred')
+        [read_ids(data / folder / name / frame) for frame in frames]
+        for folder in ('davis17_osvos_pred', 'davis17_rvos_pred')
     )
     rows = evaluate_sequence(gt, pred, where=name)['rows']
     assert len(rows) == 2
     pair = {
-        (i, k): [np.mean([measure(ids == i, of == k) for ids, of in zip(gt, pred)]) for measure in (region_similarity, boundary_f)]
-        for i in (1, 2) for k in range(1, 21)
+        (i, k): [
+            np.mean([measure(ids == i, of == k) for ids, of in zip(gt, pred)])
+            for measure in (region_similarity, boundary_f)
+        ]
+        for i in (1, 2)
+        for k in range(1, 21)
     }
     best = max(itertools.permutations(range(1, 21), 2), key=lambda ks: sum(sum(pair[i, k]) for i, k in zip((1, 2), ks)))
     for row, k in zip(rows, best):
@@ -266,7 +271,9 @@ def by_hand():
 
 def test_metric_by_hand(tmp_path):
     metric = METRICS.build(
-        dict(type='mmsoc.RefDAVIS17Metric', out_file=str(tmp_path / 'deep/result.json'), masks_dir=str(tmp_path / 'maps'))
+        dict(
+            type='mmsoc.RefDAVIS17Metric', out_file=str(tmp_path / 'deep/result.json'), masks_dir=str(tmp_path / 'maps')
+        )
     )
     metric.process({}, [video_sample(tmp_path, four_annotators())])
     result = metric.evaluate(1)
@@ -324,7 +331,9 @@ def test_objects_without_a_sentence_are_counted_and_named(tmp_path):
     result = metric.evaluate(1)
     MMLogger.get_current_instance().removeHandler(handler)
     assert result['davis17/J'] == 0.5
-    assert any("1 of 2 objects have no sentence and are scored as the protocol has it: {'a': 1}" in line for line in lines)
+    assert any(
+        "1 of 2 objects have no sentence and are scored as the protocol has it: {'a': 1}" in line for line in lines
+    )
 
 
 def test_small_logits_are_resized_to_the_frame(tmp_path):
@@ -374,7 +383,10 @@ def test_two_processes(tmp_path):
         (dict(pred_logits=None), 'set model.test_cfg.return_logits=True'),
         (dict(pred_logits=[[]] * 8), 'expected pred_logits of 8 sentences and 2 frames, found'),
         (dict(pred_masks=[[]] * 8), 'expected pred_masks of 8 sentences and 2 frames, found'),
-        (dict(pred_masks=[[encode(np.zeros((4, 6)))] * 2] * 8), 'a predicted mask is 6x4, but the mask of the data set is 60x40'),
+        (
+            dict(pred_masks=[[encode(np.zeros((4, 6)))] * 2] * 8),
+            'a predicted mask is 6x4, but the mask of the data set is 60x40',
+        ),
     ],
 )
 def test_bad_samples(tmp_path, change, message):
@@ -406,17 +418,21 @@ def test_logits_of_the_model(root):
     inputs[0, ..., 48:, :] = 0
     model = small_model(root, test_cfg=dict(frames_per_clip=3, return_logits=True))
     found = model(inputs, samples, mode='predict')
-    assert [tuple(logits.shape) for sample in found for logits in sample.pred_logits] == [(5, 48, 64)] * 2 + [(5, 16, 16)]
+    assert [tuple(logits.shape) for sample in found for logits in sample.pred_logits] == [(5, 48, 64)] * 2 + [
+        (5, 16, 16)
+    ]
     for sample in found:
         sample = sample.to_dict()  # as an evaluator gets it
         for logits, masks in zip(sample['pred_logits'], sample['pred_masks'], strict=True):
             size = masks[0]['size']
-            full = torch.nn.functional.interpolate(logits[:, None], size=size, mode='bilinear', align_corners=False)[:, 0]
+            full = torch.nn.functional.interpolate(logits[:, None], size=size, mode='bilinear', align_corners=False)[
+                :, 0
+            ]
             assert logits.dtype == torch.float32
             assert np.array_equal(np.stack([coco_mask.decode(mask) for mask in masks]), (full > 0).numpy())
     other = make_sample((64, 64), ['a cat'], num_frames=5, ori_shape=(70, 70))
     model.test_cfg['return_logits'] = False
-    without, = model(inputs[1:], [other], mode='predict')
+    (without,) = model(inputs[1:], [other], mode='predict')
     assert 'pred_logits' not in without and 'pred_masks' in without
 
 
@@ -425,8 +441,14 @@ def test_real_masks_predicted_perfectly(reference):
     paths = sorted(map(str, folder.glob('*.png')))[:2]
     logits = torch.stack([torch.from_numpy(logits_of(read_ids(path) == 1)) for path in paths])
     sample = dict(
-        video_id='car-shadow', frames=['00000', '00001'], exp_ids=list('0123'), obj_ids=['1'] * 4, mask_paths=paths,
-        pred_logits=[logits] * 4, pred_masks=[[encode(mask > 0) for mask in logits.numpy()]] * 4, pred_scores=torch.ones(4),
+        video_id='car-shadow',
+        frames=['00000', '00001'],
+        exp_ids=list('0123'),
+        obj_ids=['1'] * 4,
+        mask_paths=paths,
+        pred_logits=[logits] * 4,
+        pred_masks=[[encode(mask > 0) for mask in logits.numpy()]] * 4,
+        pred_scores=torch.ones(4),
     )
     metric = RefDAVIS17Metric()
     metric.process({}, [sample])

@@ -295,9 +295,7 @@ def _evaluate_on_two(rank, folder, port):
     # 5 videos on two ranks: 0 2 4 and 1 3 and, as padding, 0 again
     for place, i in enumerate(([0, 2, 4], [1, 3, 0])[rank]):
         pred = [[ids == (1 if i < 2 else 9)]] * 2
-        metric.process(
-            {}, [video_sample(folder / str(rank) / str(place), f'v{i}', pred, [ids], ['1', '1'])]
-        )
+        metric.process({}, [video_sample(folder / str(rank) / str(place), f'v{i}', pred, [ids], ['1', '1'])])
     result = metric.evaluate(5)
     (folder / f'rank{rank}.json').write_text(json.dumps(result))
     dist.destroy_process_group()

@@ -140,7 +140,9 @@ def test_what_does_not_fit(dataset):
     with pytest.raises(
         ValueError, match=r'video v: expected gt_rles to hold, for each of 2 sentences, .* found lists of \[\]'
     ):
-        JFMetric().score_video(sample | dict(gt_rles=[encode(NOTHING)] * 2))  # as of one annotated frame (A2D-Sentences)
+        JFMetric().score_video(
+            sample | dict(gt_rles=[encode(NOTHING)] * 2)
+        )  # as of one annotated frame (A2D-Sentences)
     with pytest.raises(ValueError, match=r'\(gt_rles\) mark no void; expected void_label=None, found 255'):
         JFMetric(void_label=255).score_video(sample)
     with pytest.raises(ValueError, match='video v has no masks to compare with; .*LoadMeViSMasks'):

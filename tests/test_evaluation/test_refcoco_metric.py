@@ -95,9 +95,11 @@ def test_equal_to_a_direct_computation():
     metrics = evaluate(samples)
     assert metrics['refcoco/mean_IoU'] == pytest.approx(ious.mean(), abs=1e-12)
     assert metrics['refcoco/overall_IoU'] == sum((gt & pred).sum() for gt, pred in pairs) / sum(
-        (gt | pred).sum() for gt, pred in pairs)
+        (gt | pred).sum() for gt, pred in pairs
+    )
     assert [metrics[f'refcoco/P@{k}'] for k in (0.5, 0.6, 0.7, 0.8, 0.9)] == [
-        (ious > k).mean() for k in (0.5, 0.6, 0.7, 0.8, 0.9)]
+        (ious > k).mean() for k in (0.5, 0.6, 0.7, 0.8, 0.9)
+    ]
     assert 0 < metrics['refcoco/P@0.8'] < 1
 
 
@@ -105,15 +107,18 @@ def test_equal_to_a2d_s():
     """The same masks as A2D-Sentences would have them, whose one query is the prediction."""
     samples = random_samples()
     other = A2DMetric(prefix='refcoco')
-    other.process(None, [
-        dict(
-            sample,
-            exp_ids=[f'{sample["video_id"]}_{i}' for i in sample['exp_ids']],
-            pred_masks_all=sample['pred_masks'],
-            pred_scores_all=sample['pred_scores'][:, None],
-        )
-        for sample in samples
-    ])
+    other.process(
+        None,
+        [
+            dict(
+                sample,
+                exp_ids=[f'{sample["video_id"]}_{i}' for i in sample['exp_ids']],
+                pred_masks_all=sample['pred_masks'],
+                pred_scores_all=sample['pred_scores'][:, None],
+            )
+            for sample in samples
+        ],
+    )
     found = other.evaluate(len(samples))
     assert evaluate(samples) == {f'refcoco/{name}': found[f'refcoco/{name}'] for name in NAMES}
 
@@ -139,19 +144,31 @@ def test_report(tmp_path):
     assert {f'refcocog/{name}': value for name, value in report['metrics'].items()} == metrics
     assert report['num_sentences'] == 4 and [row['IoU'] for row in report['rows']] == [0.5, 0.7, 0.9, 0]
     assert report['rows'][1] == dict(
-        picture='a', exp_id='1', sentence='sentence 1', intersection=70, union=100, IoU=0.7, score=0.5)
+        picture='a', exp_id='1', sentence='sentence 1', intersection=70, union=100, IoU=0.7, score=0.5
+    )
     (table,) = (line for line in lines if '4 sentences' in line)
     assert 'overall IoU' in table and f'{1200 / 2700:.4f}' in table
     assert any('RefCOCOMetric: 4 rows written to' in line for line in lines)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda sample: sample.pop('gt_rles'), r'picture a: there is no mask .* needs LoadRefCOCOMasks\(evaluation=True\)'),
-    (lambda sample: sample['pred_masks'].pop(), r'picture a: expected one mask for each of the 2 sentences, found \[1\]'),
-    (lambda sample: sample['pred_masks'][1].append('a'), r'for each of the 2 sentences, found \[1, 2\]'),
-    (lambda sample: sample.update(gt_rles=[encode(np.ones((4, 6)))] * 2),
-     r"picture a, sentence 'sentence 0': expected a mask of \(4, 6\) \(height, width\), .* found \(40, 60\)"),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda sample: sample.pop('gt_rles'),
+            r'picture a: there is no mask .* needs LoadRefCOCOMasks\(evaluation=True\)',
+        ),
+        (
+            lambda sample: sample['pred_masks'].pop(),
+            r'picture a: expected one mask for each of the 2 sentences, found \[1\]',
+        ),
+        (lambda sample: sample['pred_masks'][1].append('a'), r'for each of the 2 sentences, found \[1, 2\]'),
+        (
+            lambda sample: sample.update(gt_rles=[encode(np.ones((4, 6)))] * 2),
+            r"picture a, sentence 'sentence 0': expected a mask of \(4, 6\) \(height, width\), .* found \(40, 60\)",
+        ),
+    ],
+)
 def test_wrong_samples(change, message):
     sample = two_pictures()[0]
     change(sample)
@@ -190,6 +207,9 @@ def test_pretraining_from_files_to_numbers(root, tmp_path):
     report = json.loads((tmp_path / 'val.json').read_text())
     picture = 'COCO_train2014_000000000374'
     assert [(row['picture'], row['exp_id'], row['sentence']) for row in report['rows']] == [
-        (picture, '1', 'Left box'), (picture, '2', 'pink'), (picture, '4', 'upper  one')]
+        (picture, '1', 'Left box'),
+        (picture, '2', 'pink'),
+        (picture, '4', 'upper  one'),
+    ]
     assert all(row['union'] >= 400 for row in report['rows'])  # the objects' 20 x 20 and 24 x 20 pixels at least
     assert (tmp_path / 'work' / 'best_refcoco_overall_IoU_epoch_1.pth').is_file()

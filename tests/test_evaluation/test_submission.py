@@ -52,17 +52,21 @@ def write(folder, layout):
     metric = METRICS.build(dict(type='mmsoc.SubmissionWriter', zip_file=str(folder / 'out/x.zip'), layout=layout))
     for video in VIDEOS:
         metric.process({}, [sample_of(video)])
-    assert metric.evaluate(2) == {
-        'submission/num_videos': 2, 'submission/num_sentences': 3, 'submission/num_masks': 5
-    }
+    assert metric.evaluate(2) == {'submission/num_videos': 2, 'submission/num_sentences': 3, 'submission/num_masks': 5}
     return folder / 'out/x.zip'
 
 
 def faults_of(data, archive, layout='ref-youtube-vos', images=True, exclude=None, only_images=False):
-    return validate_submission.find_faults(argparse.Namespace(
-        submission=str(archive), expressions=str(data / 'expressions.json'), layout=layout, exclude=exclude,
-        images=str(data / 'images') if images else None, only_images=only_images,
-    ))
+    return validate_submission.find_faults(
+        argparse.Namespace(
+            submission=str(archive),
+            expressions=str(data / 'expressions.json'),
+            layout=layout,
+            exclude=exclude,
+            images=str(data / 'images') if images else None,
+            only_images=only_images,
+        )
+    )
 
 
 @pytest.mark.parametrize('layout', TOP)
@@ -71,7 +75,9 @@ def test_what_is_written(data, layout):
     with zipfile.ZipFile(archive) as opened:
         assert sorted(opened.namelist()) == sorted(
             f'{TOP[layout]}{video}/{exp_id}/{frame}.png'
-            for video, (exp_ids, frames) in VIDEOS.items() for exp_id in exp_ids for frame in frames
+            for video, (exp_ids, frames) in VIDEOS.items()
+            for exp_id in exp_ids
+            for frame in frames
         )
         with Image.open(io.BytesIO(opened.read(f'{TOP[layout]}a/1/00005.png'))) as image:
             assert image.format == 'PNG' and image.mode == 'L' and image.size == SIZE[::-1]
@@ -111,7 +117,9 @@ def test_bad_arguments(tmp_path):
         SubmissionWriter(zip_file=str(tmp_path / 'x.zip')).evaluate(0)
     sample = sample_of('a')
     sample['pred_masks'][1] = sample['pred_masks'][1][:1]
-    with pytest.raises(ValueError, match=r'video a: expected masks for 2 sentences and 2 frames, found \[2, 1\] frames'):
+    with pytest.raises(
+        ValueError, match=r'video a: expected masks for 2 sentences and 2 frames, found \[2, 1\] frames'
+    ):
         SubmissionWriter(zip_file='x.zip').score_video(sample)
 
 
@@ -162,14 +170,18 @@ def test_broken_pictures(data):
     other = 'Annotations/b/0/00010.png'
     changed(archive, lambda files: files.update({NAME: b'no picture', other: files[other][:60]}))
     faults = faults_of(data, archive)[0]
-    assert [fault.split(' (')[0] for fault in faults] == [f'{name}: cannot be read as a picture' for name in (NAME, other)]
+    assert [fault.split(' (')[0] for fault in faults] == [
+        f'{name}: cannot be read as a picture' for name in (NAME, other)
+    ]
 
 
 def test_missing_and_further_files(data):
     archive = write(data, 'ref-youtube-vos')
     changed(archive, lambda files: files.update({'__MACOSX/x': b'', 'Annotations/a/7/00000.png': files.pop(NAME)}))
     assert faults_of(data, archive)[0] == [
-        'Annotations/a/7/00000.png: not expected', '__MACOSX/x: not expected', f'{NAME}: missing'
+        'Annotations/a/7/00000.png: not expected',
+        '__MACOSX/x: not expected',
+        f'{NAME}: missing',
     ]
 
 
@@ -194,9 +206,13 @@ def test_damaged_archives(data):
 
 def test_the_top_folder(data):
     faults = faults_of(data, write(data, 'mevis'))[0]
-    assert faults[0] == 'the top folder Annotations/ is missing: the archive begins with a/' and len(faults) == 1 + 2 * 5
+    assert (
+        faults[0] == 'the top folder Annotations/ is missing: the archive begins with a/' and len(faults) == 1 + 2 * 5
+    )
     faults = faults_of(data, write(data, 'ref-youtube-vos'), 'mevis')[0]
-    assert faults[0] == 'there should be no top folder, but everything lies in Annotations/' and len(faults) == 1 + 2 * 5
+    assert (
+        faults[0] == 'there should be no top folder, but everything lies in Annotations/' and len(faults) == 1 + 2 * 5
+    )
 
 
 def test_sizes_without_frames(data):
@@ -221,8 +237,13 @@ def test_only_a_part_of_the_expressions(data):
 def test_the_command(data, root, monkeypatch, capsys):
     archive = write(data, 'ref-youtube-vos')
     command = [
-        sys.executable, str(root / 'tools/analysis_tools/validate_submission.py'), str(archive), '--layout', 'ref-youtube-vos',
-        '--expressions', str(data / 'expressions.json'),
+        sys.executable,
+        str(root / 'tools/analysis_tools/validate_submission.py'),
+        str(archive),
+        '--layout',
+        'ref-youtube-vos',
+        '--expressions',
+        str(data / 'expressions.json'),
     ]
     monkeypatch.setattr(sys, 'argv', command[1:])
     validate_submission.main()
@@ -235,8 +256,12 @@ def test_the_command(data, root, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     'content, message',
-    [('[]', "expected an object with the key 'videos'"), ('{"videos": {}}', 'no video is left'), ('{', 'is not JSON'),
-     ('{"videos": {"a": {"expressions": {}}}}', "video a: expected 'frames', a list")],
+    [
+        ('[]', "expected an object with the key 'videos'"),
+        ('{"videos": {}}', 'no video is left'),
+        ('{', 'is not JSON'),
+        ('{"videos": {"a": {"expressions": {}}}}', "video a: expected 'frames', a list"),
+    ],
 )
 def test_bad_expressions(data, content, message):
     (data / 'expressions.json').write_text(content)

@@ -62,7 +62,10 @@ def test_by_hand(tmp_path):
 def test_void(tmp_path):
     truth = box(10).astype(np.uint8)
     truth[10:20, 20:30] = 255
-    for label, expected in ((255, 0), (None, (1 - 0.5) ** 2 / 4)):  # the variance of 1 and 0.5 is a quarter of 0.5 squared
+    for label, expected in (
+        (255, 0),
+        (None, (1 - 0.5) ** 2 / 4),
+    ):  # the variance of 1 and 0.5 is a quarter of 0.5 squared
         metric = TemporalStabilityMetric(void_label=label)
         metric.process({}, [video_sample(tmp_path / str(label), [[box(20), box(10)]], [truth, box(10)])])
         assert metric.evaluate(1)['stability/var_J'] == pytest.approx(expected)
@@ -88,11 +91,17 @@ def test_real_masks(reference, tmp_path, name):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (dict(mask_paths=None), r"TemporalStabilityMetric: video a has no masks to compare with; set data_prefix\['mask'\]"),
+        (
+            dict(mask_paths=None),
+            r"TemporalStabilityMetric: video a has no masks to compare with; set data_prefix\['mask'\]",
+        ),
         (dict(obj_ids=None), r"TemporalStabilityMetric: the expressions of video a have no 'obj_id'.*use an ann_file"),
         (dict(obj_ids=['7']), r"video a: no mask shows the objects \['7'\]; the masks show \[1\]"),
         (dict(pred_masks=[[]]), r'video a: expected masks for 1 sentences and 1 frames, found \[0\]'),
-        (dict(pred_masks=[[encode(np.zeros((4, 6)))]]), "sentence 'sentence 0': the predicted mask is 6x4, but .* is 60x40"),
+        (
+            dict(pred_masks=[[encode(np.zeros((4, 6)))]]),
+            "sentence 'sentence 0': the predicted mask is 6x4, but .* is 60x40",
+        ),
     ],
 )
 def test_bad_input(tmp_path, change, message):

@@ -2,6 +2,7 @@
 
 A clone without the reference notices with them when a change moves a number that was not meant to move.
 """
+
 import zlib
 from pathlib import Path
 
@@ -18,8 +19,11 @@ FIXTURE = ROOT / 'tests' / 'fixtures' / 'regression.npz'
 VARIANTS = {
     'paper': {},
     'released': {
-        'head.num_cls_fcs': 1, 'criterion.loss_mask.loss_weight': 2., 'criterion.loss_dice.loss_weight': 5.,
-        'criterion.loss_contrastive.dim_exponent': 1., 'test_cfg.predict_layer': 0
+        'head.num_cls_fcs': 1,
+        'criterion.loss_mask.loss_weight': 2.0,
+        'criterion.loss_dice.loss_weight': 5.0,
+        'criterion.loss_contrastive.dim_exponent': 1.0,
+        'test_cfg.predict_layer': 0,
     },
 }
 
@@ -28,13 +32,13 @@ def model_by_rule(overrides: dict) -> torch.nn.Module:
     """The small SOC with weights that depend on nothing but their names and shapes."""
     cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'soc_tiny.py')
     cfg.merge_from_dict({f'model.{key}': value for key, value in overrides.items()})
-    cfg.model.text_encoder.config.update(hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
-    cfg.model.text_encoder.dropout = 0.
+    cfg.model.text_encoder.config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    cfg.model.text_encoder.dropout = 0.0
     model = MODELS.build(cfg.model)
     for name, parameter in model.named_parameters():
         r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(parameter.shape).astype(np.float32)
-        scale = 1. if 'embed' in name else np.float32(1 / np.sqrt(max(np.prod(parameter.shape[1:]), 1)))
-        offset = 1. if parameter.dim() == 1 and name.endswith('weight') else 0.
+        scale = 1.0 if 'embed' in name else np.float32(1 / np.sqrt(max(np.prod(parameter.shape[1:]), 1)))
+        offset = 1.0 if parameter.dim() == 1 and name.endswith('weight') else 0.0
         parameter.data = torch.from_numpy(offset + r * (scale if parameter.dim() > 1 else np.float32(0.1)))
     return model
 
@@ -46,7 +50,9 @@ def numbers(variant: str) -> dict[str, np.ndarray]:
     (video_a, masks_a), (video_b, masks_b) = random_clip(3, (64, 96), 0), random_clip(3, (45, 77), 1)
     found = {}
     with torch.no_grad():
-        output, = model(video_a[None], [make_sample((64, 96), ['a red car on the road', 'the dog'], num_frames=3)], mode='tensor')
+        (output,) = model(
+            video_a[None], [make_sample((64, 96), ['a red car on the road', 'the dog'], num_frames=3)], mode='tensor'
+        )
     for name, value in output.items():
         found[name] = value[..., ::4, ::4].numpy() if name == 'masks' else value.numpy()
     model.train()

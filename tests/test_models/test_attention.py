@@ -1,4 +1,5 @@
 """Attention in few operations is that of PyTorch's and mmcv's modules."""
+
 import mmcv.cnn.bricks.transformer
 import pytest
 import torch
@@ -52,16 +53,18 @@ def test_multi_head_attention_is_pytorch_s(choose, masked, seeded):
     if masked:
         mask = torch.zeros(3, choose(x, y, z)[1].shape[1], dtype=torch.bool)
         mask[0, 3:], mask[2, 1:] = True, True
-    given = (x, z) if choose is INPUTS['key is value'] else (x, ) if choose is INPUTS['self-attention'] else (x, y)
+    given = (x, z) if choose is INPUTS['key is value'] else (x,) if choose is INPUTS['self-attention'] else (x, y)
 
     def run(attend):
         def function(*leaves):
             return attend(*choose(leaves[0], *(leaves[1:] * 2 or (None, None))))
+
         return outputs_and_gradients(function, *given, parameters=attention.parameters())
 
     assert_same(
         run(lambda q, k, v: multi_head_attention(attention, q, k, v, mask)),
-        run(lambda q, k, v: attention(q, k, v, key_padding_mask=mask)[0]))
+        run(lambda q, k, v: attention(q, k, v, key_padding_mask=mask)[0]),
+    )
 
 
 def test_drop_out_of_attention_weights(seeded):
@@ -71,7 +74,7 @@ def test_drop_out_of_attention_weights(seeded):
     found = module._attend(q, k, v, None, p)
     kept = (found != 0).float()
     torch.testing.assert_close(found, kept / num_tokens / (1 - p))
-    assert abs(kept.mean().item() - (1 - p)) < 4 * (p * (1 - p) / kept.numel())**0.5 + 2**-16
+    assert abs(kept.mean().item() - (1 - p)) < 4 * (p * (1 - p) / kept.numel()) ** 0.5 + 2**-16
 
 
 def test_drop_out_in_training_only(seeded):
@@ -94,7 +97,7 @@ def test_little_drop_out_is_none(masked, seeded):
         mask[1, ..., 4:] = False
     torch.manual_seed(1)
     found = outputs_and_gradients(lambda q, k, v: module._attend(q, k, v, mask, 2**-16), *leaves)
-    expected = outputs_and_gradients(lambda q, k, v: module._attend(q, k, v, mask, 0.), *leaves)
+    expected = outputs_and_gradients(lambda q, k, v: module._attend(q, k, v, mask, 0.0), *leaves)
     assert_same(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -106,16 +109,18 @@ CALLS = {
     'a position of the queries alone': lambda x, y, p, r: dict(query=x, key=x, value=x, query_pos=p),
     'a position of the keys alone': lambda x, y, p, r: dict(query=x, key=x, value=x, key_pos=p),
     'cross-attention': lambda x, y, p, r: dict(query=x, key=y, value=y, query_pos=p, key_pos=r),
-    'cross-attention with a position of the queries': lambda x, y, p, r: dict(query=x, key=x + 1, value=x + 1, query_pos=p),
+    'cross-attention with a position of the queries': lambda x, y, p, r: dict(
+        query=x, key=x + 1, value=x + 1, query_pos=p
+    ),
     'cross-attention with values of their own': lambda x, y, p, r: dict(query=x, key=y, value=y + 1, identity=2 * x),
 }
 
 
 @pytest.mark.parametrize('call', CALLS.values(), ids=CALLS)
 def test_mmcv_s_module(call, seeded):
-    theirs = mmcv.cnn.bricks.transformer.MultiheadAttention(16, 4, dropout=0., batch_first=True).double()
+    theirs = mmcv.cnn.bricks.transformer.MultiheadAttention(16, 4, dropout=0.0, batch_first=True).double()
     nn.init.normal_(theirs.attn.in_proj_bias)
-    ours = MultiheadAttention(16, 4, dropout=0., batch_first=True).double()
+    ours = MultiheadAttention(16, 4, dropout=0.0, batch_first=True).double()
     ours.load_state_dict(theirs.state_dict())
     x, y, p, r = (torch.randn(2, length, 16, dtype=torch.float64) for length in (5, 7, 5, 7))
     given = call(x, y, p, r)
@@ -159,7 +164,7 @@ def test_attention_in_windows(chunks, shape, seeded):
 def test_attention_in_windows_with_masks(chunks, seeded):
     """Two windows without a mask, three with one; as if each group were alone with the mask in its bias."""
     qkv, bias = torch.randn(3, 5, 3, 7, 4, dtype=torch.float64), torch.randn(3, 7, 7, dtype=torch.float64)
-    mask = torch.where(torch.rand(7, 7) < 0.4, -100., 0.).double()
+    mask = torch.where(torch.rand(7, 7) < 0.4, -100.0, 0.0).double()
 
     def by_hand(qkv, bias):
         return torch.cat([attend_by_hand(qkv[:, :2], bias, 0.6), attend_by_hand(qkv[:, 2:], bias + mask, 0.6)])
@@ -174,10 +179,10 @@ def test_drop_out_in_windows(seeded):
     qkv = torch.zeros(3, 4, 2, 60, 60)
     qkv[2] = torch.eye(60)
     bias = torch.zeros(2, 60, 60, requires_grad=True)
-    found = attend_with_bias(qkv, bias, 1., dropout=0.3)
+    found = attend_with_bias(qkv, bias, 1.0, dropout=0.3)
     found.pow(2).sum().backward()
     share = (found != 0).float().mean().item()
-    assert abs(share - 0.7) < 4 * (0.21 / found.numel())**0.5 and bias.grad.abs().sum() > 0
+    assert abs(share - 0.7) < 4 * (0.21 / found.numel()) ** 0.5 and bias.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize('with_gradient', [True, False], ids=['training', 'prediction'])
@@ -195,7 +200,8 @@ def test_the_bias_of_windows_is_as_gpus_need_it(monkeypatch, with_gradient, larg
     attend = video_swin.attend_with_bias
     monkeypatch.setattr(F, 'scaled_dot_product_attention', kernel)
     monkeypatch.setattr(
-        video_swin, 'attend_with_bias', lambda qkv, bias, *given: seen.append(bias) or attend(qkv, bias, *given))
+        video_swin, 'attend_with_bias', lambda qkv, bias, *given: seen.append(bias) or attend(qkv, bias, *given)
+    )
     model = VideoSwin(arch=ARCH).train(with_gradient)
     with torch.set_grad_enabled(with_gradient):
         model(torch.randn(1, 9, 3, 45, 77))  # shifted and padded windows
@@ -213,7 +219,7 @@ def test_linear_of_gelu(monkeypatch, limit, with_bias, approximate, seeded):
     """Four rows at a time."""
     if limit:
         monkeypatch.setattr(recompute, 'MAX_ELEMENTS_IN_CACHE', limit)
-    leaves = [torch.randn(shape, dtype=torch.float64) for shape in ((3, 5, 6), (4, 6), (4, ))[:3 if with_bias else 2]]
+    leaves = [torch.randn(shape, dtype=torch.float64) for shape in ((3, 5, 6), (4, 6), (4,))[: 3 if with_bias else 2]]
 
     def ours(x, weight, bias=None):
         return linear_of_gelu(x, weight, bias, approximate)
@@ -226,7 +232,7 @@ def test_linear_of_gelu(monkeypatch, limit, with_bias, approximate, seeded):
 
 
 def test_linear_of_gelu_under_autocast(seeded):
-    leaves = [torch.randn(shape) for shape in ((5, 6), (4, 6), (4, ))]
+    leaves = [torch.randn(shape) for shape in ((5, 6), (4, 6), (4,))]
     with torch.autocast('cpu', torch.bfloat16):
         found = outputs_and_gradients(linear_of_gelu, *leaves)
         expected = outputs_and_gradients(lambda x, *linear: F.linear(F.gelu(x), *linear), *leaves)

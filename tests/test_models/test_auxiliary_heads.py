@@ -15,10 +15,10 @@ from tests.helpers import make_sample, random_clip, small_model, stack_clips
 
 def test_fusion_mask_head_values():
     """One level of 1x2 cells; the mask covers the left cell by half and the right one not at all."""
-    head = FusionMaskHead(embed_dims=1, num_levels=1, loss_bce_weight=1., loss_dice_weight=1.)
+    head = FusionMaskHead(embed_dims=1, num_levels=1, loss_bce_weight=1.0, loss_dice_weight=1.0)
     torch.nn.init.ones_(head.convs[0].weight)
     torch.nn.init.zeros_(head.convs[0].bias)
-    level = torch.tensor([[[[0., -math.log(3)]]]])  # shares 1/2 and 1/4
+    level = torch.tensor([[[[0.0, -math.log(3)]]]])  # shares 1/2 and 1/4
     mask = torch.zeros(1, 1, 4, 8)
     mask[0, 0, :, :2] = 1
     losses = head.loss(None, FusedFeatures(levels=(level,), guidance=None), ClipTargets(mask, None, None, None), [])
@@ -36,18 +36,18 @@ def category_sample(category, padded=None):
 
 
 def test_category_map_head_values():
-    head = CategoryMapHead(num_classes=2, embed_dims=3, num_levels=1, loss_weight=2.)
+    head = CategoryMapHead(num_classes=2, embed_dims=3, num_levels=1, loss_weight=2.0)
     head.convs[0].weight.data = torch.eye(3)[..., None, None]
     torch.nn.init.zeros_(head.convs[0].bias)
     category = np.zeros((8, 8), np.uint8)
     category[:, 4:] = 2
     # The clip is padded from 8x8 to 8x12: three cells, the last one is no target.
-    level = torch.tensor([[1., 0., 0.], [0., 1., 0.], [9., 0., 0.]]).t()[None, :, None]
+    level = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [9.0, 0.0, 0.0]]).t()[None, :, None]
     found = head.loss_by_level([level], [category_sample(category, padded=(8, 12))])
     # background, right: log(e + 2) - 1; category 2 where category 1 is said: log(e + 2)
     assert found['aux.loss_category'].item() == pytest.approx(2 * (math.log(math.e + 2) - 0.5))
     assert found['aux.acc_category'].item() == 0
-    level[0, :, 0, 1] = torch.tensor([0., 0., 1.])
+    level[0, :, 0, 1] = torch.tensor([0.0, 0.0, 1.0])
     assert head.loss_by_level([level], [category_sample(category, padded=(8, 12))])['aux.acc_category'].item() == 100
 
 
@@ -61,7 +61,9 @@ def test_category_map_head_without_objects_or_maps():
     del sample[0].gt_sem_seg
     with pytest.raises(ValueError, match='no gt_sem_seg; add LoadCategoryMaps'):
         head.loss_by_level([level], [sample])
-    with pytest.raises(ValueError, match=r'num_classes=1, but the samples have category 3 .*`LoadCategoryMaps.classes`'):
+    with pytest.raises(
+        ValueError, match=r'num_classes=1, but the samples have category 3 .*`LoadCategoryMaps.classes`'
+    ):
         head.loss_by_level([level], [category_sample(np.full((8, 8), 3, np.uint8))])
 
 
@@ -98,7 +100,11 @@ def test_conv_patch_embed_keeps_the_strides_and_frames_apart():
     model = VideoSwin(**swin, patch_embed=dict(type='ConvPatchEmbed', embed_dims=32)).eval()
     outputs = model(torch.randn(2, 3, 3, 45, 77))
     assert [tuple(output.shape) for output in outputs] == [
-        (6, 32, 12, 20), (6, 64, 6, 10), (6, 128, 3, 5), (6, 256, 2, 3)]
+        (6, 32, 12, 20),
+        (6, 64, 6, 10),
+        (6, 128, 3, 5),
+        (6, 256, 2, 3),
+    ]
     embed = ConvPatchEmbed(embed_dims=32).eval()
     clip = torch.randn(2, 3, 3, 45, 77)
     patches = embed(clip)

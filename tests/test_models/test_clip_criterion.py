@@ -20,11 +20,12 @@ POSITIVE, NEGATIVE = 0.25 * 0.25 * LN2, 0.75 * 0.25 * LN2
 MMDET_ASSIGNER = dict(
     type='mmdet.HungarianAssigner',
     match_costs=[
-        dict(type='mmsoc.ClipCost', visible_only=True, cost=dict(type='mmdet.FocalLossCost', weight=2., eps=1e-8)),
-        dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)),
-        dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.BBoxL1Cost', weight=2., box_format='xywh')),
-        dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.IoUCost', weight=2., iou_mode='giou')),
-    ])
+        dict(type='mmsoc.ClipCost', visible_only=True, cost=dict(type='mmdet.FocalLossCost', weight=2.0, eps=1e-8)),
+        dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0)),
+        dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.BBoxL1Cost', weight=2.0, box_format='xywh')),
+        dict(type='mmsoc.ClipCost', cost=dict(type='mmdet.IoUCost', weight=2.0, iou_mode='giou')),
+    ],
+)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def config(root):
     cfg = Config.fromfile(root / 'configs' / '_base_' / 'models' / 'soc_swin-t.py').model.criterion
     for name, loss in cfg.items():
         if name.startswith('loss_'):
-            loss['loss_weight'] = 1.
+            loss['loss_weight'] = 1.0
     return cfg
 
 
@@ -47,14 +48,20 @@ def one_clip(num_frames=1, num_queries=2, visible=None):
     boxes[..., 0, :] = torch.tensor([0.9, 0.9, 0.1, 0.1])
     boxes[..., 1, :] = torch.tensor([0.5, 0.5, 0.5, 0.5])
     prediction = Predictions(
-        logits=torch.zeros(1, 1, num_frames, num_queries, 1), boxes=boxes,
+        logits=torch.zeros(1, 1, num_frames, num_queries, 1),
+        boxes=boxes,
         kernels=torch.arange(num_queries).float().expand(1, 1, num_frames, num_queries)[..., None],
-        points=torch.zeros(1, 1, num_frames, num_queries, 2))
+        points=torch.zeros(1, 1, num_frames, num_queries, 2),
+    )
     masks = torch.zeros(1, num_frames, 4, 4)
     masks[..., :2, :2] = 1
     visible = torch.ones(1, num_frames, dtype=torch.bool) if visible is None else torch.tensor([visible])
     targets = ClipTargets(
-        masks * visible[..., None, None], torch.tensor([0.25, 0.25, 0.5, 0.5]) * visible[..., None], visible, torch.tensor([0]))
+        masks * visible[..., None, None],
+        torch.tensor([0.25, 0.25, 0.5, 0.5]) * visible[..., None],
+        visible,
+        torch.tensor([0]),
+    )
     return prediction, targets
 
 
@@ -64,13 +71,19 @@ def zero_masks(features, kernels, points):
 
 def run(criterion, prediction, targets, decode=zero_masks):
     num_masks = targets.visible.numel()
-    return criterion(prediction, torch.zeros(1, 1, prediction.logits.shape[3], 8), torch.zeros(1, 8),
-                     torch.zeros(num_masks, 8, 4, 4), decode, targets)
+    return criterion(
+        prediction,
+        torch.zeros(1, 1, prediction.logits.shape[3], 8),
+        torch.zeros(1, 8),
+        torch.zeros(num_masks, 8, 4, 4),
+        decode,
+        targets,
+    )
 
 
 def test_losses_by_hand(criterion):
     losses = run(criterion, *one_clip())
-    # Query 1 matches: its box is nearer.  Mask logits 0: probability 1/2 on 16 pixels, 4 of them set.
+    # Query 1 matches: its box is nearer. Mask logits 0: probability 1/2 on 16 pixels, 4 of them set.
     assert losses['loss_dice'].item() == pytest.approx(1 - (2 * 2 + 1) / (8 + 4 + 1), rel=1e-6)
     assert losses['loss_mask'].item() == pytest.approx((4 * POSITIVE + 12 * NEGATIVE) / 16, rel=1e-5)
     # Boxes (.25 .25 .75 .75) and (0 0 .5 .5): |cx| and |cy| differ by 1/4; intersection 1/16, union 7/16, hull 9/16.
@@ -82,11 +95,11 @@ def test_losses_by_hand(criterion):
 
 def test_absent_frames_count_but_are_no_positives(criterion):
     losses = run(criterion, *one_clip(num_frames=2, visible=[True, False]))
-    # Two masks: the sums of both frames are halved.  In the absent frame the target is empty: dice 1 - 1/9, all pixels negative.
+    # Two masks: the sums of both frames are halved. In the absent frame the target is empty: dice 1 - 1/9, all pixels negative.
     assert losses['loss_dice'].item() == pytest.approx(((1 - 5 / 13) + (1 - 1 / 9)) / 2, rel=1e-6)
     assert losses['loss_mask'].item() == pytest.approx(((4 * POSITIVE + 12 * NEGATIVE) / 16 + NEGATIVE) / 2, rel=1e-5)
     # The absent box is (0 0 0 0): 4 times 1/2.
-    assert losses['loss_bbox'].item() == pytest.approx((0.5 + 2.) / 2, rel=1e-6)
+    assert losses['loss_bbox'].item() == pytest.approx((0.5 + 2.0) / 2, rel=1e-6)
     # 4 logits, 1 positive.
     assert losses['loss_cls'].item() == pytest.approx((POSITIVE + 3 * NEGATIVE) / 2, rel=1e-5)
 
@@ -112,6 +125,7 @@ def test_masks_decide_between_equal_boxes(criterion):
 
 def random_clips(num_layers=3, num_sentences=4, num_frames=3, num_queries=6, num_classes=5):
     """Predictions, video queries, guidance and targets; the first sentence's object is in no frame, the others' in some."""
+
     def draw(*shape):
         return torch.randn(num_layers, num_sentences, num_frames, num_queries, *shape)
 
@@ -119,8 +133,11 @@ def random_clips(num_layers=3, num_sentences=4, num_frames=3, num_queries=6, num
     visible[0], visible[1:, 0] = False, True
     masks = (torch.rand(num_sentences, num_frames, 6, 10) > 0.5) & visible[..., None, None]
     targets = ClipTargets(
-        masks.float(), torch.rand(num_sentences, num_frames, 4) * visible[..., None], visible,
-        torch.randint(num_classes, (num_sentences, )))
+        masks.float(),
+        torch.rand(num_sentences, num_frames, 4) * visible[..., None],
+        visible,
+        torch.randint(num_classes, (num_sentences,)),
+    )
     predictions = Predictions(logits=draw(num_classes), boxes=draw(4).sigmoid(), kernels=2 * draw(15), points=draw(2))
     return predictions, torch.randn(num_layers, num_sentences, num_queries, 8), torch.randn(num_sentences, 8), targets
 
@@ -136,8 +153,8 @@ def test_every_layer_has_its_own_losses(criterion, seeded):
     names = ('loss_cls', 'loss_mask', 'loss_dice', 'loss_bbox', 'loss_giou', 'loss_contrastive')
     assert set(losses) == {prefix + name for prefix in ('', 'd0.', 'd1.') for name in names}
     for layer, prefix in enumerate(('d0.', 'd1.', '')):
-        one = Predictions(*(tensor[layer:layer + 1] for tensor in predictions))
-        alone = criterion(one, video_queries[layer:layer + 1], guidance, features, kernels_are_masks, targets)
+        one = Predictions(*(tensor[layer : layer + 1] for tensor in predictions))
+        alone = criterion(one, video_queries[layer : layer + 1], guidance, features, kernels_are_masks, targets)
         for name in names:
             torch.testing.assert_close(losses[prefix + name], alone[name])
 
@@ -149,7 +166,8 @@ def test_layers_are_matched_in_as_many_calls_as_memory_asks_for(criterion, monke
         monkeypatch.setattr(clip_criterion, 'max_elements', lambda device, limit=limit: limit)
         calls.clear()
         found = criterion.match(
-            predictions, torch.zeros(12, 8, 3, 5), lambda *given: calls.append(1) or kernels_are_masks(*given), targets)
+            predictions, torch.zeros(12, 8, 3, 5), lambda *given: calls.append(1) or kernels_are_masks(*given), targets
+        )
         expected = found if expected is None else expected
         assert torch.equal(found, expected) and len(calls) == count
 
@@ -180,18 +198,35 @@ def random_trajectories():
 
 def mmdet_cost(cost, trajectories, targets):
     """(S, M, N), of one layer and sentence at a time."""
+
     def corners(boxes):
         return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
 
     num_layers, num_sentences = trajectories.logits.shape[:2]
-    return torch.stack([torch.stack([cost(
-        InstanceData(
-            scores=trajectories.logits[layer, m].transpose(0, 1), bboxes=corners(trajectories.boxes[layer, m]).transpose(0, 1),
-            masks=trajectories.masks[m, :, layer].transpose(0, 1)),
-        InstanceData(
-            labels=targets.labels[m:m + 1], bboxes=corners(targets.boxes[m:m + 1]), masks=targets.masks[m:m + 1],
-            visible=targets.visible[m:m + 1]),
-        dict(img_shape=(1, 1)))[:, 0] for m in range(num_sentences)]) for layer in range(num_layers)])
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    cost(
+                        InstanceData(
+                            scores=trajectories.logits[layer, m].transpose(0, 1),
+                            bboxes=corners(trajectories.boxes[layer, m]).transpose(0, 1),
+                            masks=trajectories.masks[m, :, layer].transpose(0, 1),
+                        ),
+                        InstanceData(
+                            labels=targets.labels[m : m + 1],
+                            bboxes=corners(targets.boxes[m : m + 1]),
+                            masks=targets.masks[m : m + 1],
+                            visible=targets.visible[m : m + 1],
+                        ),
+                        dict(img_shape=(1, 1)),
+                    )[:, 0]
+                    for m in range(num_sentences)
+                ]
+            )
+            for layer in range(num_layers)
+        ]
+    )
 
 
 @pytest.mark.parametrize('index', range(4), ids=['focal', 'dice', 'L1', 'GIoU'])
@@ -224,30 +259,35 @@ def test_mmdet_s_assigner_in_the_criterion(config, criterion, seeded):
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def cost_of(visible, scores=((1., 3.), (5., 7.))):
+def cost_of(visible, scores=((1.0, 3.0), (5.0, 7.0))):
     class Identity:
-
         def __call__(self, pred_instances, gt_instances, img_meta):
             return pred_instances.scores
 
     cost = ClipCost(cost=dict(type=Identity), visible_only=True)
-    return cost(InstanceData(scores=torch.tensor(scores)[..., None]),
-                InstanceData(labels=torch.tensor([0]), visible=torch.tensor([visible])))
+    return cost(
+        InstanceData(scores=torch.tensor(scores)[..., None]),
+        InstanceData(labels=torch.tensor([0]), visible=torch.tensor([visible])),
+    )
 
 
 def test_clip_cost_is_the_mean_over_frames():
     # Two queries with costs (1, 3) and (5, 7) in two frames.
-    assert cost_of([True, True]).tolist() == [[2.], [6.]]
-    assert cost_of([False, True]).tolist() == [[3.], [7.]]
-    assert cost_of([False, False]).tolist() == [[2.], [6.]]  # in no frame: all count
+    assert cost_of([True, True]).tolist() == [[2.0], [6.0]]
+    assert cost_of([False, True]).tolist() == [[3.0], [7.0]]
+    assert cost_of([False, False]).tolist() == [[2.0], [6.0]]  # in no frame: all count
 
 
 def test_dice_cost_is_per_frame():
     # mmdet.DiceCost on whole clips would be one picture: 1 - 2*16/32 = 0 with a frame all right and one all wrong;
     # per frame: right -> 0, wrong (empty prediction, 16 pixels) -> 1 - 1/17, mean of both.
-    cost = ClipCost(cost=dict(type='mmdet.DiceCost', pred_act=True, eps=1.))
-    masks = torch.full((1, 2, 4, 4), 40.)
-    masks[:, 1] = -40.
-    found = cost(InstanceData(masks=masks), InstanceData(
-        labels=torch.tensor([0]), masks=torch.ones(1, 2, 4, 4), visible=torch.ones(1, 2, dtype=torch.bool)))
+    cost = ClipCost(cost=dict(type='mmdet.DiceCost', pred_act=True, eps=1.0))
+    masks = torch.full((1, 2, 4, 4), 40.0)
+    masks[:, 1] = -40.0
+    found = cost(
+        InstanceData(masks=masks),
+        InstanceData(
+            labels=torch.tensor([0]), masks=torch.ones(1, 2, 4, 4), visible=torch.ones(1, 2, dtype=torch.bool)
+        ),
+    )
     assert found.item() == pytest.approx((0 + (1 - 1 / 17)) / 2, abs=1e-6)

@@ -1,4 +1,5 @@
 """Sampling by sparse products is mmcv's sampling, with its gradients."""
+
 import mmcv.ops
 import pytest
 import torch
@@ -29,8 +30,8 @@ def locations_of(place):
     if place == 'anywhere':
         return 2 * torch.rand(shape) - 0.5
     if place == 'on borders':  # of pixels, of the map, and of the zeros around it
-        return torch.randint(-24, 56, shape) / 32.
-    return torch.randint(-1, 2, shape).float() * 10.**torch.randint(1, 25, shape)  # 'far outside'
+        return torch.randint(-24, 56, shape) / 32.0
+    return torch.randint(-1, 2, shape).float() * 10.0 ** torch.randint(1, 25, shape)  # 'far outside'
 
 
 @pytest.mark.parametrize('place', ['inside', 'anywhere', 'on borders', 'far outside'])
@@ -61,7 +62,7 @@ def test_points_that_are_no_numbers_spoil_nothing(seeded):
     x, y = (locations * torch.tensor(SHAPES).flip(-1)[:, None] - 0.5).unbind(-1)
     weights, grad = torch.randn(x.shape), torch.randn(3, 9, 12)
     gradients = []
-    for number in (float('nan'), float('inf'), -100.):
+    for number in (float('nan'), float('inf'), -100.0):
         leaves = [tensor.clone() for tensor in (value, x, y, weights)]
         leaves[1][0, 0, 0, 0, 0] = number
         leaves = [leaf.requires_grad_() for leaf in leaves]
@@ -94,14 +95,20 @@ def attention_inputs(references):
     padding = torch.zeros(NUM_FRAMES, num_pixels, dtype=torch.bool)
     padding[1, 100:128] = True
     return dict(
-        query=torch.randn(NUM_FRAMES, NUM_QUERIES, 32), query_pos=torch.randn(NUM_FRAMES, NUM_QUERIES, 32),
-        value=torch.randn(NUM_FRAMES, num_pixels, 32), key_padding_mask=padding,
-        reference_points=torch.rand(NUM_FRAMES, NUM_QUERIES, 4, references), spatial_shapes=torch.tensor(SHAPES),
-        level_start_index=sizes.cumsum(0) - sizes)
+        query=torch.randn(NUM_FRAMES, NUM_QUERIES, 32),
+        query_pos=torch.randn(NUM_FRAMES, NUM_QUERIES, 32),
+        value=torch.randn(NUM_FRAMES, num_pixels, 32),
+        key_padding_mask=padding,
+        reference_points=torch.rand(NUM_FRAMES, NUM_QUERIES, 4, references),
+        spatial_shapes=torch.tensor(SHAPES),
+        level_start_index=sizes.cumsum(0) - sizes,
+    )
 
 
 def outputs_and_gradients(attention, given):
-    leaves = {name: given[name].clone().requires_grad_() for name in ('query', 'query_pos', 'value', 'reference_points')}
+    leaves = {
+        name: given[name].clone().requires_grad_() for name in ('query', 'query_pos', 'value', 'reference_points')
+    }
     output = attention(**{**given, **leaves})
     return output, *torch.autograd.grad(output.pow(2).sum(), [*leaves.values(), *attention.parameters()])
 
@@ -111,9 +118,12 @@ def outputs_and_gradients(attention, given):
 def test_the_module_is_mmcv_s(chunks, monkeypatch, references, sparse, seeded):
     calls = []
     monkeypatch.setattr(module, '_has_sparse_products', lambda: sparse)
-    monkeypatch.setattr(module, 'multi_scale_deformable_attn_pytorch',
-                        lambda *given: calls.append(1) or multi_scale_deformable_attn_pytorch(*given))
-    settings = dict(embed_dims=32, num_heads=4, dropout=0., batch_first=True)
+    monkeypatch.setattr(
+        module,
+        'multi_scale_deformable_attn_pytorch',
+        lambda *given: calls.append(1) or multi_scale_deformable_attn_pytorch(*given),
+    )
+    settings = dict(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True)
     theirs = mmcv.ops.MultiScaleDeformableAttention(**settings).train()
     for parameter in theirs.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -121,7 +131,7 @@ def test_the_module_is_mmcv_s(chunks, monkeypatch, references, sparse, seeded):
     ours.load_state_dict(theirs.state_dict())
     given = attention_inputs(references)
     for found, expected in zip(outputs_and_gradients(ours, given), outputs_and_gradients(theirs, given), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5 * max(1., expected.abs().max().item()))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5 * max(1.0, expected.abs().max().item()))
     assert bool(calls) != sparse
 
 
@@ -146,7 +156,7 @@ def test_a_missing_op_is_reported_once(monkeypatch):
 @pytest.mark.parametrize('size', [2, 4], ids=['points', 'boxes'])
 def test_boxes_are_refined_in_float32(size, seeded):
     offsets, references = torch.randn(3, 5, 4, dtype=torch.bfloat16), torch.rand(3, 5, size)
-    references[0] = torch.tensor([0., 1., 0.999, 1e-4])[:size]
+    references[0] = torch.tensor([0.0, 1.0, 0.999, 1e-4])[:size]
     expected = refine_boxes(offsets.float(), references)
     with torch.autocast('cpu', torch.bfloat16):
         found = refine_boxes(offsets, references)
@@ -155,20 +165,31 @@ def test_boxes_are_refined_in_float32(size, seeded):
 
 @pytest.mark.parametrize('padded', [False, True], ids=['', 'padded'])
 def test_the_decoder_s_references_stay_in_float32(padded, seeded):
-    attention = dict(embed_dims=32, num_heads=4, dropout=0., batch_first=True)
+    attention = dict(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True)
     decoder = DeformableDetrTransformerDecoder(
-        num_layers=3, return_intermediate=True, post_norm_cfg=None,
-        layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention,
-                       ffn_cfg=dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.))).eval()
+        num_layers=3,
+        return_intermediate=True,
+        post_norm_cfg=None,
+        layer_cfg=dict(
+            self_attn_cfg=attention,
+            cross_attn_cfg=attention,
+            ffn_cfg=dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.0),
+        ),
+    ).eval()
     branches = torch.nn.ModuleList(torch.nn.Linear(32, 4) for _ in range(3))
     given = attention_inputs(2)
     del given['key_padding_mask']
-    given.update(key_padding_mask=None, reference_points=torch.rand(NUM_FRAMES, NUM_QUERIES, 2), reg_branches=branches,
-                 valid_ratios=torch.rand(NUM_FRAMES, 4, 2) if padded else None)
+    given.update(
+        key_padding_mask=None,
+        reference_points=torch.rand(NUM_FRAMES, NUM_QUERIES, 2),
+        reg_branches=branches,
+        valid_ratios=torch.rand(NUM_FRAMES, 4, 2) if padded else None,
+    )
     entered = []
     for layer in decoder.layers:
         layer.cross_attn.register_forward_pre_hook(
-            lambda module, args, kwargs: entered.append(kwargs['reference_points']), with_kwargs=True)
+            lambda module, args, kwargs: entered.append(kwargs['reference_points']), with_kwargs=True
+        )
     with torch.autocast('cpu', torch.bfloat16):
         queries, references = decoder(**given)
         expected, reference = [], given['reference_points']
@@ -184,8 +205,13 @@ def test_boxes_and_points_of_the_model_stay_in_float32(monkeypatch):
     model = small_model(ROOT)
     kept = {}
     forward = model.head.forward
-    monkeypatch.setattr(model.head, 'forward', lambda objects, frame, sizes: kept.update(
-        frame=frame, objects=objects, found=forward(objects, frame, sizes)) or kept['found'])
+    monkeypatch.setattr(
+        model.head,
+        'forward',
+        lambda objects, frame, sizes: (
+            kept.update(frame=frame, objects=objects, found=forward(objects, frame, sizes)) or kept['found']
+        ),
+    )
     video, sample = random_clip(2, (64, 96))[0][None], [make_sample((64, 96), ['a red car'], num_frames=2)]
     results = []
     for enabled in (False, True):
@@ -200,7 +226,7 @@ def test_boxes_and_points_of_the_model_stay_in_float32(monkeypatch):
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         offsets = model.head.box_branches[-1](results[1]['objects'].queries[0])
     assert torch.equal(found.boxes[0], refine_boxes(offsets, frame.references[-2]))
-    sizes = torch.tensor([96., 64.])
+    sizes = torch.tensor([96.0, 64.0])
     assert torch.equal(found.points[0], frame.references[-1][..., :2] * sizes)
     for name in ('boxes', 'points'):
         ours, expected = getattr(found, name), getattr(results[0]['found'], name)

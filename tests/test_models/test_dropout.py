@@ -1,4 +1,5 @@
 """Drop-out that draws its random numbers 64 bits at a time."""
+
 import pytest
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def test_how_much_is_kept(function, p, seeded):
     count = 2_000_000
     output, *_ = run(function[0], p, torch.ones(count))
     kept = (output != 0).float()
-    sigma = (p * (1 - p) / count)**0.5
+    sigma = (p * (1 - p) / count) ** 0.5
     assert abs(kept.mean().item() - (1 - p)) < 4 * sigma + 2**-16  # the probability is a multiple of 2^-16
     # Four numbers share a draw of 64 bits: they are dropped independently of each other.
     kept = kept - (1 - p)
@@ -69,12 +70,12 @@ def test_without_drop_out(function, seeded):
     x = torch.randn(30, 20)
     with torch.no_grad():
         assert torch.equal(build(p=0.5).eval()(x.clone()), expected(x))
-        assert torch.equal(build(p=0.).train()(x.clone()), expected(x))
-        assert not build(p=1.).train()(x.clone()).any()
+        assert torch.equal(build(p=0.0).train()(x.clone()), expected(x))
+        assert not build(p=1.0).train()(x.clone()).any()
     assert torch.equal(build(p=0.5).eval()(x.clone().requires_grad_()), expected(x))
 
 
-@pytest.mark.parametrize('p', [0., 0.3])
+@pytest.mark.parametrize('p', [0.0, 0.3])
 def test_gradients(function, p):
     layer = function[0](p=p).train()
 
@@ -93,7 +94,7 @@ def test_relu_and_drop_out_leave_a_leaf_as_it_was(seeded):
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize('p', [0., 1e-7])
+@pytest.mark.parametrize('p', [0.0, 1e-7])
 def test_little_drop_out_is_none(function, p, seeded):
     x = torch.randn(1000)
     torch.testing.assert_close(function[0](p=p).train()(x.clone()), function[1](x))
@@ -102,8 +103,10 @@ def test_little_drop_out_is_none(function, p, seeded):
 
 def test_the_transformer_s_layers_have_it(seeded):
     attention = dict(embed_dims=32, num_heads=4, dropout=0.3, batch_first=True)
-    encoder = DetrTransformerEncoder(num_layers=1, layer_cfg=dict(
-        self_attn_cfg=attention, ffn_cfg=dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.3)))
+    encoder = DetrTransformerEncoder(
+        num_layers=1,
+        layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.3)),
+    )
     kinds = {type(layer) for layer in encoder.modules()}
     assert {Dropout, ReLUDropout} <= kinds and nn.Dropout not in kinds
     linear, relu_and_dropout = encoder.layers[0].ffn.layers[0].train()

@@ -9,8 +9,13 @@ from mmsoc.registry import MODELS
 
 @pytest.fixture
 def head():
-    return MODELS.build(dict(type='DynamicMaskHead', embed_dims=16, pixel_decoder=dict(
-        type='FPNPixelDecoder', in_channels=16, fine_channels=12, channels=(16, 16, 8, 8, 8))))
+    return MODELS.build(
+        dict(
+            type='DynamicMaskHead',
+            embed_dims=16,
+            pixel_decoder=dict(type='FPNPixelDecoder', in_channels=16, fine_channels=12, channels=(16, 16, 8, 8, 8)),
+        )
+    )
 
 
 def test_dynamic_convolution_is_that_of_the_plain_form(head, seeded):
@@ -28,12 +33,13 @@ def test_dynamic_convolution_is_that_of_the_plain_form(head, seeded):
         for t in range(num_frames):
             for n in range(num_queries):
                 relative = relative_coordinate_maps(
-                    locations, points[b, t, n][None], torch.ones(1), torch.ones(1), (height, width))
+                    locations, points[b, t, n][None], torch.ones(1), torch.ones(1), (height, width)
+                )
                 x = torch.cat([features[b * num_frames + t][None], relative], 1)
                 kernel = kernels[b, t, n]
                 # All weights first, then all biases; 10 x 8, 8 x 8, 8 x 1.
                 for start, out, inp, bias in ((0, 8, 10, 152), (80, 8, 8, 160), (144, 1, 8, 168)):
-                    x = F.conv2d(x, kernel[start:start + out * inp].view(out, inp, 1, 1), kernel[bias:bias + out])
+                    x = F.conv2d(x, kernel[start : start + out * inp].view(out, inp, 1, 1), kernel[bias : bias + out])
                     x = x.relu() if out > 1 else x
                 assert torch.allclose(found[b, t, n], x[0, 0], rtol=1e-4, atol=1e-2 * x.abs().max() * 1e-3)
 
@@ -41,7 +47,9 @@ def test_dynamic_convolution_is_that_of_the_plain_form(head, seeded):
 def test_masks_of_some_queries_are_those_of_all(head, seeded):
     features, kernels, points = torch.randn(2, 8, 6, 6), torch.randn(1, 2, 5, 169), torch.rand(1, 2, 5, 2) * 24
     every = head.decode_masks(features, kernels, points)
-    assert torch.allclose(every[:, :, 3:4], head.decode_masks(features, kernels[:, :, 3:4], points[:, :, 3:4]), atol=1e-4)
+    assert torch.allclose(
+        every[:, :, 3:4], head.decode_masks(features, kernels[:, :, 3:4], points[:, :, 3:4]), atol=1e-4
+    )
 
 
 def test_released_and_paper_class_branches():

@@ -18,9 +18,12 @@ def inputs(num_words=5, padded=0):
         pad[:, -padded:] = True
     torch.manual_seed(2)
     return dict(
-        levels=[torch.randn(6, 16, *size) for size in sizes], words=words, word_pad_mask=pad,
+        levels=[torch.randn(6, 16, *size) for size in sizes],
+        words=words,
+        word_pad_mask=pad,
         pad_masks=[torch.zeros(2, *size, dtype=torch.bool) for size in sizes],
-        positions=[torch.randn(2, 16, *size) for size in sizes])
+        positions=[torch.randn(2, 16, *size) for size in sizes],
+    )
 
 
 def test_slots_that_pass_through():
@@ -61,7 +64,7 @@ def test_padded_pixels_give_no_guidance():
     given['pad_masks'][2][:, :, 1] = True
     mmf = MMF(l2v=GATE, v2l=GATE)
     expected = mmf(**given).guidance
-    given['levels'][2][..., 1] = 100.
+    given['levels'][2][..., 1] = 100.0
     assert torch.allclose(mmf(**given).guidance, expected, atol=1e-6)
 
 
@@ -71,7 +74,7 @@ def test_word_positions_by_hand():
     half, slow = math.pi, math.pi / 100
     expected = torch.tensor([math.sin(half), math.cos(half), math.sin(slow), math.cos(slow)])
     assert torch.allclose(encoding[0, 0], expected, atol=1e-4)
-    assert torch.allclose(encoding[0, 1, :2], torch.tensor([0., 1.]), atol=1e-4)
+    assert torch.allclose(encoding[0, 1, :2], torch.tensor([0.0, 1.0]), atol=1e-4)
     assert torch.equal(encoding[0, 2], encoding[0, 1])  # padding does not count on
 
 
@@ -83,6 +86,8 @@ def test_no_mask_is_a_mask_of_nothing():
     torch.testing.assert_close(found.guidance, expected.guidance)
     for level, expected_level in zip(found.levels, expected.levels, strict=True):
         torch.testing.assert_close(level, expected_level)
-    encodings = [sine_positional_encoding_1d(mask, given['words'].shape, torch.device('cpu')) for mask in
-                 (None, given['word_pad_mask'])]
+    encodings = [
+        sine_positional_encoding_1d(mask, given['words'].shape, torch.device('cpu'))
+        for mask in (None, given['word_pad_mask'])
+    ]
     torch.testing.assert_close(encodings[0].expand(2, -1, -1), encodings[1])

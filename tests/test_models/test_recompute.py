@@ -1,4 +1,5 @@
 """What is run in chunks, and again in the backward pass, gives the numbers of mmaction2's, mmdet's and mmcv's own modules."""
+
 import mmcv.ops
 import pytest
 import torch
@@ -31,9 +32,14 @@ def test_chunks_of_the_cache_s_size_without_a_gradient(monkeypatch):
 
     x = torch.randn(10, 20)
     with torch.no_grad():
-        assert torch.equal(recompute.map_chunks(double, (x, ), x.numel(), chunk_always=True), 2 * x) and seen == [3, 3, 3, 1]
+        assert torch.equal(recompute.map_chunks(double, (x,), x.numel(), chunk_always=True), 2 * x) and seen == [
+            3,
+            3,
+            3,
+            1,
+        ]
     seen.clear()
-    assert torch.equal(recompute.map_chunks(double, (x, ), x.numel(), chunk_always=True), 2 * x) and seen == [10]
+    assert torch.equal(recompute.map_chunks(double, (x,), x.numel(), chunk_always=True), 2 * x) and seen == [10]
 
 
 def mmaction_levels(model, clip):
@@ -52,19 +58,23 @@ def mmaction_levels(model, clip):
 @pytest.mark.parametrize('with_cp', [False, True], ids=['', 'with_cp'])
 def test_window_attention_is_mmaction2_s(limit, size, with_cp, seeded):
     """Odd sizes, shifts in time (more frames than a window has), windows that are cut to the map's size."""
-    ours = VideoSwin(arch=ARCH, drop_path_rate=0., with_cp=with_cp)
+    ours = VideoSwin(arch=ARCH, drop_path_rate=0.0, with_cp=with_cp)
     for name, parameter in ours.named_parameters():
         if 'bias_table' in name:
             torch.nn.init.normal_(parameter)
-    theirs = _swin.SwinTransformer3D(arch=ARCH, pretrained2d=False, patch_size=(1, 4, 4), drop_path_rate=0., out_indices=(3, ))
+    theirs = _swin.SwinTransformer3D(
+        arch=ARCH, pretrained2d=False, patch_size=(1, 4, 4), drop_path_rate=0.0, out_indices=(3,)
+    )
     missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not unexpected and set(missing) == {'norm3.weight', 'norm3.bias'}
     clip = torch.randn(*size[:2], 3, *size[2:])
     with torch.no_grad():
         for level, expected in zip(ours.eval()(clip), mmaction_levels(theirs.eval() or theirs, clip), strict=True):
             torch.testing.assert_close(level, expected, atol=2e-5, rtol=1e-4)
-    losses = [sum((level**2).mean() for level in levels)
-              for levels in (ours.train()(clip), mmaction_levels(theirs.train() or theirs, clip))]
+    losses = [
+        sum((level**2).mean() for level in levels)
+        for levels in (ours.train()(clip), mmaction_levels(theirs.train() or theirs, clip))
+    ]
     for loss in losses:
         loss.backward()
     expected = dict(theirs.named_parameters())
@@ -86,15 +96,21 @@ def encoder_inputs(num_frames=3):
     padding = torch.zeros(num_frames, int(sizes.sum()), dtype=torch.bool)
     padding[1, 40:54] = True
     return torch.randn(num_frames, len(padding[0]), 32), dict(
-        query_pos=torch.randn(num_frames, len(padding[0]), 32), key_padding_mask=padding, spatial_shapes=shapes,
-        level_start_index=sizes.cumsum(0) - sizes, valid_ratios=torch.rand(num_frames, 4, 2) * 0.5 + 0.5)
+        query_pos=torch.randn(num_frames, len(padding[0]), 32),
+        key_padding_mask=padding,
+        spatial_shapes=shapes,
+        level_start_index=sizes.cumsum(0) - sizes,
+        valid_ratios=torch.rand(num_frames, 4, 2) * 0.5 + 0.5,
+    )
 
 
 ENCODER = dict(
     num_layers=2,
     layer_cfg=dict(
-        self_attn_cfg=dict(embed_dims=32, num_heads=4, num_levels=4, num_points=4, dropout=0., batch_first=True),
-        ffn_cfg=dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.)))
+        self_attn_cfg=dict(embed_dims=32, num_heads=4, num_levels=4, num_points=4, dropout=0.0, batch_first=True),
+        ffn_cfg=dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.0),
+    ),
+)
 
 
 @pytest.mark.parametrize('num_cp', [0, 2])
@@ -134,7 +150,7 @@ def test_recomputing_draws_the_same_drop_out(monkeypatch, seeded):
 
 
 def test_deformable_attention_samples_in_float32_under_autocast(seeded):
-    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0., batch_first=True).eval()
+    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True).eval()
     query, common = encoder_inputs(2)
     common.pop('valid_ratios')
     points = torch.rand(2, query.shape[1], 4, 2)
@@ -148,8 +164,8 @@ def test_sampling_rows_is_mmcv_s_sampling(seeded):
     shapes = torch.tensor([(5, 7), (3, 4), (1, 2), (1, 1)])
     value = torch.randn(2, 48 + 2, 3, 6)
     locations = torch.rand(2, 9, 3, 4, 5, 2) * 1.6 - 0.3  # a third outside, some on the border
-    locations[0, 0, 0, :, 0], locations[0, 0, 0, :, 1] = 0., 1.
-    locations[0, 0, 1] = 50.
+    locations[0, 0, 0, :, 0], locations[0, 0, 0, :, 1] = 0.0, 1.0
+    locations[0, 0, 1] = 50.0
     weights = torch.randn(2, 9, 3, 4, 5)
     expected = mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
     x, y = (locations * shapes.flip(-1)[:, None] - 0.5).unbind(-1)
@@ -160,15 +176,21 @@ def test_sampling_rows_is_mmcv_s_sampling(seeded):
 
 @pytest.mark.parametrize('box', [False, True])
 def test_deformable_attention_without_a_gradient(limit, box, seeded):
-    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0., batch_first=True).eval()
+    attention = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True).eval()
     for parameter in attention.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     query, common = encoder_inputs(2)
     common.pop('valid_ratios')
     padding = torch.rand(query.shape[:2]) > 0.8
-    given = dict(common, query=query, query_pos=torch.randn_like(query), identity=torch.randn_like(query),
-                 value=torch.randn_like(query), reference_points=torch.rand(2, query.shape[1], 4, 4 if box else 2),
-                 key_padding_mask=padding)
+    given = dict(
+        common,
+        query=query,
+        query_pos=torch.randn_like(query),
+        identity=torch.randn_like(query),
+        value=torch.randn_like(query),
+        reference_points=torch.rand(2, query.shape[1], 4, 4 if box else 2),
+        key_padding_mask=padding,
+    )
     expected = attention(**given)
     with torch.no_grad():
         found = attention(**given)

@@ -9,8 +9,13 @@ from mmsoc.structures import FrameQueries
 from tests.helpers import small_model
 
 CLUSTERS = [
-    dict(type='NoCluster'), dict(type='AverageCluster'), dict(type='Conv1dCluster', embed_dims=128),
-    dict(type='KMeansCluster'), 'both', 'encoder-only', 'decoder-only'
+    dict(type='NoCluster'),
+    dict(type='AverageCluster'),
+    dict(type='Conv1dCluster', embed_dims=128),
+    dict(type='KMeansCluster'),
+    'both',
+    'encoder-only',
+    'decoder-only',
 ]
 
 
@@ -35,7 +40,7 @@ def test_clusters(cfg, root, seeded):
     assert queries.grad.abs().sum() > 0
     # The released implementation's cluster mixes the clips of a batch; ours must not.
     for clip in range(3):
-        assert torch.allclose(cluster(queries[clip:clip + 1], sentence[clip:clip + 1])[0], video[clip], atol=1e-5)
+        assert torch.allclose(cluster(queries[clip : clip + 1], sentence[clip : clip + 1])[0], video[clip], atol=1e-5)
 
 
 def test_the_paper_s_cluster_starts_from_the_sentence(root, seeded):
@@ -70,16 +75,16 @@ def test_frame_position_tells_the_frames_apart(root, seeded):
 
 def test_average_by_hand_and_residual():
     cluster = MODELS.build(dict(type='AverageCluster'))
-    queries = torch.tensor([[[[1.]], [[3.]]]])  # one clip, two frames, one query, one channel
+    queries = torch.tensor([[[[1.0]], [[3.0]]]])  # one clip, two frames, one query, one channel
     video = cluster(queries, torch.zeros(1, 1))
-    assert video.tolist() == [[[2.]]]
-    assert cluster.enrich(queries, video).flatten().tolist() == [3., 5.]
-    assert MODELS.build(dict(type='NoCluster')).enrich(queries, video).flatten().tolist() == [1., 3.]
+    assert video.tolist() == [[[2.0]]]
+    assert cluster.enrich(queries, video).flatten().tolist() == [3.0, 5.0]
+    assert MODELS.build(dict(type='NoCluster')).enrich(queries, video).flatten().tolist() == [1.0, 3.0]
 
 
 def test_k_means_by_hand():
     # Frame 0 at 0 and 10, frame 1 at 11 and 1 (slots swapped): the groups are {0, 1} and {10, 11} whatever the slot.
-    queries = torch.tensor([[[[0.], [10.]], [[11.], [1.]]]])
+    queries = torch.tensor([[[[0.0], [10.0]], [[11.0], [1.0]]]])
     assert MODELS.build(dict(type='KMeansCluster'))(queries, torch.zeros(1, 1)).flatten().tolist() == [0.5, 10.5]
 
 
@@ -94,8 +99,9 @@ def test_valid_ratio_by_hand():
     assert SIM._valid_ratio(mask).tolist() == [[0.5, 0.75]]
 
 
-@pytest.mark.parametrize(('layers', 'video_layers', 'clustered'), [
-    ([0, 1], [0, 1], 2), ([1], [1], 1), ([0], [1], 1), ([1, 0], [1, 1], 1)])
+@pytest.mark.parametrize(
+    ('layers', 'video_layers', 'clustered'), [([0, 1], [0, 1], 2), ([1], [1], 1), ([0], [1], 1), ([1, 0], [1, 1], 1)]
+)
 def test_all_layers_are_clustered_in_one_call(root, monkeypatch, layers, video_layers, clustered, seeded):
     sim = small_model(root).sim
     frame = FrameQueries(memory=(), queries=torch.randn(2, 3, 5, 8, 128), initial_reference=None, references=None)
@@ -118,7 +124,8 @@ def test_no_mask_is_a_mask_of_nothing(root, seeded):
     masks = [torch.zeros(2, *size, dtype=torch.bool) for size in sizes]
     found = model.sim.aggregate(levels, None, positions, model.head.box_branches, 2)
     expected = model.sim.aggregate(
-        levels, masks, [position.expand(2, -1, -1, -1) for position in positions], model.head.box_branches, 2)
+        levels, masks, [position.expand(2, -1, -1, -1) for position in positions], model.head.box_branches, 2
+    )
     for ours, theirs in zip(found.memory, expected.memory, strict=True):
         torch.testing.assert_close(ours, theirs)
     for name in ('queries', 'initial_reference', 'references'):

@@ -24,7 +24,7 @@ def model(root):
 
 @torch.no_grad()
 def outputs(model, clips, samples):
-    output, = model(stack_clips(clips), samples, mode='tensor')
+    (output,) = model(stack_clips(clips), samples, mode='tensor')
     return output
 
 
@@ -39,15 +39,21 @@ def test_odd_sizes(model, num_frames, size):
     video, masks = random_clip(num_frames, size)
     losses = model(video[None], [make_sample(size, ['a red car'], masks)], mode='loss')
     assert all(torch.isfinite(loss) for loss in losses.values())
-    sample, = model(video[None], [make_sample(size, ['a red car'], num_frames=num_frames, ori_shape=(101, 203))], mode='predict')
+    (sample,) = model(
+        video[None], [make_sample(size, ['a red car'], num_frames=num_frames, ori_shape=(101, 203))], mode='predict'
+    )
     assert len(sample.pred_masks[0]) == num_frames
     assert coco_mask.decode(sample.pred_masks[0][0]).shape == (101, 203)
-    assert sample.pred_scores.shape == (1, ) and sample.pred_queries.shape == (1, num_frames)
+    assert sample.pred_scores.shape == (1,) and sample.pred_queries.shape == (1, num_frames)
 
 
 def test_a_clip_does_not_see_its_neighbours(model):
     videos = [random_clip(3, (64, 96), seed)[0] for seed in range(3)]
-    texts = ['a red car', 'the dog', 'a person on a very long and narrow wooden bench']  # unequal lengths: padded words too
+    texts = [
+        'a red car',
+        'the dog',
+        'a person on a very long and narrow wooden bench',
+    ]  # unequal lengths: padded words too
     together = outputs(model, videos, [make_sample((64, 96), [text], num_frames=3) for text in texts])
     for index, (video, text) in enumerate(zip(videos, texts, strict=True)):
         alone = outputs(model, [video], [make_sample((64, 96), [text], num_frames=3)])
@@ -83,15 +89,17 @@ def test_many_sentences_share_the_visual_features(model, monkeypatch):
     forward = model.backbone.forward
     monkeypatch.setitem(model.test_cfg, 'return_logits', True)
     monkeypatch.setattr(model.backbone, 'forward', lambda *args: calls.append(1) or forward(*args))
-    sample, = model(video[None], [make_sample((64, 96), texts, num_frames=4)], mode='predict')
+    (sample,) = model(video[None], [make_sample((64, 96), texts, num_frames=4)], mode='predict')
     assert len(calls) == 1
     for index, text in enumerate(texts):
-        alone, = model(video[None], [make_sample((64, 96), [text], num_frames=4)], mode='predict')
+        (alone,) = model(video[None], [make_sample((64, 96), [text], num_frames=4)], mode='predict')
         # A sum in another order can move a pixel on a mask's border.
         torch.testing.assert_close(alone.pred_logits[0], sample.pred_logits[index], rtol=1e-4, atol=1e-4)
         assert alone.pred_scores[0].item() == pytest.approx(sample.pred_scores[index].item(), rel=1e-5)
         assert torch.equal(alone.pred_queries[0], sample.pred_queries[index])
-    assert len({str(masks) for masks in sample.pred_masks}) > 1, 'the sentences make no difference: the test tests nothing'
+    assert len({str(masks) for masks in sample.pred_masks}) > 1, (
+        'the sentences make no difference: the test tests nothing'
+    )
 
 
 def test_the_number_of_frames_per_pass_changes_nothing(model, monkeypatch):
@@ -101,16 +109,19 @@ def test_the_number_of_frames_per_pass_changes_nothing(model, monkeypatch):
     for frames, at_once in ((1, 1), (3, 1), (4, 2), (6, 3)):
         monkeypatch.setitem(model.test_cfg, 'frames_per_pass', frames)
         assert model.sentences_at_once(2) == at_once
-        found, = model(video[None], [sample.clone()], mode='predict')
+        (found,) = model(video[None], [sample.clone()], mode='predict')
         assert found.pred_masks == expected[0].pred_masks
 
 
 def test_clips_with_several_sentences_in_one_batch(model):
     videos = [random_clip(2, (64, 96), seed)[0] for seed in range(2)]
-    samples = [make_sample((64, 96), ['a red car', 'the dog'], num_frames=2), make_sample((64, 96), ['a cat'], num_frames=2)]
+    samples = [
+        make_sample((64, 96), ['a red car', 'the dog'], num_frames=2),
+        make_sample((64, 96), ['a cat'], num_frames=2),
+    ]
     found = model(torch.stack(videos), samples, mode='predict')
     assert [len(sample.pred_masks) for sample in found] == [2, 1]
-    alone, = model(videos[1][None], [make_sample((64, 96), ['a cat'], num_frames=2)], mode='predict')
+    (alone,) = model(videos[1][None], [make_sample((64, 96), ['a cat'], num_frames=2)], mode='predict')
     assert found[1].pred_masks == alone.pred_masks
 
 
@@ -119,10 +130,14 @@ def test_prediction_is_the_best_query_s_mask(model):
     video = random_clip(3, (64, 96))[0]
     sample = make_sample((64, 96), ['a red car'], num_frames=3, ori_shape=(64, 96))
     every = outputs(model, [video], [sample])
-    found, = model(video[None], [sample], mode='predict')
+    (found,) = model(video[None], [sample], mode='predict')
     score = every['logits'].sigmoid().mean(1).amax(-1)[0]
-    assert found.pred_queries[0, 0] == score.argmax() and found.pred_scores[0].item() == pytest.approx(score.max().item(), rel=1e-5)
-    masks = torch.nn.functional.interpolate(every['masks'][0, :, score.argmax()][None], (64, 96), mode='bilinear')[0] > 0
+    assert found.pred_queries[0, 0] == score.argmax() and found.pred_scores[0].item() == pytest.approx(
+        score.max().item(), rel=1e-5
+    )
+    masks = (
+        torch.nn.functional.interpolate(every['masks'][0, :, score.argmax()][None], (64, 96), mode='bilinear')[0] > 0
+    )
     assert np.array_equal(np.stack([coco_mask.decode(code) for code in found.pred_masks[0]]), masks.numpy())
 
 
@@ -132,7 +147,7 @@ def test_a_query_for_each_frame(model, monkeypatch):
     sample = make_sample((64, 96), ['a red car', 'the dog'], num_frames=6, ori_shape=(64, 96))
     every = outputs(model, [video], [sample])
     monkeypatch.setitem(model.test_cfg, 'query_per_frame', True)
-    found, = model(video[None], [sample], mode='predict')
+    (found,) = model(video[None], [sample], mode='predict')
     score_MTN = every['logits'].sigmoid().amax(-1)
     assert torch.equal(found.pred_queries, score_MTN.argmax(-1))
     assert len(found.pred_queries[0].unique()) > 1, 'one query is the best in all frames: the test tests nothing'
@@ -146,12 +161,14 @@ def test_a_query_for_each_frame(model, monkeypatch):
 
 def test_choosing_a_query():
     """Two sentences, two frames, two queries, two classes; chances 0.5, 0.75 (logit ln 3) and 0.25."""
-    half, more, less = 0., math.log(3), -math.log(3)
-    logits = torch.tensor([
-        # frame 0: (query 0, query 1), frame 1
-        [[[more, less], [half, half]], [[less, less], [more, half]]],  # means: query 0: .5, .25; query 1: .625, .5
-        [[[less, half], [less, less]], [[less, more], [more, less]]],  # means: query 0: .25, .625; query 1: .5, .25
-    ])
+    half, more, less = 0.0, math.log(3), -math.log(3)
+    logits = torch.tensor(
+        [
+            # frame 0: (query 0, query 1), frame 1
+            [[[more, less], [half, half]], [[less, less], [more, half]]],  # means: query 0: .5, .25; query 1: .625, .5
+            [[[less, half], [less, less]], [[less, more], [more, less]]],  # means: query 0: .25, .625; query 1: .5, .25
+        ]
+    )
     query, score = choose_queries(logits)
     assert query.tolist() == [[1, 1], [0, 0]]
     torch.testing.assert_close(score, torch.tensor([[0.5, 0.75], [0.5, 0.75]]))
@@ -168,9 +185,11 @@ def test_long_videos_in_clips(model, monkeypatch):
     # 5 frames in clips of 2, 2 and 1: each clip as if it were a video; the score is the mean over the frames.
     video, texts = random_clip(5, (64, 96))[0], ['a red car', 'the dog']
     monkeypatch.setitem(model.test_cfg, 'frames_per_clip', 2)
-    found, = model(video[None], [make_sample((64, 96), texts, num_frames=5)], mode='predict')
-    parts = [model(video[None, a:b], [make_sample((64, 96), texts, num_frames=b - a)], mode='predict')[0]
-             for a, b in ((0, 2), (2, 4), (4, 5))]
+    (found,) = model(video[None], [make_sample((64, 96), texts, num_frames=5)], mode='predict')
+    parts = [
+        model(video[None, a:b], [make_sample((64, 96), texts, num_frames=b - a)], mode='predict')[0]
+        for a, b in ((0, 2), (2, 4), (4, 5))
+    ]
     for expr in range(2):
         assert found.pred_masks[expr] == [code for part in parts for code in part.pred_masks[expr]]
         assert torch.equal(found.pred_queries[expr], torch.cat([part.pred_queries[expr] for part in parts]))
@@ -222,13 +241,13 @@ def test_released_prediction_layer(root):
 
 @pytest.mark.parametrize('precision', ['tf32', 'bf16'])
 def test_other_precisions(model, monkeypatch, precision):
-    """bfloat16 has 8 bits of mantissa; TF32 is for GPUs and changes nothing here.  Neither outlives the prediction."""
+    """bfloat16 has 8 bits of mantissa; TF32 is for GPUs and changes nothing here. Neither outlives the prediction."""
     video, sample = random_clip(2, (64, 96))[0], make_sample((64, 96), ['a red car', 'the dog'], num_frames=2)
-    expected, = model(video[None], [sample.clone()], mode='predict')
+    (expected,) = model(video[None], [sample.clone()], mode='predict')
     dtypes = set()
     monkeypatch.setitem(model.test_cfg, 'precision', precision)
     handle = model.neck.register_forward_hook(lambda module, inputs, outputs: dtypes.update(o.dtype for o in outputs))
-    found, = model(video[None], [sample.clone()], mode='predict')
+    (found,) = model(video[None], [sample.clone()], mode='predict')
     handle.remove()
     assert dtypes == {torch.bfloat16 if precision == 'bf16' else torch.float32}
     torch.testing.assert_close(found.pred_scores, expected.pred_scores, atol=1e-2 if precision == 'bf16' else 0, rtol=0)
@@ -240,12 +259,15 @@ def test_a_prediction_leaves_out_what_only_a_loss_reads(model, monkeypatch):
     model(random_clip(2, (64, 96))[0][None], [make_sample((64, 96), ['a red car'], num_frames=2)], mode='predict')
 
 
-@pytest.mark.parametrize(('test_cfg', 'message'), [
-    (dict(frames_per_pass=0), 'frames_per_pass=0: expected at least 1'),
-    (dict(predict_layer=2), 'predict_layer=2: the decoder has 2 layers'),
-    (dict(precision='half'), r"precision='half': expected one of \('fp32', 'tf32', 'bf16', 'fp16'\)"),
-    (dict(treshold=0.4), r"unknown \['treshold'\]; expected some of"),
-])
+@pytest.mark.parametrize(
+    ('test_cfg', 'message'),
+    [
+        (dict(frames_per_pass=0), 'frames_per_pass=0: expected at least 1'),
+        (dict(predict_layer=2), 'predict_layer=2: the decoder has 2 layers'),
+        (dict(precision='half'), r"precision='half': expected one of \('fp32', 'tf32', 'bf16', 'fp16'\)"),
+        (dict(treshold=0.4), r"unknown \['treshold'\]; expected some of"),
+    ],
+)
 def test_wrong_test_cfg(root, test_cfg, message):
     with pytest.raises(ValueError, match=message):
         small_model(root, test_cfg=test_cfg)
@@ -253,6 +275,7 @@ def test_wrong_test_cfg(root, test_cfg, message):
 
 def test_a_loss_that_is_not_finite_names_iteration_video_and_sentence(model):
     from mmengine.logging import MessageHub
+
     MessageHub.get_current_instance().update_info('iter', 41)
     video, masks = random_clip(2, (64, 96))
     video[0, 0, 0, 0] = float('nan')
@@ -260,11 +283,13 @@ def test_a_loss_that_is_not_finite_names_iteration_video_and_sentence(model):
         model(video[None], [make_sample((64, 96), ['a red car'], masks)], mode='loss')
 
 
-def check(model, loss_mask=1., features=1.):
+def check(model, loss_mask=1.0, features=1.0):
     """`_check_finite` of two losses."""
-    losses = dict(loss_cls=torch.tensor(1.), loss_mask=torch.tensor(loss_mask))
+    losses = dict(loss_cls=torch.tensor(1.0), loss_mask=torch.tensor(loss_mask))
     predictions = Predictions(*(torch.zeros(2) for _ in range(4)))
-    model._check_finite(losses, predictions, torch.tensor([features]), [make_sample((8, 8), ['a red car'], num_frames=1)])
+    model._check_finite(
+        losses, predictions, torch.tensor([features]), [make_sample((8, 8), ['a red car'], num_frames=1)]
+    )
     return losses
 
 
@@ -272,12 +297,16 @@ def check(model, loss_mask=1., features=1.):
 def test_what_is_not_finite_is_named(model, number):
     with pytest.raises(FloatingPointError, match=r'iteration \S+: loss_mask \(video'):
         check(model, loss_mask=number)
-    with pytest.raises(FloatingPointError, match=r'iteration \S+: loss_mask, mask features|: mask features, loss_mask \(video'):
+    with pytest.raises(
+        FloatingPointError, match=r'iteration \S+: loss_mask, mask features|: mask features, loss_mask \(video'
+    ):
         check(model, loss_mask=number, features=number)
     check(model)
 
 
-@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.4'), reason='this PyTorch has no float16 on a CPU')
+@pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.4'), reason='this PyTorch has no float16 on a CPU'
+)
 def test_losses_may_overflow_in_float16_for_a_while(model, monkeypatch):
     monkeypatch.setattr(soc, 'MAX_OVERFLOWS', 3)
     check(model)
@@ -314,11 +343,13 @@ def test_losses_that_are_not_the_last_ones(model, change):
     """MMEngine looks at them."""
     losses = check(model)
     if change == 'others':
-        losses = dict(loss_a=torch.tensor([1., 3.]), loss_b=[torch.tensor(2.), torch.tensor(5.)], accuracy=torch.tensor(7.))
+        losses = dict(
+            loss_a=torch.tensor([1.0, 3.0]), loss_b=[torch.tensor(2.0), torch.tensor(5.0)], accuracy=torch.tensor(7.0)
+        )
     elif change == 'a copy of one':
         losses['loss_mask'] = losses['loss_mask'] * 2
     elif change == 'one more':
-        losses['accuracy'] = torch.tensor(7.)
+        losses['accuracy'] = torch.tensor(7.0)
     else:
         model.parse_losses(losses)
     total, logged = model.parse_losses(losses)
@@ -328,14 +359,16 @@ def test_losses_that_are_not_the_last_ones(model, change):
 
 
 def test_accuracies_are_logged_and_not_trained(model):
-    losses = dict(loss_cls=torch.tensor(1.), accuracy=torch.tensor(50.))
+    losses = dict(loss_cls=torch.tensor(1.0), accuracy=torch.tensor(50.0))
     model._check_finite(losses, Predictions(*[torch.zeros(1)] * 4), torch.zeros(1), [])
     total, logged = model.parse_losses(losses)
-    assert total == 1 and logged == dict(loss=1., loss_cls=1., accuracy=50.)
+    assert total == 1 and logged == dict(loss=1.0, loss_cls=1.0, accuracy=50.0)
 
 
 def test_the_preprocessor_is_mmdet_s_and_leaves_samples_alone():
-    settings = dict(mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], pad_mask=True, bgr_to_rgb=False, pad_size_divisor=2)
+    settings = dict(
+        mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], pad_mask=True, bgr_to_rgb=False, pad_size_divisor=2
+    )
     clips = [random_clip(3, size) for size in ((45, 77), (64, 60))]
 
     def batch():
@@ -347,7 +380,9 @@ def test_the_preprocessor_is_mmdet_s_and_leaves_samples_alone():
     found = ClipDataPreprocessor(**settings)(given, training=True)
     expected = TrackDataPreprocessor(**settings)(batch(), training=True)
     assert found['inputs'].shape == (2, 3, 3, 64, 78) and torch.equal(found['inputs'], expected['inputs'])
-    frames, expected_frames = ([frame for sample in result['data_samples'] for frame in sample] for result in (found, expected))
+    frames, expected_frames = (
+        [frame for sample in result['data_samples'] for frame in sample] for result in (found, expected)
+    )
     for frame, other, boxes in zip(frames, expected_frames, own, strict=True):
         assert frame.metainfo == other.metainfo and frame.batch_input_shape == (64, 78)
         assert np.array_equal(frame.gt_instances.masks.masks, other.gt_instances.masks.masks)
@@ -379,7 +414,7 @@ def test_masks_are_those_of_mmdet_s_code(model, monkeypatch, threshold, limit, s
 def test_masks_of_all_queries_are_those_of_mmdet_s_code(model, seeded):
     sample = make_sample((45, 77), ['x'], num_frames=1, ori_shape=(101, 53))
     logits = 3 * torch.randn(8, 16, 24)  # of a batch of 64x96
-    found, = model._encode([model._nearest_to_original_size(logits, sample, (64, 96))])
+    (found,) = model._encode([model._nearest_to_original_size(logits, sample, (64, 96))])
     inside = torch.nn.functional.interpolate(logits[None], size=(64, 96), mode='bilinear')[..., :45, :77] > 0
     masks = torch.nn.functional.interpolate(inside.float(), size=(101, 53), mode='nearest')[0].bool().numpy()
     assert found == encode_mask_results(masks) and len(found) == 8
@@ -393,8 +428,11 @@ def test_clips_without_padding_have_no_masks(model):
         visual, text = model.extract_visual(videos, samples), model.extract_text(['a red car', 'the dog'])
         assert visual.pad_masks is None and {len(position) for position in visual.positions} == {1}
         masks = tuple(torch.zeros(2, *level.shape[-2:], dtype=torch.bool) for level in visual.levels)
-        masked = VisualFeatures(**dict(
-            visual._asdict(), pad_masks=masks, positions=tuple(model.positional_encoding(mask) for mask in masks)))
+        masked = VisualFeatures(
+            **dict(
+                visual._asdict(), pad_masks=masks, positions=tuple(model.positional_encoding(mask) for mask in masks)
+            )
+        )
         results = []
         for features in (visual, masked):
             fused = model.fuse(features, text)
@@ -434,5 +472,5 @@ def test_bfloat16_autocast_on_the_cpu(model):
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
     model.eval()
     with torch.autocast('cpu', torch.bfloat16):
-        found, = model(video[None], [make_sample((64, 96), ['a red car', 'the dog'], num_frames=4)], mode='predict')
+        (found,) = model(video[None], [make_sample((64, 96), ['a red car', 'the dog'], num_frames=4)], mode='predict')
     assert len(found.pred_masks) == 2 and len(found.pred_masks[0]) == 4 and torch.isfinite(found.pred_scores).all()

@@ -57,7 +57,9 @@ def test_tokenizer_that_does_not_fit():
 
 
 def test_frozen_and_trained(seeded):
-    frozen = RobertaTextEncoder(pretrained='x', frozen=True, config=dict(TINY_ROBERTA, hidden_dropout_prob=0.5), tokenizer=HASH)
+    frozen = RobertaTextEncoder(
+        pretrained='x', frozen=True, config=dict(TINY_ROBERTA, hidden_dropout_prob=0.5), tokenizer=HASH
+    )
     frozen.train()
     assert not frozen.roberta.training and frozen.resizer.training
     frozen(['a car']).words.sum().backward()
@@ -68,11 +70,17 @@ def test_frozen_and_trained(seeded):
     assert all(p.grad is not None for p in trained.parameters())
 
 
-@pytest.mark.parametrize(('kwargs', 'message'), [
-    (dict(pretrained=None, tokenizer=None), '`tokenizer` is needed'),
-    (dict(pretrained=None, tokenizer=HASH, frozen=True), 'would freeze random weights'),
-    (dict(pretrained='somebody/their-roberta'), r'neither a local folder nor one of .*give its sizes in `text_encoder.config`'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(pretrained=None, tokenizer=None), '`tokenizer` is needed'),
+        (dict(pretrained=None, tokenizer=HASH, frozen=True), 'would freeze random weights'),
+        (
+            dict(pretrained='somebody/their-roberta'),
+            r'neither a local folder nor one of .*give its sizes in `text_encoder.config`',
+        ),
+    ],
+)
 def test_arguments_that_cannot_be_meant(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RobertaTextEncoder(**kwargs)
@@ -107,6 +115,7 @@ def test_weights_without_pooler_are_said_so(folder, tmp_path, monkeypatch):
 
 def test_other_missing_weights_are_an_error(folder, tmp_path):
     from safetensors.torch import load_file, save_file
+
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / 'model.safetensors')
     weights.pop('encoder.layer.1.output.dense.bias')
@@ -117,7 +126,9 @@ def test_other_missing_weights_are_an_error(folder, tmp_path):
 
 def test_weights_of_other_sizes_are_an_error(folder):
     with pytest.raises(ValueError, match='holds other sizes'):
-        RobertaTextEncoder(pretrained=str(folder), config=dict(TINY_ROBERTA, hidden_size=32), tokenizer=HASH).init_weights()
+        RobertaTextEncoder(
+            pretrained=str(folder), config=dict(TINY_ROBERTA, hidden_size=32), tokenizer=HASH
+        ).init_weights()
 
 
 def test_missing_weights_and_tokenizer_name_the_key():

@@ -16,7 +16,7 @@ ARCH = dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
 def recogniser_weights():
     """A Video Swin recogniser's checkpoint as mmaction2 writes it: patches of two frames, norms, a head."""
     torch.manual_seed(0)
-    backbone = _swin.SwinTransformer3D(arch=ARCH, patch_size=(2, 4, 4), pretrained2d=False, out_indices=(3, ))
+    backbone = _swin.SwinTransformer3D(arch=ARCH, patch_size=(2, 4, 4), pretrained2d=False, out_indices=(3,))
     state_dict = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
     return {**state_dict, 'cls_head.fc_cls.weight': torch.randn(400, 128), 'cls_head.fc_cls.bias': torch.zeros(400)}
 
@@ -62,12 +62,20 @@ def test_weights_of_mmaction2(recogniser_weights, tmp_path):
     assert torch.allclose(torch.nn.functional.conv3d(frame, backbone.patch_embed.proj.weight), two_frames, atol=1e-5)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda weights: weights.pop('backbone.layers.2.blocks.1.mlp.fc1.bias'), r'missing 1 \(layers.2.blocks.1.mlp.fc1.bias\)'),
-    (lambda weights: weights.update({'backbone.extra': torch.zeros(1)}), r'unexpected 1 \(extra\)'),
-    (lambda weights: weights.update({'backbone.patch_embed.norm.weight': torch.zeros(3)}),
-     r'another shape 1 \(patch_embed.norm.weight: expected \(16,\), found \(3,\)\)'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda weights: weights.pop('backbone.layers.2.blocks.1.mlp.fc1.bias'),
+            r'missing 1 \(layers.2.blocks.1.mlp.fc1.bias\)',
+        ),
+        (lambda weights: weights.update({'backbone.extra': torch.zeros(1)}), r'unexpected 1 \(extra\)'),
+        (
+            lambda weights: weights.update({'backbone.patch_embed.norm.weight': torch.zeros(3)}),
+            r'another shape 1 \(patch_embed.norm.weight: expected \(16,\), found \(3,\)\)',
+        ),
+    ],
+)
 def test_weights_of_something_else_are_an_error(recogniser_weights, tmp_path, change, message):
     weights = dict(recogniser_weights)
     change(weights)
@@ -76,10 +84,19 @@ def test_weights_of_something_else_are_an_error(recogniser_weights, tmp_path, ch
         VideoSwin(arch=ARCH, pretrained=str(tmp_path / 'swin.pth')).init_weights()
 
 
-@pytest.mark.parametrize(('source', 'message'), [
-    ('https://127.0.0.1:9/swin.pth', r'cannot be downloaded \(.*\); on a machine with a network `wget https://127.0.0.1:9/swin.pth`'),
-    ('nowhere/swin.pth', r'nowhere/swin.pth .config key `model.backbone.pretrained`. cannot be read .*; give another file'),
-])
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        (
+            'https://127.0.0.1:9/swin.pth',
+            r'cannot be downloaded \(.*\); on a machine with a network `wget https://127.0.0.1:9/swin.pth`',
+        ),
+        (
+            'nowhere/swin.pth',
+            r'nowhere/swin.pth .config key `model.backbone.pretrained`. cannot be read .*; give another file',
+        ),
+    ],
+)
 def test_weights_that_are_not_there(source, message, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     with pytest.raises(FileNotFoundError, match=message) as error:
@@ -88,7 +105,7 @@ def test_weights_that_are_not_there(source, message, tmp_path, monkeypatch):
 
 
 def test_recomputing_blocks_changes_nothing(seeded):
-    plain, recomputed = VideoSwin(arch=ARCH, drop_path_rate=0.), VideoSwin(arch=ARCH, drop_path_rate=0., with_cp=True)
+    plain, recomputed = VideoSwin(arch=ARCH, drop_path_rate=0.0), VideoSwin(arch=ARCH, drop_path_rate=0.0, with_cp=True)
     recomputed.load_state_dict(plain.state_dict())
     clip = torch.randn(1, 2, 3, 32, 32, requires_grad=True)
     gradients = []
@@ -108,16 +125,21 @@ def test_stochastic_depth(seeded):
     block.register_forward_hook(lambda module, given, output: seen.update(x=given[0], output=output))
     backbone(torch.randn(count, 1, 3, 16, 16))
     x, output = seen['x'].detach().requires_grad_(), seen['output']
-    grid, = backbone.layers[3].grids([count], (1, 1, 1), x.device)
+    (grid,) = backbone.layers[3].grids([count], (1, 1, 1), x.device)
     attention = block._attention(x, grid) / (1 - p)
-    candidates = torch.stack([
-        x, x + attention, x + block._feed_forward(x) / (1 - p),
-        x + attention + block._feed_forward(x + attention) / (1 - p)])
+    candidates = torch.stack(
+        [
+            x,
+            x + attention,
+            x + block._feed_forward(x) / (1 - p),
+            x + attention + block._feed_forward(x + attention) / (1 - p),
+        ]
+    )
     close = (candidates - output).abs().amax((2, 3)) < 1e-5 * output.abs().max()
     assert (close.sum(0) == 1).all()
-    expected = (p * p, (1 - p) * p, p * (1 - p), (1 - p)**2)
+    expected = (p * p, (1 - p) * p, p * (1 - p), (1 - p) ** 2)
     for share, chance in zip(close.float().mean(1).tolist(), expected, strict=True):
-        assert abs(share - chance) < 4 * (chance * (1 - chance) / count)**0.5
+        assert abs(share - chance) < 4 * (chance * (1 - chance) / count) ** 0.5
 
 
 def test_a_branch_that_no_clip_keeps_is_not_computed(seeded, monkeypatch):
@@ -125,9 +147,9 @@ def test_a_branch_that_no_clip_keeps_is_not_computed(seeded, monkeypatch):
     backbone = VideoSwin(arch=ARCH, window_size=(1, 2, 2), drop_path_rate=0.4).train()
     block = backbone.layers[3].blocks[0]
     given = torch.randn(2, 1, 128, requires_grad=True)
-    grid, = backbone.layers[3].grids([1], (1, 1, 1), given.device)
+    (grid,) = backbone.layers[3].grids([1], (1, 1, 1), given.device)
     monkeypatch.setattr(block.mlp, 'forward', lambda x: pytest.fail('computed'))
-    output = block(given, grid, (_Kept(1, torch.tensor([1]), 2.), _Kept(0, torch.tensor([], dtype=torch.long), 2.)))
+    output = block(given, grid, (_Kept(1, torch.tensor([1]), 2.0), _Kept(0, torch.tensor([], dtype=torch.long), 2.0)))
     torch.testing.assert_close(output[0], given[0])
     torch.testing.assert_close(output[1:], given[1:] + 2 * block._attention(given[1:], grid))
     output.square().sum().backward()
@@ -138,7 +160,9 @@ def test_a_branch_that_no_clip_keeps_is_not_computed(seeded, monkeypatch):
     for parameter in block.parameters():
         parameter.requires_grad_(False)
     with torch.autocast('cpu', torch.bfloat16):
-        assert block(given.detach(), grid, (_Kept(1, torch.tensor([0]), 2.), _Kept(0, None, 2.))).dtype == torch.float32
+        assert (
+            block(given.detach(), grid, (_Kept(1, torch.tensor([0]), 2.0), _Kept(0, None, 2.0))).dtype == torch.float32
+        )
 
 
 def test_rates_of_stochastic_depth(seeded):
@@ -150,12 +174,12 @@ def test_rates_of_stochastic_depth(seeded):
     rates = [rate for rate in (0.1, 0.2, 0.3, 0.4) for _ in range(2)]
     factors = torch.zeros(len(drawn), count)
     for branch, rate, of_clips in zip(drawn, rates, factors, strict=True):
-        of_clips[branch.clips] = 1.
+        of_clips[branch.clips] = 1.0
         assert len(branch.clips) == branch.count and branch.scale == pytest.approx(1 / (1 - rate))
-        assert abs(1 - of_clips.mean() - rate) < 4 * (rate * (1 - rate) / count)**0.5
+        assert abs(1 - of_clips.mean() - rate) < 4 * (rate * (1 - rate) / count) ** 0.5
     correlations = torch.corrcoef(factors) - torch.eye(8)
     assert correlations.abs().max() < 5 / count**0.5
-    clip, plain = torch.randn(2, 2, 3, 32, 32), VideoSwin(arch=ARCH, drop_path_rate=0.)
+    clip, plain = torch.randn(2, 2, 3, 32, 32), VideoSwin(arch=ARCH, drop_path_rate=0.0)
     plain.load_state_dict(backbone.state_dict())
     for found, expected in zip(backbone.eval()(clip), plain.eval()(clip), strict=True):
         assert torch.equal(found, expected)
@@ -202,6 +226,8 @@ except Exception as error:
     mmsoc = 'from mmsoc.models import VideoSwin; VideoSwin(arch="tiny")\n'
 
     def run(code):
-        return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True
+        ).stdout
 
     assert run(mmaction + mmsoc if before else mmsoc + mmaction) == run(mmaction)

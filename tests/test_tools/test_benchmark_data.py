@@ -11,8 +11,29 @@ from mmsoc.evaluation.jf_metric import _dilate
 from tools.analysis_tools import benchmark_data
 
 TINY = [
-    '--runs', '1', '--mask-size', '48', '85', '--length', '5', '--video-length', '12', '--video-size', '32', '56',
-    '--startup-size', '3', '10', '30', '--scan-masks', '54', '--scan-size', '36', '64', '--h5-videos', '2',
+    '--runs',
+    '1',
+    '--mask-size',
+    '48',
+    '85',
+    '--length',
+    '5',
+    '--video-length',
+    '12',
+    '--video-size',
+    '32',
+    '56',
+    '--startup-size',
+    '3',
+    '10',
+    '30',
+    '--scan-masks',
+    '54',
+    '--scan-size',
+    '36',
+    '64',
+    '--h5-videos',
+    '2',
 ]
 
 
@@ -41,11 +62,18 @@ def test_masks_of_davis(reference, monkeypatch, capsys):
     assert 'plain: 90 masks of car-shadow, drift-straight, 854x480' in ' '.join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize(('part', 'name', 'other', 'message'), [
-    ('jf', 'boundary_f', lambda gt, pred: 0.5, 'jf: the two ways differ by'),
-    ('a2d', 'LoadVideoWindow', lambda: lambda results: dict(img=[np.zeros((32, 56, 3), np.uint8)] * 8),
-     'a2d: the two ways differ in the clip around frame 0'),
-])
+@pytest.mark.parametrize(
+    ('part', 'name', 'other', 'message'),
+    [
+        ('jf', 'boundary_f', lambda gt, pred: 0.5, 'jf: the two ways differ by'),
+        (
+            'a2d',
+            'LoadVideoWindow',
+            lambda: lambda results: dict(img=[np.zeros((32, 56, 3), np.uint8)] * 8),
+            'a2d: the two ways differ in the clip around frame 0',
+        ),
+    ],
+)
 def test_a_difference_ends_the_run(monkeypatch, part, name, other, message):
     monkeypatch.setattr(benchmark_data, name, other)
     with pytest.raises(SystemExit, match=message):
@@ -76,7 +104,9 @@ def test_dilation_by_steps():
 
 
 def test_mistakes(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit, match='error: --davis-root: expected masks .*valid/Annotations/<video>/<frame>.png, found none'):
+    with pytest.raises(
+        SystemExit, match='error: --davis-root: expected masks .*valid/Annotations/<video>/<frame>.png, found none'
+    ):
         run(monkeypatch, '--parts', 'jf', '--davis-root', tmp_path)
     with pytest.raises(SystemExit):
         run(monkeypatch, '--startup-size', 3, 10, 2)

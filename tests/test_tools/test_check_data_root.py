@@ -163,7 +163,11 @@ def link_to_nowhere(root):
 def only_void(root):
     path = nth(root, 'DAVIS/Annotations_unsupervised/480p/shapes-val-*', 2) / '00000.png'
     Image.fromarray(np.full((64, 96), 255, np.uint8)).save(path)
-    return 'ids', root / 'valid/Annotations' / path.parent.name / path.name, r'an object in the first mask.*found only void \(255\)'
+    return (
+        'ids',
+        root / 'valid/Annotations' / path.parent.name / path.name,
+        r'an object in the first mask.*found only void \(255\)',
+    )
 
 
 def five_sentences(root):
@@ -171,7 +175,11 @@ def five_sentences(root):
         content['videos']['shapes-val-00']['expressions']['8'] = dict(exp='one too many', obj_id='2')
 
     path = edit_json(root / 'meta_expressions/valid/meta_expressions.json', change)
-    return 'content', path, 'video shapes-val-00: expressions 0, 1, ..., four for each object, found a difference at 10, 11, 9'
+    return (
+        'content',
+        path,
+        'video shapes-val-00: expressions 0, 1, ..., four for each object, found a difference at 10, 11, 9',
+    )
 
 
 def wrong_annotator(root):
@@ -235,7 +243,11 @@ def unknown_actor(root):
     video = annotated(root, 6)[0].parent.name
     lines = path.read_text().splitlines()
     path.write_text('\n'.join([*lines, f'{video},7,nobody']))
-    return 'unknown', path, rf'line {len(lines) + 1}: an instance that the annotations of video {video} show, \[0.*found 7'
+    return (
+        'unknown',
+        path,
+        rf'line {len(lines) + 1}: an instance that the annotations of video {video} show, \[0.*found 7',
+    )
 
 
 def pair_twice(root):
@@ -301,7 +313,9 @@ def two_corners(root):
 
 
 def annotation_twice(root):
-    path = edit_json(root / 'refcocog/instances.json', lambda content: content['annotations'].append(content['annotations'][3]))
+    path = edit_json(
+        root / 'refcocog/instances.json', lambda content: content['annotations'].append(content['annotations'][3])
+    )
     return 'duplicate', path, 'annotations: the id 1003 once, found again in place'
 
 
@@ -360,16 +374,40 @@ def other_size(root):
 
 FAULTS = {
     'ref-youtube-vos': [
-        truncated_frame, empty_mask, mask_of_colours, small_mask, void_in_mask, unknown_object, no_sentence, missing_video,
-        missing_frame, further_frame, half_unpacked, broken_off,
+        truncated_frame,
+        empty_mask,
+        mask_of_colours,
+        small_mask,
+        void_in_mask,
+        unknown_object,
+        no_sentence,
+        missing_video,
+        missing_frame,
+        further_frame,
+        half_unpacked,
+        broken_off,
     ],
     'ref-davis17': [link_to_nowhere, only_void, five_sentences, wrong_annotator],
     'a2d-sentences': [
-        short_video, no_masks_in_h5, transposed_h5, truncated_h5, no_video, truncated_video, unknown_actor, pair_twice, bad_subset,
+        short_video,
+        no_masks_in_h5,
+        transposed_h5,
+        truncated_h5,
+        no_video,
+        truncated_video,
+        unknown_actor,
+        pair_twice,
+        bad_subset,
     ],
     'jhmdb-sentences': [no_field_in_mat, small_mat, missing_png, truncated_png, sample_twice],
     'refcoco': [
-        missing_picture, other_picture, two_corners, annotation_twice, sentence_without_object, code_in_pickle, unknown_reference,
+        missing_picture,
+        other_picture,
+        two_corners,
+        annotation_twice,
+        sentence_without_object,
+        code_in_pickle,
+        unknown_reference,
     ],
     'mevis': [truncated_frame, missing_video, unknown_anno_id, lists_of_two_lengths, mask_missing, other_size],
 }
@@ -391,7 +429,9 @@ def test_every_fault_of_many_is_named(copy, layout):
 def test_what_the_data_set_says(copy):
     root = copy('ref-youtube-vos')
     _, path, _ = missing_frame(root)
-    (finding,) = (finding for finding in look('ref-youtube-vos', root, level='quick').findings if finding.kind == 'loader')
+    (finding,) = (
+        finding for finding in look('ref-youtube-vos', root, level='quick').findings if finding.kind == 'loader'
+    )
     assert f'1 of 8 listed frames are missing in {path.parent}' in finding.found
 
 
@@ -421,7 +461,10 @@ def test_broken_expressions(copy, damage, kind, text):
     root = copy('ref-youtube-vos')
     path = root / 'meta_expressions/train/meta_expressions.json'
     damage(path)
-    assert any(f.kind == kind and f.file == str(path) and re.search(text, str(f)) for f in look('ref-youtube-vos', root).findings)
+    assert any(
+        f.kind == kind and f.file == str(path) and re.search(text, str(f))
+        for f in look('ref-youtube-vos', root).findings
+    )
 
 
 def test_what_is_not_public_may_be_absent(copy):
@@ -430,7 +473,9 @@ def test_what_is_not_public_may_be_absent(copy):
     shutil.rmtree(root / 'meta_expressions/test')
     edit_json(
         root / 'meta_expressions/valid/meta_expressions.json',
-        lambda content: [e.pop('obj_id', None) for video in content['videos'].values() for e in video['expressions'].values()],
+        lambda content: [
+            e.pop('obj_id', None) for video in content['videos'].values() for e in video['expressions'].values()
+        ],
     )
     check = look('ref-youtube-vos', root)
     assert check.findings == [] and ('valid videos', 4, 202) in check.counts
@@ -453,7 +498,10 @@ def test_report(copy, monkeypatch, capsys):
     (root / 'valid/JPEGImages/notes').mkdir()
     code, out = run(monkeypatch, capsys, 'mevis', root, '--any-size', '--most', 2)
     assert code == 1
-    assert out.startswith('empty files (7):\n') and '  and 5 more\nfiles and folders that should not be there (1):\n' in out
+    assert (
+        out.startswith('empty files (7):\n')
+        and '  and 5 more\nfiles and folders that should not be there (1):\n' in out
+    )
     assert len(re.findall('expected a file, found 0 bytes', out)) == 2
     code, out = run(monkeypatch, capsys, 'mevis', root, '--allow-extra')
     assert code == 1 and 'should not be there' not in out and 'expected 1,662 train videos, found 4' in out

@@ -56,7 +56,9 @@ def test_a_telephones_video(call, weights, tmp_path):
     """Turned, with sound, 25 frames per second."""
     path = turn(write_video(tmp_path / 'a.mp4', rate=25, audio=True), TURNED['clockwise'])
     out = tmp_path / 'my results'
-    said = call(path, *texts(*TEXTS), '--weights', weights, '--out', out, '--device', 'cpu', '--chunk-frames', 2, '--overlap', 1)
+    said = call(
+        path, *texts(*TEXTS), '--weights', weights, '--out', out, '--device', 'cpu', '--chunk-frames', 2, '--overlap', 1
+    )
     assert '48x64, 6 frames' in said and f'Written: {out}' in said and 'the dog on the left: seen in ' in said
     written = json.loads((out / 'scores.json').read_text())
     assert (written['width'], written['height'], written['num_frames'], written['fps']) == (48, 64, 6, 25)
@@ -94,11 +96,16 @@ def test_how_it_is_predicted(call, weights, tmp_path, monkeypatch):
     from mmsoc.models import VideoSwin
 
     compiled = []
-    monkeypatch.setattr(VideoSwin, 'compile', lambda self, **_: compiled.append(self))  # a compiler would run for a minute
+    monkeypatch.setattr(
+        VideoSwin, 'compile', lambda self, **_: compiled.append(self)
+    )  # a compiler would run for a minute
     path, out = write_video(tmp_path / 'a.mp4', length=2), tmp_path / 'out'
     call(path, *texts('x'), '--weights', weights, '--out', out, '--precision', 'bf16', '--compile', '--query-per-frame')
     written = json.loads((out / 'scores.json').read_text())
-    assert written['prediction'] | dict(precision='bf16', query_per_frame=True) == written['prediction'] and len(compiled) == 1
+    assert (
+        written['prediction'] | dict(precision='bf16', query_per_frame=True) == written['prediction']
+        and len(compiled) == 1
+    )
     other = tmp_path / 'other'
     call(path, *texts('x'), '--weights', weights, '--out', other)
     score, other_score = (
@@ -125,7 +132,9 @@ def test_mistakes(call, weights, tmp_path):
     assert '--precision: expected one of fp32, tf32, bf16, fp16, found half' in error(
         video, *texts('x'), *good, '--precision', 'half'
     )
-    assert 'weights no_such.pth: there is no such file' in error(video, *texts('x'), '--weights', 'no_such.pth', '--out', out)
+    assert 'weights no_such.pth: there is no such file' in error(
+        video, *texts('x'), '--weights', 'no_such.pth', '--out', out
+    )
     assert 'config no_such.py: there is no such file' in error(video, *texts('x'), *good, '--config', 'no_such.py')
     assert 'there is no file or folder no_such.mp4' in error('no_such.mp4', *texts('x'), *good)
     assert 'holds no pictures' in error(tmp_path, *texts('x'), *good)
@@ -136,9 +145,7 @@ def test_mistakes(call, weights, tmp_path):
     if not torch.cuda.is_available():
         assert "device 'cuda': this machine shows no GPU" in error(video, *texts('x'), *good, '--device', 'cuda')
     missing = 'model.text_encoder.tokenizer=/no/such/folder'
-    said = error(
-        video, *texts('x'), *good, '--cfg-options', missing, 'model.text_encoder.pretrained=/no/such/folder'
-    )
+    said = error(video, *texts('x'), *good, '--cfg-options', missing, 'model.text_encoder.pretrained=/no/such/folder')
     assert '/no/such/folder' in said and '--cfg-options model.text_encoder.pretrained=FOLDER' in said
 
 

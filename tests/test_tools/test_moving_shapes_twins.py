@@ -63,7 +63,10 @@ def build(root, written, monkeypatch):
 
 
 def test_ref_youtube_vos(build, source):
-    train, valid = build('ref_youtube_vos', 'train_dataloader', use_category=True), build('ref_youtube_vos', 'val_dataloader')
+    train, valid = (
+        build('ref_youtube_vos', 'train_dataloader', use_category=True),
+        build('ref_youtube_vos', 'val_dataloader'),
+    )
     # an item per sentence, since a video of 8 frames is one clip, and a video per item
     assert (len(train), len(valid)) == (8, 4)
     clips = {clip.code(10): clip for clip in source.clips('train', 4)}
@@ -176,14 +179,26 @@ def test_refcoco(build, written):
             sentences[name, split] = sum(len(ref['sentences']) for ref in refs if ref['split'] == split)
     assert all(0 < number <= sentences[key] for key, number in samples.items())
     # Four pictures of each split; an object of the 4th and of the 12th one is a crowd, of which sentences are left out.
-    assert {split for name, split in samples if name == 'refcoco' and samples[name, split] < sentences[name, split]} == {
-        'train', 'testA'
-    }
+    assert {
+        split for name, split in samples if name == 'refcoco' and samples[name, split] < sentences[name, split]
+    } == {'train', 'testA'}
     train = build('refcoco', 'train_dataloader')
     assert len(train) == sum(number for (_, split), number in samples.items() if split == 'train')
     assert train[0]['inputs'].shape == (1, 3, 360, 540) and train[0]['data_samples'][0].gt_instances.masks.masks.any()
     images = json.loads((written / 'coco/refcoco+/instances_refcoco+_train.json').read_text())['images']
-    places = {'left', 'right', 'above', 'below', 'top', 'leftmost', 'rightmost', 'topmost', 'lowest', 'highest', 'bottommost'}
+    places = {
+        'left',
+        'right',
+        'above',
+        'below',
+        'top',
+        'leftmost',
+        'rightmost',
+        'topmost',
+        'lowest',
+        'highest',
+        'bottommost',
+    }
     assert not any(places & set(image['caption'].split()) for image in images)
 
 
@@ -239,7 +254,9 @@ def test_sentences_of_several(source):
     for clip, text, objects in classes:
         word = text.split()[1]
         for i, thing in enumerate(clip.scene.things):
-            looks = {f'{thing.shape}s', f'{thing.shape}es'} | (set(thing.color) if len(set(thing.color)) == 1 else set())
+            looks = {f'{thing.shape}s', f'{thing.shape}es'} | (
+                set(thing.color) if len(set(thing.color)) == 1 else set()
+            )
             assert (i in objects) == (word in looks), (text, i)
 
 
@@ -254,12 +271,16 @@ def test_twice_and_with_other_parameters(tmp_path, monkeypatch, capsys):
     before = (file.read_text(), file.stat().st_mtime_ns)
     run(monkeypatch, *out)
     assert 'there already, with the same parameters' in capsys.readouterr().out
-    with pytest.raises(SystemExit, match='holds a twin with other parameters: seed 0 instead of 5; --overwrite replaces it'):
+    with pytest.raises(
+        SystemExit, match='holds a twin with other parameters: seed 0 instead of 5; --overwrite replaces it'
+    ):
         run(monkeypatch, *out, '--seed', 5)
     assert (file.read_text(), file.stat().st_mtime_ns) == before
     run(monkeypatch, *out, '--seed', 5, '--overwrite')
     assert file.read_text() != before[0]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ['jhmdb_sentences'], 'something is left behind'
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ['jhmdb_sentences'], (
+        'something is left behind'
+    )
 
 
 def test_what_is_no_twin_is_not_touched(tmp_path, monkeypatch):
@@ -302,11 +323,14 @@ def test_frames_are_those_of_the_video(written, source):
     assert Image.open(written / f'ref-youtube-vos/train/Annotations/{clip.code(10)}/00010.png').mode == 'P'
 
 
-@pytest.mark.parametrize('options, message', [
-    (['--train-videos', '6'], 'train_videos must be a positive multiple of 4'),
-    (['--size', '97', '64'], 'H.264 needs even numbers'),
-    (['--layouts', 'other'], 'invalid choice'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--train-videos', '6'], 'train_videos must be a positive multiple of 4'),
+        (['--size', '97', '64'], 'H.264 needs even numbers'),
+        (['--layouts', 'other'], 'invalid choice'),
+    ],
+)
 def test_mistakes(tmp_path, monkeypatch, capsys, options, message):
     with pytest.raises(SystemExit):
         run(monkeypatch, '--out', tmp_path, *options)

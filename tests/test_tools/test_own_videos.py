@@ -18,11 +18,16 @@ from mmsoc.visualization import VideoWriter
 from tools.dataset_converters import own_videos
 
 SIZE = 32, 48  # height, width
-ROWS = [('a', 1, 'The red box'), ('a', 2, 'a box, the green one'), ('b', 1, 'it  grows\nslowly'), ('c', 3, 'third video')]
+ROWS = [
+    ('a', 1, 'The red box'),
+    ('a', 2, 'a box, the green one'),
+    ('b', 1, 'it  grows\nslowly'),
+    ('c', 3, 'third video'),
+]
 
 
 def ids_of(t):
-    """Object 1 moves right, object 2 is there in the first four frames; the ids of `b` and `c` see :func:`source`."""
+    """Object 1 moves right, object 2 is there in the first four frames; the ids of `b` and `c` see `source`."""
     ids = np.zeros(SIZE, np.uint8)
     ids[4:12, 2 + 2 * t : 12 + 2 * t] = 1
     if t < 4:
@@ -73,10 +78,12 @@ def source(made, tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Calls the tool; returns the summary.  A mistake is raised."""
+    """Calls the tool; returns the summary. A mistake is raised."""
 
     def call(source, *options):
-        monkeypatch.setattr(sys, 'argv', ['own_videos.py', str(source), '--out', str(tmp_path / 'set'), *map(str, options)])
+        monkeypatch.setattr(
+            sys, 'argv', ['own_videos.py', str(source), '--out', str(tmp_path / 'set'), *map(str, options)]
+        )
         return own_videos.convert(own_videos.parse_args())
 
     return call
@@ -106,9 +113,13 @@ def test_the_loader_reads_what_was_written(source, run, tmp_path):
     assert 'Left out, since they have no mask: 2 frames (a 2)' in report and f'Written: {tmp_path / "set"}' in report
 
     pipeline = [dict(type='mmsoc.LoadVideoFrames'), dict(type='mmsoc.LoadReferredMasks')]
-    train = load(tmp_path / 'set', 'train', clip_sampler=dict(type='WindowClipSampler', num_frames=4), pipeline=pipeline)
+    train = load(
+        tmp_path / 'set', 'train', clip_sampler=dict(type='WindowClipSampler', num_frames=4), pipeline=pipeline
+    )
     # a, object 1: frames 0-3, 4-7; object 2 is in 0-3 alone; c has three frames, its last one twice
-    assert [(item['video_id'], item['texts'][0], item['frames']) for item in map(train.get_data_info, range(len(train)))] == [
+    assert [
+        (item['video_id'], item['texts'][0], item['frames']) for item in map(train.get_data_info, range(len(train)))
+    ] == [
         ('a', 'the red box', ['00000', '00001', '00002', '00003']),
         ('a', 'the red box', ['00004', '00005', '00006', '00007']),
         ('a', 'a box, the green one', ['00000', '00001', '00002', '00003']),
@@ -133,7 +144,9 @@ def test_a_frame_without_a_mask_is_not_one_without_its_object(source, run, tmp_p
     (source / 'masks' / 'a' / '00002.png').unlink()
     write_mask(source / 'masks' / 'a' / '00003.png', np.zeros(SIZE, np.uint8))
     run(source, '--valid', 'b')
-    record = json.loads((tmp_path / 'set' / 'meta_expressions' / 'train' / 'meta_expressions.json').read_text())['videos']['a']
+    record = json.loads((tmp_path / 'set' / 'meta_expressions' / 'train' / 'meta_expressions.json').read_text())[
+        'videos'
+    ]['a']
     assert record['frames'] == ['00000', '00001', '00003', '00004', '00005', '00006', '00007']
     objects = json.loads((tmp_path / 'set' / 'train' / 'meta.json').read_text())['videos']['a']['objects']
     assert '00003' not in objects['1']['frames'] and objects['2']['frames'] == ['00000', '00001']
@@ -253,11 +266,17 @@ def test_out_is_not_replaced_unasked(source, run, tmp_path):
 
 
 BAD_CSV = [
-    ('video;object;expression\na;1;x\n', r"expected the columns video, object, expression, .* found \['video;object;expression'\]"),
+    (
+        'video;object;expression\na;1;x\n',
+        r"expected the columns video, object, expression, .* found \['video;object;expression'\]",
+    ),
     ('', 'expected the columns video, object, expression'),
     ('video,object,expression\n', 'there is no row below the header'),
     ('video,object,expression\na,1,"  "\n', 'line 2: the sentence is empty'),
-    ('video,object,expression\na,1,the dog, not the cat\n', 'line 2: expected 3 fields .*found 4; a sentence with a comma'),
+    (
+        'video,object,expression\na,1,the dog, not the cat\n',
+        'line 2: expected 3 fields .*found 4; a sentence with a comma',
+    ),
     ('video,object,expression\na,0,x\n', "line 2: object must be a pixel value of the masks, 1 to 255, found '0'"),
     ('video,object,expression\na,dog,x\n', "1 to 255, found 'dog'"),
     ('video,object,expression\nb/a,1,x\n', "line 2: video must be the name of a file .*found 'b/a'"),
@@ -266,7 +285,10 @@ BAD_CSV = [
         "line 4: the same video, object and sentence as in line 2: a, 1, 'a box'",
     ),
     ('video,object,expression\na,1,"x\n', 'not CSV'),
-    ('video,object,expression\nd,1,x\n', r"line 2: there is no video 'd': expected .*d\.mp4 .*holds a\.mp4, b\.mp4, c$"),
+    (
+        'video,object,expression\nd,1,x\n',
+        r"line 2: there is no video 'd': expected .*d\.mp4 .*holds a\.mp4, b\.mp4, c$",
+    ),
     ('video,object,expression\na.mp4,1,x\n', "there is no video 'a.mp4': .*write 'a', without the suffix"),
     ('video,object,expression\na,4,x\n', r"line 2: object 4 of 'a' is in none of the 8 masks .*they show \[1, 2\]"),
 ]
@@ -291,19 +313,28 @@ def test_all_mistakes_in_the_csv_at_once(source, run):
     with pytest.raises(FileNotFoundError, match=r'there is no file .*expressions\.csv'):
         run(source)
     shutil.rmtree(source / 'masks')
-    with pytest.raises(FileNotFoundError, match='there is no folder .*masks; expected videos/, masks/ and expressions.csv'):
+    with pytest.raises(
+        FileNotFoundError, match='there is no folder .*masks; expected videos/, masks/ and expressions.csv'
+    ):
         run(source)
 
 
 def test_mistakes_in_the_split(source, run):
-    with pytest.raises(ValueError, match=r"--valid: no row of expressions.csv names the videos \['z'\]; it names a, b, c"):
+    with pytest.raises(
+        ValueError, match=r"--valid: no row of expressions.csv names the videos \['z'\]; it names a, b, c"
+    ):
         run(source, '--valid', 'z')
     with pytest.raises(ValueError, match='no video is left for training'):
         run(source, '--valid', 'a', 'b', 'c')
     write_csv(source, ROWS[:1])
     with pytest.raises(ValueError, match='no video is left for training: the csv names 1'):
         run(source)
-    for options in (('--every', 0), ('--valid-share', 1), ('--first-number', -1), ('--valid', 'a', '--valid-share', 0.5)):
+    for options in (
+        ('--every', 0),
+        ('--valid-share', 1),
+        ('--first-number', -1),
+        ('--valid', 'a', '--valid-share', 0.5),
+    ):
         with pytest.raises(SystemExit):
             run(source, *options)
 
@@ -384,7 +415,9 @@ def test_a_truncated_video(source, run):
 def test_as_a_user_calls_it(source, root, tmp_path):
     def call(*options):
         command = [sys.executable, str(root / 'tools' / 'dataset_converters' / 'own_videos.py'), str(source), *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ, MMSOC_DATA='here'))
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ, MMSOC_DATA='here')
+        )
 
     done = call('--valid', 'b')
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,8 @@ def lines_of(number):
     return [
         # the order within a video is mixed up
         f'{MISSPELT.get(video, video)} {obj_id} "{sentence(video, obj_id, number)}"'
-        for video, (_, objects, _) in VIDEOS.items() for obj_id in range(objects, 0, -1)
+        for video, (_, objects, _) in VIDEOS.items()
+        for obj_id in range(objects, 0, -1)
     ]
 
 
@@ -56,9 +57,7 @@ def source(tmp_path):
     for split in ('train', 'val'):
         names = [video for video, (of, _, _) in VIDEOS.items() if of == split]
         (folder / f'DAVIS/ImageSets/2017/{split}.txt').write_text('\n'.join(names) + '\n')
-    semantics = {
-        video: {str(i + 1): 'person' for i in range(objects)} for video, (_, objects, _) in VIDEOS.items()
-    }
+    semantics = {video: {str(i + 1): 'person' for i in range(objects)} for video, (_, objects, _) in VIDEOS.items()}
     (folder / 'DAVIS/davis_semantics.json').write_text(json.dumps(semantics))
     for number in range(4):
         write_text(folder, number, lines_of(number))
@@ -67,7 +66,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Calls the tool without insisting on the published sizes; returns the summary.  A mistake is raised."""
+    """Calls the tool without insisting on the published sizes; returns the summary. A mistake is raised."""
 
     def call(source, *options, expect=False):
         further = [] if expect else ['--no-expect']
@@ -82,11 +81,17 @@ def listing(folder):
 
 
 def dataset(root, split='valid'):
-    return DATASETS.build(dict(
-        type='RefYouTubeVOSDataset', data_root=str(root), ann_file=f'meta_expressions/{split}/meta_expressions.json',
-        meta_file=f'{split}/meta.json', data_prefix=dict(img=f'{split}/JPEGImages', mask=f'{split}/Annotations'),
-        test_mode=True, require_masks=True,
-    ))
+    return DATASETS.build(
+        dict(
+            type='RefYouTubeVOSDataset',
+            data_root=str(root),
+            ann_file=f'meta_expressions/{split}/meta_expressions.json',
+            meta_file=f'{split}/meta.json',
+            data_prefix=dict(img=f'{split}/JPEGImages', mask=f'{split}/Annotations'),
+            test_mode=True,
+            require_masks=True,
+        )
+    )
 
 
 def check(root):
@@ -110,10 +115,12 @@ def test_links(source, run):
     check(source)
     assert (source / 'valid/JPEGImages/judo').is_symlink()
     meta = json.loads((source / 'valid/meta.json').read_text())
-    assert meta == dict(videos={
-        'dogs-scale': dict(objects={'1': dict(category='person')}),
-        'judo': dict(objects={'1': dict(category='person'), '2': dict(category='person')}),
-    })
+    assert meta == dict(
+        videos={
+            'dogs-scale': dict(objects={'1': dict(category='person')}),
+            'judo': dict(objects={'1': dict(category='person'), '2': dict(category='person')}),
+        }
+    )
     assert not [path for path in source.iterdir() if path.name.startswith('.')]
     moved = source.rename(source.with_name('moved'))
     check(moved)
@@ -184,7 +191,9 @@ def test_what_is_odd_is_said(source, run):
     summary = run(source)
     assert 'Davis17_annot1.txt: the first and last character of 1 sentences are no quotes and were taken off' in summary
     assert 'Sentences of videos in neither split, left out: tractor' in summary
-    assert 'valid: the first mask has more (+) or fewer (-) objects than are described' in summary and 'judo +1' in summary
+    assert (
+        'valid: the first mask has more (+) or fewer (-) objects than are described' in summary and 'judo +1' in summary
+    )
     assert dataset(source, 'train').get_data_info(0)['texts'][0] == sentence('bear', 1, 0)
 
 
@@ -192,8 +201,12 @@ def test_the_published_sizes(source, run):
     with pytest.raises(ValueError) as error:
         run(source, expect=True)
     for fault in (
-        'train: expected 60 videos, found 2', 'valid: expected 30 videos, found 2', 'valid: expected 61 objects, found 3',
-        'valid: expected 244 expressions, found 12', 'valid: expected 1999 frames, found 5', '--no-expect',
+        'train: expected 60 videos, found 2',
+        'valid: expected 30 videos, found 2',
+        'valid: expected 61 objects, found 3',
+        'valid: expected 244 expressions, found 12',
+        'valid: expected 1999 frames, found 5',
+        '--no-expect',
     ):
         assert fault in str(error.value)
     assert not (source / 'valid').exists()
@@ -210,16 +223,28 @@ def text(number, change):
 @pytest.mark.parametrize(
     'damage, message',
     [
-        (remove('DAVIS/Annotations_unsupervised'), r'missing:\n.*Annotations_unsupervised/480p \(from DAVIS-2017-Unsupervised'),
+        (
+            remove('DAVIS/Annotations_unsupervised'),
+            r'missing:\n.*Annotations_unsupervised/480p \(from DAVIS-2017-Unsupervised',
+        ),
         (remove('DAVIS/davis_semantics.json'), r'davis_semantics.json \(from DAVIS-2017_semantics-480p.zip\)'),
         (remove('davis_text_annotations'), r'Davis17_annot2_full_video.txt \(from davis_text_annotations.zip\)'),
         (remove('DAVIS/ImageSets/2017/val.txt'), r'2017/val.txt \(from DAVIS-2017-Unsupervised'),
         (remove('DAVIS/JPEGImages/480p/judo'), 'there is no folder .*JPEGImages/480p/judo, which ImageSets lists'),
         (remove('DAVIS/Annotations_unsupervised/480p/judo/00001.png'), 'judo: 3 frames in .* but 2 masks .*: 00001'),
-        (text(1, lambda lines: lines[:-1]), r'dogs-scale: expected one sentence .*annot1_full_video.txt none; .*annot2.txt \[1\]'),
-        (text(1, lambda lines: [*lines, 'bear 3 "x"']), r'bear: expected .*_annot1.txt \[1\]; \S+annot1_full_video.txt \[1, 3\]'),
+        (
+            text(1, lambda lines: lines[:-1]),
+            r'dogs-scale: expected one sentence .*annot1_full_video.txt none; .*annot2.txt \[1\]',
+        ),
+        (
+            text(1, lambda lines: [*lines, 'bear 3 "x"']),
+            r'bear: expected .*_annot1.txt \[1\]; \S+annot1_full_video.txt \[1, 3\]',
+        ),
         (text(2, lambda lines: [*lines, lines[0]]), 'annot2.txt, line 6: a second sentence for object 1 of bear'),
-        (text(0, lambda lines: ['bear "x"', *lines]), 'annot1.txt, line 1: expected VIDEO OBJECT "SENTENCE", found \'bear "x"\''),
+        (
+            text(0, lambda lines: ['bear "x"', *lines]),
+            'annot1.txt, line 1: expected VIDEO OBJECT "SENTENCE", found \'bear "x"\'',
+        ),
         (text(0, lambda lines: ['bear 1 ""', *lines]), 'annot1.txt, line 1: expected VIDEO OBJECT "SENTENCE"'),
     ],
 )
@@ -257,9 +282,15 @@ def test_a_failure_while_writing_leaves_nothing_half(source, run, tmp_path, monk
 def test_the_command(source, root):
     command = [sys.executable, str(root / 'tools/dataset_converters/ref_davis17.py'), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and 'error: train: expected 60 videos, found 2' in done.stderr and 'Traceback' not in done.stderr
+    assert (
+        done.returncode == 1
+        and 'error: train: expected 60 videos, found 2' in done.stderr
+        and 'Traceback' not in done.stderr
+    )
 
 
 def test_no_such_folder(tmp_path, run):
-    with pytest.raises(FileNotFoundError, match='there is no folder .*none; expected DAVIS/ and davis_text_annotations/ in it'):
+    with pytest.raises(
+        FileNotFoundError, match='there is no folder .*none; expected DAVIS/ and davis_text_annotations/ in it'
+    ):
         run(tmp_path / 'none')

@@ -31,7 +31,10 @@ def test_every_key_has_one_place_in_the_model(released, root):
 def test_the_decoder_s_norms_are_not_in_the_naive_order(released):
     converted = convert(released)
     for theirs, ours in (('norm1', 'norms.1'), ('norm2', 'norms.0'), ('norm3', 'norms.2')):
-        assert converted[f'sim.decoder.layers.1.{ours}.weight'] is released[f'transformer.decoder.layers.1.{theirs}.weight']
+        assert (
+            converted[f'sim.decoder.layers.1.{ours}.weight']
+            is released[f'transformer.decoder.layers.1.{theirs}.weight']
+        )
 
 
 def test_known_variations(released):
@@ -41,12 +44,17 @@ def test_known_variations(released):
     assert list(convert(wrapped)) == list(plain)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda w: w.pop('vlf.multihead_attn.in_proj_bias'), r'missing \(1\): vlf.multihead_attn.in_proj_bias'),
-    (lambda w: w.update({'voc.extra': torch.zeros(1)}), r'unexpected \(1\): voc.extra'),
-    (lambda w: w.update({'transformer.decoder.bbox_embed.0.layers.0.bias': -torch.ones(1)}),
-     r'unequal.*bbox_embed.0.layers.0.bias'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda w: w.pop('vlf.multihead_attn.in_proj_bias'), r'missing \(1\): vlf.multihead_attn.in_proj_bias'),
+        (lambda w: w.update({'voc.extra': torch.zeros(1)}), r'unexpected \(1\): voc.extra'),
+        (
+            lambda w: w.update({'transformer.decoder.bbox_embed.0.layers.0.bias': -torch.ones(1)}),
+            r'unequal.*bbox_embed.0.layers.0.bias',
+        ),
+    ],
+)
 def test_every_key_is_accounted_for(released, change, message):
     change(released)
     with pytest.raises(ValueError, match=message):
@@ -54,8 +62,11 @@ def test_every_key_is_accounted_for(released, change, message):
 
 
 def run(root, *args):
-    return subprocess.run([sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py', *args],
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py', *args],
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_command(released, root, tmp_path):
@@ -68,7 +79,11 @@ def test_command(released, root, tmp_path):
     released.pop('query_embed.weight')
     torch.save(dict(model_state_dict=released), tmp_path / 'in.pth')
     failed = run(root, tmp_path / 'in.pth', tmp_path / 'out.pth')
-    assert failed.returncode == 1 and 'missing (1): query_embed.weight' in failed.stderr and 'Traceback' not in failed.stderr
+    assert (
+        failed.returncode == 1
+        and 'missing (1): query_embed.weight' in failed.stderr
+        and 'Traceback' not in failed.stderr
+    )
     assert not (tmp_path / 'out.pth').exists()
 
 
@@ -77,5 +92,7 @@ def test_command_on_something_else(root, tmp_path):
     (tmp_path / 'in.pth').write_text('hello')
     assert 'not a checkpoint' in run(root, tmp_path / 'in.pth', tmp_path / 'out.pth').stderr
     torch.save(dict(epoch=3), tmp_path / 'in.pth')
-    assert "expected weights under the key model_state_dict, found ['epoch']" in run(
-        root, tmp_path / 'in.pth', tmp_path / 'out.pth').stderr
+    assert (
+        "expected weights under the key model_state_dict, found ['epoch']"
+        in run(root, tmp_path / 'in.pth', tmp_path / 'out.pth').stderr
+    )

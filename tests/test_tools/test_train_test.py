@@ -181,7 +181,12 @@ def parsed(monkeypatch):
         ((CONFIG, '--amp'), dict(dtype='bfloat16', loss_scale=512.0), 'bfloat16', 512.0),  # the config's own
         ((CONFIG, '--amp', 'fp16'), dict(dtype='bfloat16', loss_scale=1.0), 'float16', 'dynamic'),
         (('--amp', 'bf16', CONFIG), {}, 'bfloat16', dict(enabled=False)),
-        ((CONFIG, '--amp', 'bf16'), dict(type='AmpOptimWrapper', loss_scale='dynamic'), 'bfloat16', dict(enabled=False)),
+        (
+            (CONFIG, '--amp', 'bf16'),
+            dict(type='AmpOptimWrapper', loss_scale='dynamic'),
+            'bfloat16',
+            dict(enabled=False),
+        ),
     ],
 )
 def test_amp_takes_a_dtype(parsed, args, optim_wrapper, dtype, loss_scale):
@@ -198,8 +203,12 @@ def test_amp_in_bfloat16_neither_scales_nor_looks_for_overflows(parsed, monkeypa
 
     monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
     weight = torch.nn.Parameter(torch.ones(1))
-    kwargs = {key: value for key, value in parsed(CONFIG, '--amp', 'bf16').items() if key in ('type', 'dtype', 'loss_scale')}
-    wrapper = OPTIM_WRAPPERS.build(dict(kwargs, optimizer=torch.optim.SGD([weight], lr=1.0), clip_grad=dict(max_norm=10.0)))
+    kwargs = {
+        key: value for key, value in parsed(CONFIG, '--amp', 'bf16').items() if key in ('type', 'dtype', 'loss_scale')
+    }
+    wrapper = OPTIM_WRAPPERS.build(
+        dict(kwargs, optimizer=torch.optim.SGD([weight], lr=1.0), clip_grad=dict(max_norm=10.0))
+    )
     assert wrapper.cast_dtype is torch.bfloat16 and not wrapper.loss_scaler.is_enabled()
     wrapper.update_params((2 * weight).sum())
     assert weight.item() == -1

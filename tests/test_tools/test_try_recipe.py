@@ -52,10 +52,13 @@ def test_what_stays_of_a_recipe():
     assert resize == dict(type='ShortSideResize', scale=(96, 64))
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['nothing.py'], 'nothing.py: no such config'),
-    ([ROOT / 'configs' / 'soc' / 'soc_swin-t_a2d.py', '--procs', '0'], '--procs must be at least 1, found 0'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['nothing.py'], 'nothing.py: no such config'),
+        ([ROOT / 'configs' / 'soc' / 'soc_swin-t_a2d.py', '--procs', '0'], '--procs must be at least 1, found 0'),
+    ],
+)
 def test_mistakes(arguments, message, capsys):
     with pytest.raises(SystemExit):
         try_recipe.parse_args([*map(str, arguments)])

@@ -18,7 +18,9 @@ def grey(height=40, width=60, value=100):
 
 @pytest.fixture
 def visualizer():
-    return VISUALIZERS.build(dict(type='mmsoc.RVOSLocalVisualizer', name='overlay', colors=(RED, BLUE), alpha=1.0, contour=0))
+    return VISUALIZERS.build(
+        dict(type='mmsoc.RVOSLocalVisualizer', name='overlay', colors=(RED, BLUE), alpha=1.0, contour=0)
+    )
 
 
 def test_legend():
@@ -112,7 +114,10 @@ def test_times(tmp_path):
     assert len(frames) == 4
     # the last frame is shown for a tenth of a second, as `fps` says
     assert float(stream.duration * stream.time_base) == pytest.approx(2.1, abs=0.02)
-    for second, message in ((0, r'at 0.00000 s does not come after the one before, at 0.00000 s'), (None, 'some have none')):
+    for second, message in (
+        (0, r'at 0.00000 s does not come after the one before, at 0.00000 s'),
+        (None, 'some have none'),
+    ):
         with pytest.raises(ValueError, match=message), VideoWriter(path) as video:
             video.write(grey(), 0)
             video.write(grey(), second)

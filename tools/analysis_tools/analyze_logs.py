@@ -1,8 +1,8 @@
 """Curves and times from training logs (``work_dirs/NAME/TIME/vis_data/TIME.json``; a work dir stands for its newest log).
 
-    python tools/analysis_tools/analyze_logs.py plot_curve work_dirs/a work_dirs/b --keys loss loss_dice --out curves.png
-    python tools/analysis_tools/analyze_logs.py plot_curve work_dirs/a --keys rvos/JF --out score.png
-    python tools/analysis_tools/analyze_logs.py cal_train_time work_dirs/a
+python tools/analysis_tools/analyze_logs.py plot_curve work_dirs/a work_dirs/b --keys loss loss_dice --out curves.png
+python tools/analysis_tools/analyze_logs.py plot_curve work_dirs/a --keys rvos/JF --out score.png
+python tools/analysis_tools/analyze_logs.py cal_train_time work_dirs/a
 """
 
 import argparse
@@ -17,7 +17,9 @@ def parse_args():
     plot = tasks.add_parser('plot_curve', help='values over iterations')
     plot.add_argument('logs', nargs='+', help='JSON logs or work dirs')
     plot.add_argument('--keys', nargs='+', default=['loss'], help='what to plot (default: %(default)s)')
-    plot.add_argument('--legend', nargs='+', help='a name for each curve, logs first, keys within (default: log and key)')
+    plot.add_argument(
+        '--legend', nargs='+', help='a name for each curve, logs first, keys within (default: log and key)'
+    )
     plot.add_argument('--title')
     plot.add_argument('--out', default='curves.png', help='the picture (default: %(default)s)')
     times = tasks.add_parser('cal_train_time', help='time per iteration')
@@ -40,7 +42,7 @@ def find_log(path):
 
 
 def read_log(path):
-    """The records of a log: training lines have ``iter`` or ``epoch`` and ``loss``, validation lines scores.  In order."""
+    """The records of a log: training lines have ``iter`` or ``epoch`` and ``loss``, validation lines scores. In order."""
     records = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
@@ -63,7 +65,9 @@ def plot_curve(args):
 
     logs = [find_log(path) for path in args.logs]
     if args.legend and len(args.legend) != len(logs) * len(args.keys):
-        raise ValueError(f'--legend: expected {len(logs) * len(args.keys)} names (logs x keys), found {len(args.legend)}')
+        raise ValueError(
+            f'--legend: expected {len(logs) * len(args.keys)} names (logs x keys), found {len(args.legend)}'
+        )
     names = iter(args.legend or [f'{path}: {key}' if len(logs) > 1 else key for path in args.logs for key in args.keys])
     figure, axis = plt.subplots(figsize=(8, 4.5), layout='constrained')
     for log in logs:
@@ -76,8 +80,12 @@ def plot_curve(args):
                 if key in record:
                     points.append((step, record[key]))
             if not points:
-                raise ValueError(f'{log} has no {key!r}; it has {sorted({name for record in records for name in record})}')
-            axis.plot(*zip(*points), label=next(names), linewidth=1, marker='o' if len(points) < 30 else None, markersize=3)
+                raise ValueError(
+                    f'{log} has no {key!r}; it has {sorted({name for record in records for name in record})}'
+                )
+            axis.plot(
+                *zip(*points), label=next(names), linewidth=1, marker='o' if len(points) < 30 else None, markersize=3
+            )
     axis.set_xlabel('iteration')
     axis.set_title(args.title or '')
     axis.legend()
@@ -97,9 +105,11 @@ def cal_train_time(args):
             epochs = {epoch: times[1:] or times for epoch, times in epochs.items()}
         means = {epoch: statistics.fmean(times) for epoch, times in epochs.items()}
         slow, fast = max(means, key=means.get), min(means, key=means.get)
-        print(f'{log}\n  slowest epoch {slow}: {means[slow]:.4f} s/iter\n  fastest epoch {fast}: {means[fast]:.4f} s/iter\n'
-              f'  standard deviation over epochs: {statistics.pstdev(means.values()):.4f} s\n'
-              f'  average: {statistics.fmean(time for times in epochs.values() for time in times):.4f} s/iter')
+        print(
+            f'{log}\n  slowest epoch {slow}: {means[slow]:.4f} s/iter\n  fastest epoch {fast}: {means[fast]:.4f} s/iter\n'
+            f'  standard deviation over epochs: {statistics.pstdev(means.values()):.4f} s\n'
+            f'  average: {statistics.fmean(time for times in epochs.values() for time in times):.4f} s/iter'
+        )
 
 
 def main():

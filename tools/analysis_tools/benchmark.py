@@ -7,15 +7,15 @@
     python tools/analysis_tools/benchmark.py --task predict --profile             # and the time of each stage
 
 ``--way``: ``fast`` is `SOC.predict`; ``naive`` the plain way (naive_loop.py): unmodified mmaction2 and mmdet modules, everything
-anew for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all sentences.  All ways
-have the same weights and input.  Ways, precisions and ``--compile`` are compared with the first of them that is named: the table
+anew for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all sentences. All ways
+have the same weights and input. Ways, precisions and ``--compile`` are compared with the first of them that is named: the table
 says how much faster they are, by how much their mask logits differ, and the least overlap of a frame's masks.
 
-Options with several values are crossed.  Weights are random and of the published sizes; nothing is downloaded.  A training step is
+Options with several values are crossed. Weights are random and of the published sizes; nothing is downloaded. A training step is
 `model.train_step`: from uint8 clips on the host through data preprocessor, losses and backward pass to the config's optimizer step
 (with ``bf16`` and ``fp16``: as with ``tools/train.py --amp``); a prediction starts from normalised frames and ends with run-length
-codes at the input's size.  Peak memory is, on CPU, the most that the process ever held (``VmHWM``: libraries and weights included)
-and on a GPU the most that PyTorch ever allocated there.  Times are medians, behind one run that is not counted.
+codes at the input's size. Peak memory is, on CPU, the most that the process ever held (``VmHWM``: libraries and weights included)
+and on a GPU the most that PyTorch ever allocated there. Times are medians, behind one run that is not counted.
 
 ``--flops`` counts the floating-point operations of a run by PyTorch's FlopCounterMode (what is recomputed in a backward pass counts
 again); ``--launches`` the kernels that a run launches on a GPU, how long it computes and how often the host waits for it, and on a
@@ -46,7 +46,9 @@ def parse_args():
     parser.add_argument('--way', nargs='+', choices=['fast', 'shared', 'naive'], default=['fast'], help='of predicting')
     parser.add_argument('--profile', action='store_true', help='also the seconds of each stage')
     parser.add_argument('--flops', action='store_true', help='also the floating-point operations')
-    parser.add_argument('--launches', action='store_true', help='also kernel launches (GPU) or dispatched operations (CPU)')
+    parser.add_argument(
+        '--launches', action='store_true', help='also kernel launches (GPU) or dispatched operations (CPU)'
+    )
     parser.add_argument(
         '--compile', nargs='+', choices=['off', 'on'], default=['off'], help='model.test_cfg.compile (way fast)'
     )
@@ -64,10 +66,15 @@ def parse_args():
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     parser.add_argument(
-        '--runs', type=int, default=3, help='timed runs of each case, behind one that is not counted (0: that one counts)'
+        '--runs',
+        type=int,
+        default=3,
+        help='timed runs of each case, behind one that is not counted (0: that one counts)',
     )
     parser.add_argument('--threads', type=int, help='of PyTorch on CPU (default: its own choice)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='over every config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='over every config'
+    )
     parser.add_argument('--out', help='write the figures to this JSON file as well')
     parser.add_argument('--case', help=argparse.SUPPRESS)  # one case, in the process that measures it
     args = parser.parse_args()
@@ -99,9 +106,25 @@ def peak_memory(device):
 def make_case(config, **changes):
     """One case, as `measure`, `build` and `make_batch` take it: a prediction of one clip on the CPU, with ``changes``."""
     case = dict(
-        task='predict', config=config, frames=8, size='360x640', sentences=1, batch_size=1, precision='fp32', with_cp='off',
-        way='fast', save=None, profile=False, count_flops=False, count_launches=False, compile='off', device='cpu', runs=3,
-        threads=None, cfg_options={})
+        task='predict',
+        config=config,
+        frames=8,
+        size='360x640',
+        sentences=1,
+        batch_size=1,
+        precision='fp32',
+        with_cp='off',
+        way='fast',
+        save=None,
+        profile=False,
+        count_flops=False,
+        count_launches=False,
+        compile='off',
+        device='cpu',
+        runs=3,
+        threads=None,
+        cfg_options={},
+    )
     unknown = set(changes) - set(case)
     if unknown:
         raise TypeError(f'unknown {sorted(unknown)}; expected some of {sorted(case)}')
@@ -122,7 +145,9 @@ def build(case):
     init_default_scope(cfg.get('default_scope', 'mmsoc'))
     text_encoder = cfg.model.text_encoder
     if text_encoder.get('tokenizer') is None:
-        text_encoder.tokenizer = dict(type='HashTokenizer', vocab_size=text_encoder.get('config', {}).get('vocab_size', 50265))
+        text_encoder.tokenizer = dict(
+            type='HashTokenizer', vocab_size=text_encoder.get('config', {}).get('vocab_size', 50265)
+        )
     if case['with_cp'] == 'on':
         cfg.model.backbone.with_cp = True
     model = MODELS.build(cfg.model)
@@ -144,7 +169,9 @@ def make_batch(case):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(case['batch_size'], case['frames'], 3, height, width, generator=generator)
     # 11 tokens and a few more, as in Ref-YouTube-VOS (mean 12).
-    texts = ['a person who walks to the left' + ' behind the second car' * (index % 2) for index in range(case['sentences'])]
+    texts = [
+        'a person who walks to the left' + ' behind the second car' * (index % 2) for index in range(case['sentences'])
+    ]
     mask = np.zeros((len(texts), height, width), np.uint8)
     mask[:, height // 4 : height // 2, width // 4 : width // 2] = 1
     box = torch.tensor([width // 4, height // 4, width // 2 - 1, height // 2 - 1]).float().repeat(len(texts), 1)
@@ -155,8 +182,11 @@ def make_batch(case):
             shapes = dict(img_shape=(height, width), ori_shape=(height, width), batch_input_shape=(height, width))
             frame = DetDataSample(metainfo=shapes)
             frame.gt_instances = InstanceData(
-                bboxes=box, masks=BitmapMasks(mask, height, width), labels=torch.zeros(len(texts), dtype=torch.long),
-                visible=torch.ones(len(texts), dtype=torch.bool))
+                bboxes=box,
+                masks=BitmapMasks(mask, height, width),
+                labels=torch.zeros(len(texts), dtype=torch.long),
+                visible=torch.ones(len(texts), dtype=torch.bool),
+            )
             frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(mask[:1].copy()))  # for auxiliary heads
             frames.append(frame)
         sample = TrackDataSample(video_data_samples=frames)
@@ -213,10 +243,16 @@ def measure(case):
         more['launches'] = count_launches(run, device, synchronize)
     stages = profile(model, wrapper, run, synchronize) if case['profile'] else {}
     return dict(
-        more, stages=stages, seconds=statistics.median(seconds), all_seconds=seconds, peak_bytes=peak_bytes,
-        parameters=sum(parameter.numel() for parameter in model.parameters()), torch=torch.__version__,
+        more,
+        stages=stages,
+        seconds=statistics.median(seconds),
+        all_seconds=seconds,
+        peak_bytes=peak_bytes,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        torch=torch.__version__,
         threads=torch.get_num_threads(),
-        device_name=torch.cuda.get_device_name(device) if device.startswith('cuda') else cpu_name())
+        device_name=torch.cuda.get_device_name(device) if device.startswith('cuda') else cpu_name(),
+    )
 
 
 def optim_wrapper(case, cfg, model):
@@ -228,12 +264,13 @@ def optim_wrapper(case, cfg, model):
     dtype = dict(bf16='bfloat16', fp16='float16').get(case['precision'])
     if dtype and case['device'].startswith('cuda'):
         # A fixed scale for float16: a dynamic one starts too high, and skips the optimizer in the steps that are timed.
-        settings |= dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=64. if dtype == 'float16' else dict(enabled=False))
+        settings |= dict(
+            type='AmpOptimWrapper', dtype=dtype, loss_scale=64.0 if dtype == 'float16' else dict(enabled=False)
+        )
     elif dtype:
         import contextlib
 
         class CPUAmpOptimWrapper(OptimWrapper):  # MMEngine's needs a GPU
-
             @contextlib.contextmanager
             def optim_context(self, model):
                 with super().optim_context(model), torch.autocast('cpu', getattr(torch, dtype)):
@@ -326,7 +363,7 @@ def count_launches(run, device, synchronize):
 def device_activity(averages):
     """From a profile's averages: how many kernels and copies were launched, and how long kernels ran."""
     launches = copies = 0
-    busy = 0.
+    busy = 0.0
     for event in averages:
         if 'LaunchKernel' in event.key:  # cudaLaunchKernel, cudaLaunchKernelExC, cuLaunchKernel ...: calls of the host
             launches += event.count
@@ -336,7 +373,7 @@ def device_activity(averages):
         annotation = getattr(event, 'is_user_annotation', False) or event.key.startswith('Optimizer.')
         if str(event.device_type).endswith('CUDA') and not annotation:
             # The name until PyTorch 2.4 was that of CUDA alone.
-            busy += getattr(event, 'self_device_time_total', None) or getattr(event, 'self_cuda_time_total', 0.)
+            busy += getattr(event, 'self_device_time_total', None) or getattr(event, 'self_cuda_time_total', 0.0)
     return dict(kernel_launches=launches, copies=copies, busy_seconds=busy / 1e6)
 
 
@@ -358,7 +395,11 @@ def run_case(case, **options):
         CaseError: the process failed.
     """
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', __file__, '--case', json.dumps(case)], stdout=subprocess.PIPE, text=True, **options)
+        [sys.executable, '-W', 'ignore', __file__, '--case', json.dumps(case)],
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith('RESULT ')]
     if done.returncode or not lines:
         killed = ' (killed: the machine has too little memory?)' if done.returncode == -9 else ''
@@ -387,49 +428,66 @@ def compare(file, reference):
 
     one, other = (torch.load(path, weights_only=False) for path in (file, reference))
     ious = [
-        1. if not mask.area(mask.merge([a, b])) else mask.iou([a], [b], [0]).item()
-        for x, y in zip(one['codes'], other['codes'], strict=True) for a, b in zip(x, y, strict=True)
+        1.0 if not mask.area(mask.merge([a, b])) else mask.iou([a], [b], [0]).item()
+        for x, y in zip(one['codes'], other['codes'], strict=True)
+        for a, b in zip(x, y, strict=True)
     ]
     return dict(
         logit_difference=(one['logits'] - other['logits']).abs().max().item(),
-        largest_logit=other['logits'].abs().max().item(), smallest_iou=min(ious))
+        largest_logit=other['logits'].abs().max().item(),
+        smallest_iou=min(ious),
+    )
 
 
 def profile(model, wrapper, run, synchronize):
     """Seconds that one run spends in each stage; a stage within another one counts for itself only."""
     stages = {}
-    inner = [0.]  # per stage that runs, the seconds of the stages within it
+    inner = [0.0]  # per stage that runs, the seconds of the stages within it
 
     def timed(name, function):
         def call(*args, **kwargs):
             synchronize()
             start = time.perf_counter()
-            inner.append(0.)
+            inner.append(0.0)
             try:
                 return function(*args, **kwargs)
             finally:
                 synchronize()
                 seconds = time.perf_counter() - start
-                stages[name] = stages.get(name, 0.) + seconds - inner.pop()
+                stages[name] = stages.get(name, 0.0) + seconds - inner.pop()
                 inner[-1] += seconds
+
         return call
 
     parts = [
-        ('backbone', model.backbone, 'forward'), ('text encoder', model, 'extract_text'), ('fusion', model, 'fuse'),
-        ('SIM: encoder', model.sim.encoder, 'forward'), ('SIM: decoder', model.sim.decoder, 'forward'),
-        ('SIM: cluster', model.sim.cluster, 'forward'), ('head: branches', model.head, 'forward'),
-        ('head: pixel decoder', model.head, 'mask_features'), ('head: masks', model.head, 'decode_masks'),
-        ('original size, run-length codes', model, '_to_original_size')
+        ('backbone', model.backbone, 'forward'),
+        ('text encoder', model, 'extract_text'),
+        ('fusion', model, 'fuse'),
+        ('SIM: encoder', model.sim.encoder, 'forward'),
+        ('SIM: decoder', model.sim.decoder, 'forward'),
+        ('SIM: cluster', model.sim.cluster, 'forward'),
+        ('head: branches', model.head, 'forward'),
+        ('head: pixel decoder', model.head, 'mask_features'),
+        ('head: masks', model.head, 'decode_masks'),
+        ('original size, run-length codes', model, '_to_original_size'),
     ]
     if wrapper is not None:
-        parts += [('data preprocessor', model.data_preprocessor, 'forward'), ('matching', model.criterion, 'match'),
-                  ('losses', model.criterion, 'forward'), ('losses', model, 'parse_losses'), ('backward', wrapper, 'backward'),
-                  ('clipping, optimizer', wrapper, 'step'), ('clipping, optimizer', wrapper, 'zero_grad')]
+        parts += [
+            ('data preprocessor', model.data_preprocessor, 'forward'),
+            ('matching', model.criterion, 'match'),
+            ('losses', model.criterion, 'forward'),
+            ('losses', model, 'parse_losses'),
+            ('backward', wrapper, 'backward'),
+            ('clipping, optimizer', wrapper, 'step'),
+            ('clipping, optimizer', wrapper, 'zero_grad'),
+        ]
         parts += [('auxiliary heads', head, 'loss') for head in model.auxiliary_heads]
     elif 'naive_loop' in sys.modules:
         naive_loop = sys.modules['naive_loop']
-        parts += [('head: masks', naive_loop, 'decode_plainly'),
-                  ('original size, run-length codes', naive_loop, 'encode_mask_results')]
+        parts += [
+            ('head: masks', naive_loop, 'decode_plainly'),
+            ('original size, run-length codes', naive_loop, 'encode_mask_results'),
+        ]
     for name, owner, method in parts:
         if hasattr(owner, method):  # a part of another class may lack one
             setattr(owner, method, timed(name, getattr(owner, method)))
@@ -442,8 +500,15 @@ def profile(model, wrapper, run, synchronize):
 
 
 def cpu_name():
-    names = [line.split(':', 1)[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
-             if line.startswith('model name')] if Path('/proc/cpuinfo').is_file() else []
+    names = (
+        [
+            line.split(':', 1)[1].strip()
+            for line in Path('/proc/cpuinfo').read_text().splitlines()
+            if line.startswith('model name')
+        ]
+        if Path('/proc/cpuinfo').is_file()
+        else []
+    )
     return f'{names[0] if names else "CPU"} ({platform.machine()}), {os.cpu_count()} cores'
 
 
@@ -453,41 +518,96 @@ def main():
         print('RESULT ' + json.dumps(measure(json.loads(args.case))))
         return
     results = []
-    header = ['task', 'way', 'config', 'T', 'size', 'sentences', 'batch', 'precision', 'compiled',
-              'checkpointing', 'seconds',
-              'frames x sentences / s', 'faster', 'peak GB', 'logits differ by', 'of at most', 'least IoU']
+    header = [
+        'task',
+        'way',
+        'config',
+        'T',
+        'size',
+        'sentences',
+        'batch',
+        'precision',
+        'compiled',
+        'checkpointing',
+        'seconds',
+        'frames x sentences / s',
+        'faster',
+        'peak GB',
+        'logits differ by',
+        'of at most',
+        'least IoU',
+    ]
     print('| ' + ' | '.join(header) + ' |\n|' + '---|' * len(header))
     folder = tempfile.TemporaryDirectory()
     first = {}  # per setting, of those that predict the same
     compared = len(args.way) * len(args.precision) * len(args.compile) > 1
     for task, config, frames, size, sentences, batch_size, with_cp, precision, compiled, way in itertools.product(
-            args.task, args.config, args.frames, args.size, args.sentences, args.batch_size, args.with_cp, args.precision,
-            args.compile, args.way):
+        args.task,
+        args.config,
+        args.frames,
+        args.size,
+        args.sentences,
+        args.batch_size,
+        args.with_cp,
+        args.precision,
+        args.compile,
+        args.way,
+    ):
         if task == 'predict' and (with_cp == 'on' or (compiled == 'on' and way != 'fast')):
             continue
         if task == 'train' and (way != 'fast' or compiled == 'on'):
             continue
         file = str(Path(folder.name) / f'{len(results)}.pt') if task == 'predict' and compared else None
         case = make_case(
-            config, task=task, frames=frames, size=size, sentences=sentences, batch_size=batch_size,
-            precision=precision, with_cp=with_cp, way=way, save=file,
-            profile=args.profile, count_flops=args.flops, count_launches=args.launches, compile=compiled, device=args.device,
-            runs=args.runs, threads=args.threads, cfg_options=args.cfg_options)
+            config,
+            task=task,
+            frames=frames,
+            size=size,
+            sentences=sentences,
+            batch_size=batch_size,
+            precision=precision,
+            with_cp=with_cp,
+            way=way,
+            save=file,
+            profile=args.profile,
+            count_flops=args.flops,
+            count_launches=args.launches,
+            compile=compiled,
+            device=args.device,
+            runs=args.runs,
+            threads=args.threads,
+            cfg_options=args.cfg_options,
+        )
         try:
             figures = run_case(case)
         except CaseError as error:
             sys.exit(f'the case {case} {error}')
         figures['rate'] = frames * batch_size * sentences / figures['seconds']
-        reference = first.setdefault((task, config, frames, size, sentences, batch_size, with_cp), dict(figures, file=file))
+        reference = first.setdefault(
+            (task, config, frames, size, sentences, batch_size, with_cp), dict(figures, file=file)
+        )
         if file not in (None, reference['file']):
             figures |= compare(file, reference['file'])
             Path(file).unlink()
         results.append({**case, **figures})
-        row = [task, way, Path(config).stem, frames, size, sentences, batch_size, precision, compiled, with_cp,
-               f'{figures["seconds"]:.2f}', f'{figures["rate"]:.2f}', f'{figures["rate"] / reference["rate"]:.2f}x',
-               f'{figures["peak_bytes"] / 1e9:.2f}',
-               *(f'{figures[key]:.2g}' if key in figures else '' for key in ('logit_difference', 'largest_logit')),
-               f'{figures["smallest_iou"]:.4f}' if 'smallest_iou' in figures else '']
+        row = [
+            task,
+            way,
+            Path(config).stem,
+            frames,
+            size,
+            sentences,
+            batch_size,
+            precision,
+            compiled,
+            with_cp,
+            f'{figures["seconds"]:.2f}',
+            f'{figures["rate"]:.2f}',
+            f'{figures["rate"] / reference["rate"]:.2f}x',
+            f'{figures["peak_bytes"] / 1e9:.2f}',
+            *(f'{figures[key]:.2g}' if key in figures else '' for key in ('logit_difference', 'largest_logit')),
+            f'{figures["smallest_iou"]:.4f}' if 'smallest_iou' in figures else '',
+        ]
         print('| ' + ' | '.join(map(str, row)) + ' |', flush=True)
         if 'flops' in figures:
             tera = figures['flops'] / 1e12
@@ -498,8 +618,10 @@ def main():
             print(f'    {name}: {seconds:.2f} s, {100 * seconds / sum(figures["stages"].values()):.0f} %', flush=True)
     folder.cleanup()
     if results:
-        print(f'\n{results[0]["device_name"]}, {results[0]["threads"]} threads, PyTorch {results[0]["torch"]}; '
-              f'median of {max(args.runs, 1)} runs; GB = 10^9 bytes')
+        print(
+            f'\n{results[0]["device_name"]}, {results[0]["threads"]} threads, PyTorch {results[0]["torch"]}; '
+            f'median of {max(args.runs, 1)} runs; GB = 10^9 bytes'
+        )
     if args.out:
         Path(args.out).write_text(json.dumps(results, indent=2))
 

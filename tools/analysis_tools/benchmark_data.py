@@ -64,7 +64,9 @@ def least_time(function: Callable[[], Any], runs: int) -> tuple[float, Any]:
     return min(seconds), result
 
 
-def row(part: str, what: str, value: float, unit: str, at_least: float | None = None, below: float | None = None) -> dict:
+def row(
+    part: str, what: str, value: float, unit: str, at_least: float | None = None, below: float | None = None
+) -> dict:
     """A line of the table. ``at_least`` and ``below`` say what is expected."""
     expected = f'at least {at_least:g}' if at_least is not None else f'below {below:g}' if below is not None else ''
     short = (at_least is not None and value < at_least) or (below is not None and value >= below)
@@ -108,7 +110,9 @@ def blobs(rng: np.random.Generator, size: tuple[int, int], number: int, length: 
     height, width = size
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     radius = rng.uniform(0.07, 0.17, number) * math.hypot(*size)
-    outline = radius[:, None] * (1 + 0.25 * np.sin(angles * rng.integers(2, 6, (number, 1))) + rng.normal(0, 0.03, (number, 60)))
+    outline = radius[:, None] * (
+        1 + 0.25 * np.sin(angles * rng.integers(2, 6, (number, 1))) + rng.normal(0, 0.03, (number, 60))
+    )
     place, step = rng.uniform(0.3, 0.7, (number, 2)) * (width, height), rng.normal(0, 0.004, (number, 2)) * width
     frames = []
     for t in range(length):
@@ -241,7 +245,9 @@ def benchmark_h5(args: argparse.Namespace, folder: Path) -> list[dict]:
 # --- Ref-YouTube-VOS
 
 
-def write_youtube_vos(root: Path, videos: int, expressions: int, masks: int, with_frames: bool, write: Callable) -> None:
+def write_youtube_vos(
+    root: Path, videos: int, expressions: int, masks: int, with_frames: bool, write: Callable
+) -> None:
     """Its train split: JSON and folders in the layout, each file made by ``write(path)``."""
     draw = random.Random(0)
     lengths = [masks // videos + (i < masks % videos) for i in range(videos)]
@@ -252,7 +258,9 @@ def write_youtube_vos(root: Path, videos: int, expressions: int, masks: int, wit
         frames = [f'{5 * t:05d}' for t in range(lengths[i])]
         objects = {}
         for j in range(1, counts[i] // 2 + 2):
-            objects[str(j)] = dict(category=draw.choice(YOUTUBE_VOS_CATEGORIES)) | (dict(frames=frames) if with_frames else {})
+            objects[str(j)] = dict(category=draw.choice(YOUTUBE_VOS_CATEGORIES)) | (
+                dict(frames=frames) if with_frames else {}
+            )
         records[video] = dict(
             expressions={
                 str(j): dict(exp=f'the object number {j} that is somewhere in the video', obj_id=str(j // 2 + 1))
@@ -321,7 +329,9 @@ def benchmark_scan(args: argparse.Namespace, folder: Path) -> list[dict]:
     second, _ = least_time(lambda: load_youtube_vos(root, videos), args.runs)
     rate = args.scan_masks / first
     return [
-        row('scan', f'masks of {args.scan_size[1]}x{args.scan_size[0]} looked through ({args.scan_masks})', rate, '1/s'),
+        row(
+            'scan', f'masks of {args.scan_size[1]}x{args.scan_size[0]} looked through ({args.scan_masks})', rate, '1/s'
+        ),
         row('scan', 'so 93,000 masks would take', 93000 / rate, 's'),
         row('scan', f'the data set with what was kept ({videos} videos)', second, 's'),
     ]
@@ -333,15 +343,21 @@ PARTS = dict(jf=benchmark_jf, a2d=benchmark_a2d, startup=benchmark_startup, scan
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
-    parser.add_argument('--davis-root', help='take the masks of two videos from here (Ref-DAVIS17, converted) in the part jf')
-    parser.add_argument('--work-dir', help='make the data in a temporary folder in here (default: where the system has them)')
+    parser.add_argument(
+        '--davis-root', help='take the masks of two videos from here (Ref-DAVIS17, converted) in the part jf'
+    )
+    parser.add_argument(
+        '--work-dir', help='make the data in a temporary folder in here (default: where the system has them)'
+    )
     parser.add_argument('--runs', type=int, default=3, help='of which the fastest counts (default: %(default)s)')
     parser.add_argument('--out', metavar='JSON', help='write the figures to this file as well')
     sizes = parser.add_argument_group('sizes')
 
     def size(option: str, default: tuple[int, ...], names: tuple[str, ...], text: str) -> None:
         shown = ' '.join(map(str, default))
-        sizes.add_argument(option, type=int, nargs=len(names), default=default, metavar=names, help=f'{text} (default: {shown})')
+        sizes.add_argument(
+            option, type=int, nargs=len(names), default=default, metavar=names, help=f'{text} (default: {shown})'
+        )
 
     size('--mask-size', (480, 854), ('H', 'W'), 'of the masks that jf makes')
     sizes.add_argument('--length', type=int, default=50, help='of the videos that jf makes (default: %(default)s)')
@@ -377,7 +393,9 @@ def main() -> None:
         if i and line['part'] != rows[i - 1]['part']:
             table.add_section()
         table.add_row(
-            line['part'], line['what'], f'{line["value"]:.4g} {line["unit"]}',
+            line['part'],
+            line['what'],
+            f'{line["value"]:.4g} {line["unit"]}',
             line['expected'] + (' - falls short' if line['short'] else ''),
         )
     Console(width=120).print(table)

@@ -4,16 +4,16 @@
     python tools/analysis_tools/compare_steps.py v0.2.0 --case full-360x640 --runs 10 --threads 2 --out steps.json
 
 The revision is checked out into a temporary git worktree, which is removed in the end, and the working tree's package and configs
-are copied.  For each case, each side has a process of its own, which stays alive, and the sides take turns step by step, so that
-whatever disturbs the machine disturbs both.  A step is `model.train_step` as the training loop calls it: from uint8 clips and
+are copied. For each case, each side has a process of its own, which stays alive, and the sides take turns step by step, so that
+whatever disturbs the machine disturbs both. A step is `model.train_step` as the training loop calls it: from uint8 clips and
 samples on the CPU through the data preprocessor, the losses and `parse_losses` to the update by the optimizer wrapper, which
-MMEngine builds from the side's own config.  Reading data, hooks and schedules are left out.  A side whose tools/train.py lets the
+MMEngine builds from the side's own config. Reading data, hooks and schedules are left out. A side whose tools/train.py lets the
 C library keep freed memory does so here as well, unless --plain-memory is given.
 
 Both sides build the model from their own code and config, with random weights of the published sizes from the same seed;
-nothing is downloaded.  The check of that is the total loss: without drop-out before the first step, and of the first step,
-where sides that draw drop-out in another order differ.  Times are medians with quartiles; a ratio below 1 says that the working
-tree is faster.  The ratio of pairs is that of two steps that followed one another.  Peak memory is the most that the process
+nothing is downloaded. The check of that is the total loss: without drop-out before the first step, and of the first step,
+where sides that draw drop-out in another order differ. Times are medians with quartiles; a ratio below 1 says that the working
+tree is faster. The ratio of pairs is that of two steps that followed one another. Peak memory is the most that the process
 ever held (``VmHWM``: libraries and weights included).
 """
 
@@ -57,7 +57,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--runs', type=int, default=20, help='timed steps per side (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=2, help='steps before them, not counted (default: %(default)s)')
-    parser.add_argument('--plain-memory', action='store_true', help='freed memory goes back to the system on both sides')
+    parser.add_argument(
+        '--plain-memory', action='store_true', help='freed memory goes back to the system on both sides'
+    )
     parser.add_argument('--threads', type=int, default=1, help='of PyTorch in each process (default: %(default)s)')
     parser.add_argument('--out', help='write the figures to this JSON file as well')
     parser.add_argument('--worker', help=argparse.SUPPRESS)  # the root of a side, in the process that trains it
@@ -205,7 +207,9 @@ class Side:
         self.process.stdout.close()
 
 
-def compare(roots: dict[str, Path], case: dict, runs: int, warm_up: int, threads: int, plain_memory: bool = False) -> dict:
+def compare(
+    roots: dict[str, Path], case: dict, runs: int, warm_up: int, threads: int, plain_memory: bool = False
+) -> dict:
     """Figures of each side, by its name; the first is what the other is compared with."""
     settings = dict(case=case, threads=threads, plain_memory=plain_memory)
     sides: dict[str, Side] = {}

@@ -4,16 +4,16 @@
     python tools/analysis_tools/count_ops.py configs/soc/soc_swin-t_ytvos.py --frames 8 --size 96x160 --top 20
     python tools/analysis_tools/count_ops.py configs/soc/soc_tiny_moving-shapes.py --task predict --clips 1
 
-Where tensors are small, a step takes as long as its operations are many.  Counted is what reaches a TorchDispatchMode, below
-autograd: an operation that PyTorch composes of others (``linear``, ``reshape``) counts as these.  A view is an operation whose
+Where tensors are small, a step takes as long as its operations are many. Counted is what reaches a TorchDispatchMode, below
+autograd: an operation that PyTorch composes of others (``linear``, ``reshape``) counts as these. A view is an operation whose
 schema says that a result aliases an argument which it does not write (``view``, ``transpose``, ``slice``, ``expand``,
-``unsqueeze``, ``split``, ``detach``, ``alias`` and so on), and ``_unsafe_view``, which does so undeclared.  Each entry of the
+``unsqueeze``, ``split``, ``detach``, ``alias`` and so on), and ``_unsafe_view``, which does so undeclared. Each entry of the
 table is the number of all operations and, behind it, of those that are no views.
 
 A training step is `model.train_step`: data preprocessor, losses, ``parse_losses``, backward, and apart from these gradient
-clipping and the optimizer's step.  An operation belongs to the innermost stage that runs; one of the backward pass belongs to
-the stage that it differentiates.  What runs with gradients enabled within the backward pass is recomputation.  The second step
-is counted: the first one also makes the optimizer's state and what is kept between steps.  Weights are random; nothing is
+clipping and the optimizer's step. An operation belongs to the innermost stage that runs; one of the backward pass belongs to
+the stage that it differentiates. What runs with gradients enabled within the backward pass is recomputation. The second step
+is counted: the first one also makes the optimizer's state and what is kept between steps. Weights are random; nothing is
 downloaded.
 """
 

@@ -3,7 +3,7 @@
     python tools/analysis_tools/get_flops.py configs/soc/soc_swin-t_ytvos.py --frames 8 --size 360x640 --sentences 1
 
 Counted by PyTorch's FlopCounterMode (matrix products, convolutions, attention) and halved: what OpenMMLab's tools call FLOPs are
-multiply-adds.  What samples, normalises or resizes is not counted, that of deformable attention included.  Weights are random;
+multiply-adds. What samples, normalises or resizes is not counted, that of deformable attention included. Weights are random;
 nothing is downloaded.
 """
 
@@ -37,7 +37,8 @@ def main():
     from torch.utils.flop_counter import FlopCounterMode
 
     case = make_case(
-        args.config, frames=args.frames, size=args.size, sentences=args.sentences, cfg_options=args.cfg_options)
+        args.config, frames=args.frames, size=args.size, sentences=args.sentences, cfg_options=args.cfg_options
+    )
     torch.manual_seed(0)
     _, model = build(case)
     model.requires_grad_(False)  # PyTorch's counter looks for a graph otherwise, which a prediction does not make
@@ -64,9 +65,16 @@ def main():
     print(f'| all | {_format_size(total)} | {_format_size(sum(size for _, size in parts.values()))} |')
     print("\nThe box branches, which refine the decoder's references, are in both sim and head.")
     if args.out:
-        Path(args.out).write_text(json.dumps(dict(
-            total=total, parts={name: dict(multiply_adds=flops, parameters=size) for name, (flops, size) in parts.items()},
-            **{key: case[key] for key in ('config', 'frames', 'size', 'sentences')}), indent=2))
+        Path(args.out).write_text(
+            json.dumps(
+                dict(
+                    total=total,
+                    parts={name: dict(multiply_adds=flops, parameters=size) for name, (flops, size) in parts.items()},
+                    **{key: case[key] for key in ('config', 'frames', 'size', 'sentences')},
+                ),
+                indent=2,
+            )
+        )
 
 
 if __name__ == '__main__':

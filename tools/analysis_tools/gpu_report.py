@@ -4,7 +4,7 @@
     python tools/analysis_tools/gpu_report.py --out gpu_report --parts speed launches  # some parts
     python tools/analysis_tools/gpu_report.py --out cpu_report --device cpu --small    # the small model, two minutes on a CPU
 
-Writes report.md, which docs/benchmarks.md can include, and report.json.  Parts, in this order:
+Writes report.md, which docs/benchmarks.md can include, and report.json. Parts, in this order:
 
     parity    golden files of the released implementation on the CPU and, with mmcv's compiled op, on the GPU (MMSOC_REFERENCE)
     cuda      all other tests of tests/cuda
@@ -13,8 +13,8 @@ Writes report.md, which docs/benchmarks.md can include, and report.json.  Parts,
     loader    samples per second of the training data loader, on generated data, and what a training step consumes
     more      speed of longer clips and of more sentences
 
-Each measurement is a process of its own.  Where one fails, the page says so with the end of its error, and the others go on; what
-does not fit into --minutes is left out, and the page names it.  Exit status 1 if anything failed.
+Each measurement is a process of its own. Where one fails, the page says so with the end of its error, and the others go on; what
+does not fit into --minutes is left out, and the page names it. Exit status 1 if anything failed.
 """
 
 import argparse

@@ -49,13 +49,22 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('--data', required=True, metavar='ROOT', help='a MovingShapes set; its valid split is predicted')
+    parser.add_argument(
+        '--data', required=True, metavar='ROOT', help='a MovingShapes set; its valid split is predicted'
+    )
     parser.add_argument('--modes', nargs='*', choices=MODES, default=MODES, help='default: all')
     parser.add_argument(
-        '--cluster-every', nargs='+', type=int, default=[], metavar='K', help='whole, with a cluster that sees every K-th frame'
+        '--cluster-every',
+        nargs='+',
+        type=int,
+        default=[],
+        metavar='K',
+        help='whole, with a cluster that sees every K-th frame',
     )
     parser.add_argument('--families', nargs='+', default=['change'], help='whose videos (default: change)')
-    parser.add_argument('--window', type=int, default=24, help='frames of the windows of anew and carried (default: %(default)s)')
+    parser.add_argument(
+        '--window', type=int, default=24, help='frames of the windows of anew and carried (default: %(default)s)'
+    )
     parser.add_argument('--chunk-frames', type=int, default=24, help='of stream (default: %(default)s)')
     parser.add_argument('--overlap', type=int, default=8, help='of stream (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE', help='JSON file for the table')
@@ -128,7 +137,9 @@ def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int, query_per_
         predictor.feed(frames)
         scores = predictor.finish()
         masks = torch.cat(list(predictor.masks()), 1)
-    found.set_data(dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores.scores))
+    found.set_data(
+        dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores.scores)
+    )
     return found
 
 
@@ -144,7 +155,9 @@ def thin(model: SOC, sample: dict, every: int) -> TrackDataSample:
         return predict(model, sample, None)
 
 
-def rows_of(way: Callable[[dict], TrackDataSample], name: str, dataset: Sequence[dict], indices: Sequence[int]) -> list[dict]:
+def rows_of(
+    way: Callable[[dict], TrackDataSample], name: str, dataset: Sequence[dict], indices: Sequence[int]
+) -> list[dict]:
     metric = JFMetric()
     return [
         row
@@ -188,7 +201,11 @@ def main() -> None:
     for mode, values in table.items():
         print(f'| {mode} | ' + ' | '.join(f'{values[family]:.1f}' for family in args.families) + ' |')
     if args.out:
-        dump_json(dict(table=table, window=args.window, chunk_frames=args.chunk_frames, overlap=args.overlap), args.out, indent=1)
+        dump_json(
+            dict(table=table, window=args.window, chunk_frames=args.chunk_frames, overlap=args.overlap),
+            args.out,
+            indent=1,
+        )
 
 
 if __name__ == '__main__':

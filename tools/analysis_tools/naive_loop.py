@@ -1,6 +1,7 @@
 """The plain way to predict, against which benchmark.py measures: mmaction2's and mmdet's modules as they are, everything anew for
-each sentence, masks of all queries of all decoder layers.  The weights are those of the given model.
+each sentence, masks of all queries of all decoder layers. The weights are those of the given model.
 """
+
 import mmcv.cnn.bricks.transformer
 import mmcv.ops
 import torch
@@ -60,14 +61,18 @@ def decode_plainly(head, features, kernels, points):
     num_frames, num_queries = kernels.shape[1:3]
     height, width = features.shape[-2:]
     stride, device = head.mask_stride, features.device
-    y, x = torch.meshgrid(*(torch.arange(n, device=device) * stride + stride // 2 for n in (height, width)), indexing='ij')
+    y, x = torch.meshgrid(
+        *(torch.arange(n, device=device) * stride + stride // 2 for n in (height, width)), indexing='ij'
+    )
     points = rearrange(points, 'm t q xy -> (m t) q xy 1 1')
     relative = points - torch.stack([x, y])
     seen = torch.cat([features[:, None].expand(-1, num_queries, -1, -1, -1), relative], 2)
     weights, biases = head._split_kernels(rearrange(kernels, 'm t q p -> (m t q) p'))
     out = rearrange(seen, 'f q c h w -> 1 (f q c) h w')
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        out = F.conv2d(out.relu() if index else out, rearrange(weight, 'f o i -> (f o) i 1 1'), bias.flatten(), groups=len(weight))
+        out = F.conv2d(
+            out.relu() if index else out, rearrange(weight, 'f o i -> (f o) i 1 1'), bias.flatten(), groups=len(weight)
+        )
     return rearrange(out, '1 (m t q) h w -> m t q h w', t=num_frames, q=num_queries)
 
 
@@ -76,10 +81,10 @@ def predict_naively(model: SOC, inputs, samples, share=False):
     """For each sentence of one clip its run-length codes, and the logits (T, h, w) behind them.
 
     Args:
-        model: after :func:`make_plain`.
+        model: after `make_plain`.
         share: run the backbone once for all sentences, and nothing else differently.
     """
-    sample, = samples
+    (sample,) = samples
     codes, logits = [], []
     visual = model.extract_visual(inputs, samples) if share else None
     layers = range(model.sim.num_layers)
@@ -88,11 +93,15 @@ def predict_naively(model: SOC, inputs, samples, share=False):
         features = model.extract_text([text])
         fused = model.fuse(of_text, features)
         frame = model.aggregate(of_text, fused)
-        objects = model.sim.integrate(frame, features.sentence, layers=layers, video_layers=[len(layers) - 1] * len(layers))
+        objects = model.sim.integrate(
+            frame, features.sentence, layers=layers, video_layers=[len(layers) - 1] * len(layers)
+        )
         predictions = model.head(objects, frame, of_text.image_sizes)
         mask_features = model.head.mask_features(frame.memory, of_text.fine)
-        masks = [decode_plainly(model.head, mask_features, *of_layer)
-                 for of_layer in zip(predictions.kernels, predictions.points, strict=True)]
+        masks = [
+            decode_plainly(model.head, mask_features, *of_layer)
+            for of_layer in zip(predictions.kernels, predictions.points, strict=True)
+        ]
         layer = model.test_cfg['predict_layer']
         query = predictions.logits[layer].sigmoid().mean(1).amax(-1).argmax(1)
         logits.append(masks[layer][0, :, query.item()])

@@ -36,13 +36,19 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     parser.add_argument('--out', default='work_dirs/try_recipe', help='where everything goes (default: %(default)s)')
-    parser.add_argument('--procs', type=int, default=2, help='of training and of the second test (default: %(default)s)')
+    parser.add_argument(
+        '--procs', type=int, default=2, help='of training and of the second test (default: %(default)s)'
+    )
     parser.add_argument('--epochs', type=int, default=3, help='(default: %(default)s)')
-    parser.add_argument('--lr', type=float, default=7e-4, help='for a small model with random weights (default: %(default)s)')
+    parser.add_argument(
+        '--lr', type=float, default=7e-4, help='for a small model with random weights (default: %(default)s)'
+    )
     parser.add_argument(
         '--videos', type=int, nargs=2, default=(16, 8), metavar=('TRAIN', 'VALID'), help='of each twin (default: 16 8)'
     )
-    parser.add_argument('--size', type=int, nargs=2, default=(96, 64), metavar=('W', 'H'), help='of the pictures (default: 96 64)')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(96, 64), metavar=('W', 'H'), help='of the pictures (default: 96 64)'
+    )
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='what a fine-tuning recipe starts from')
     args = parser.parse_args(arguments)
     for config in args.configs:
@@ -121,7 +127,10 @@ def try_recipe(path: Path, args: argparse.Namespace) -> bool:
     samples = make_odd(cfg)
     config = folder / path.name
     cfg.dump(str(config))
-    print(f'{path.stem}: {samples} test samples; training in {args.procs} processes (log: {folder / "train.log"})', flush=True)
+    print(
+        f'{path.stem}: {samples} test samples; training in {args.procs} processes (log: {folder / "train.log"})',
+        flush=True,
+    )
     run(folder / 'train.log', 'bash', 'tools/dist_train.sh', config, args.procs, '--work-dir', folder / 'train')
     checkpoint = find_latest_checkpoint(str(folder / 'train'))
     reports = []
@@ -145,7 +154,14 @@ def main() -> None:
     os.environ['MMSOC_DATA'] = str(twins)
     args.out.mkdir(parents=True, exist_ok=True)
     options = ('--train-videos', args.videos[0], '--valid-videos', args.videos[1], '--size', *args.size)
-    run(args.out / 'twins.log', sys.executable, 'tools/dataset_converters/moving_shapes_twins.py', '--out', twins, *options)
+    run(
+        args.out / 'twins.log',
+        sys.executable,
+        'tools/dataset_converters/moving_shapes_twins.py',
+        '--out',
+        twins,
+        *options,
+    )
     different = [path for path in args.configs if not try_recipe(Path(path).resolve(), args)]
     if different:
         raise SystemExit(f'the number of processes changed the scores of {", ".join(different)}')

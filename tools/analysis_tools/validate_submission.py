@@ -38,7 +38,9 @@ def expected_videos(args: argparse.Namespace) -> dict[str, dict]:
     for video, record in videos.items():
         for key, kind in (('expressions', dict), ('frames', list)):
             if not isinstance(record, dict) or not isinstance(record.get(key), kind):
-                raise ValueError(f'--expressions {args.expressions}, video {video}: expected {key!r}, a {kind.__name__}')
+                raise ValueError(
+                    f'--expressions {args.expressions}, video {video}: expected {key!r}, a {kind.__name__}'
+                )
     if args.exclude is not None:
         excluded = _videos(args.exclude, '--exclude')
         videos = {video: record for video, record in videos.items() if video not in excluded}
@@ -70,7 +72,9 @@ def frame_sizes(folder: Path, frames: list[str]) -> dict[str, tuple[int, int]]:
             with Image.open(folder / f'{frame}.jpg') as image:
                 sizes[frame] = image.size
         except FileNotFoundError:
-            raise FileNotFoundError(f'--images: {folder / f"{frame}.jpg"} is missing, which the expressions list') from None
+            raise FileNotFoundError(
+                f'--images: {folder / f"{frame}.jpg"} is missing, which the expressions list'
+            ) from None
     return sizes
 
 
@@ -120,7 +124,9 @@ def find_faults(args: argparse.Namespace) -> tuple[list[str], str]:
         present = set(names)
         if top and present and not any(name.startswith(top) for name in present):
             faults.append(f'the top folder {top} is missing: the archive begins with {_top(names[0])}')
-        elif not top and present and all('/' in name for name in present) and len({_top(name) for name in present}) == 1:
+        elif (
+            not top and present and all('/' in name for name in present) and len({_top(name) for name in present}) == 1
+        ):
             only = _top(names[0])
             if only.rstrip('/') not in videos:
                 faults.append(f'there should be no top folder, but everything lies in {only}')
@@ -161,7 +167,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--layout', required=True, choices=sorted(LAYOUTS))
     parser.add_argument('--exclude', metavar='JSON', help='expressions of videos that are not part of the split')
     parser.add_argument('--images', metavar='DIR', help='folder with <video>/<frame>.jpg, for the sizes')
-    parser.add_argument('--only-images', action='store_true', help='expect only the videos that have a folder in --images')
+    parser.add_argument(
+        '--only-images', action='store_true', help='expect only the videos that have a folder in --images'
+    )
     args = parser.parse_args()
     if args.only_images and args.images is None:
         parser.error('--only-images needs --images')

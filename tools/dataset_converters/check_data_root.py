@@ -59,13 +59,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('dataset', choices=list(CHECKS))
     parser.add_argument('root', help='the folder that the configs name as data_root')
     level = parser.add_mutually_exclusive_group()
-    level.add_argument('--quick', dest='level', action='store_const', const='quick', help=f'look only at {LEVELS["quick"]}')
-    level.add_argument('--full', dest='level', action='store_const', const='full', help=f'look at {LEVELS["full"]} (may take long)')
+    level.add_argument(
+        '--quick', dest='level', action='store_const', const='quick', help=f'look only at {LEVELS["quick"]}'
+    )
+    level.add_argument(
+        '--full', dest='level', action='store_const', const='full', help=f'look at {LEVELS["full"]} (may take long)'
+    )
     parser.set_defaults(level='headers')
     parser.add_argument(
-        '--any-size', '--twin', action='store_true', help='do not insist on the documented numbers: for a part, or a twin'
+        '--any-size',
+        '--twin',
+        action='store_true',
+        help='do not insist on the documented numbers: for a part, or a twin',
     )
-    parser.add_argument('--allow-extra', action='store_true', help='files and folders that should not be there are no fault')
+    parser.add_argument(
+        '--allow-extra', action='store_true', help='files and folders that should not be there are no fault'
+    )
     parser.add_argument('--most', type=int, default=10, metavar='N', help='lines of each kind (default: %(default)s)')
     args = parser.parse_args()
     if args.most < 1:
@@ -77,7 +86,11 @@ def main() -> None:
     args = parse_args()
     try:
         check = examine(
-            args.dataset, args.root, level=args.level, sizes=not args.any_size, extra=not args.allow_extra,
+            args.dataset,
+            args.root,
+            level=args.level,
+            sizes=not args.any_size,
+            extra=not args.allow_extra,
             progress=sys.stderr.isatty(),
         )
     except FileNotFoundError as error:

@@ -38,7 +38,9 @@ def parse_args():
     )
     parser.add_argument('--difficulty', choices=DIFFICULTIES, default=default.difficulty, help='(default: %(default)s)')
     parser.add_argument(
-        '--event-frames', type=int, metavar='N',
+        '--event-frames',
+        type=int,
+        metavar='N',
         help='everything happens in N frames, and all rests in the others (default: it happens all the time)',
     )
     parser.add_argument(

@@ -112,7 +112,9 @@ class Source:
         self.clip = lru_cache(maxsize=None)(lambda split, index: Clip(settings, split, index))
         self.num_train, self.num_valid = settings.train_videos, settings.valid_videos
 
-    def clips(self, split: str, count: int, part: int = 0, fits: Callable[[Clip], bool] = lambda clip: True) -> list[Clip]:
+    def clips(
+        self, split: str, count: int, part: int = 0, fits: Callable[[Clip], bool] = lambda clip: True
+    ) -> list[Clip]:
         """The first ``count`` videos that fit; ``part`` 1, 2, ... are further ones, which part 0 does not have."""
         found, index = [], 1000 * part
         while len(found) < count:
@@ -160,10 +162,12 @@ def write_ref_youtube_vos(root: Path, source: Source) -> dict[str, int]:
             records[split][video] = dict(expressions=expressions, frames=frames)
             if split == 'train':
                 seen = [[frame for frame, area in zip(frames, areas) if area] for areas in clip.areas]
-                objects[video] = dict(objects={
-                    str(i): dict(category=YOUTUBE_VOS[thing.shape], frames=seen[i - 1])
-                    for i, thing in enumerate(clip.scene.things, 1)
-                })
+                objects[video] = dict(
+                    objects={
+                        str(i): dict(category=YOUTUBE_VOS[thing.shape], frames=seen[i - 1])
+                        for i, thing in enumerate(clip.scene.things, 1)
+                    }
+                )
     records['valid'] = dict(sorted((records['valid'] | records['test']).items()))
     for split, videos in records.items():
         dump_json(dict(videos=videos), root / f'meta_expressions/{split}/meta_expressions.json')
@@ -229,7 +233,9 @@ def write_a2d_sentences(root: Path, source: Source) -> dict[str, int]:
             masks = {k: clip.masks(actor)[t] for k, actor in enumerate(actors) if clip.areas[actor, t]}
             write_h5(path, masks)
         height, width = clip.ids.shape[1:]
-        videoset.append(f'{video},{11 + i % 7},0:00:01,0:00:04,{height},{width},{len(clip.ids)},{len(numbers)},{subset}')
+        videoset.append(
+            f'{video},{11 + i % 7},0:00:01,0:00:04,{height},{width},{len(clip.ids)},{len(numbers)},{subset}'
+        )
         sentences += [f'{video},{k},{odd(claim.text, i + k)}' for k, claim in zip(range(len(actors)), clip.claims)]
         if i == len(clips) - 1:
             sentences.append(f'{video},1 (copy),{clip.claims[-1].text}')
@@ -237,7 +243,9 @@ def write_a2d_sentences(root: Path, source: Source) -> dict[str, int]:
         if clip is missed:
             (root / 'text_annotations/a2d_missed_videos.txt').write_text(f'{video}\n')
     (root / 'Release/videoset.csv').write_text('\n'.join(videoset) + '\n')
-    (root / 'text_annotations/a2d_annotation.txt').write_text('\n'.join(['video_id,instance_id,query', *sentences]) + '\n')
+    (root / 'text_annotations/a2d_annotation.txt').write_text(
+        '\n'.join(['video_id,instance_id,query', *sentences]) + '\n'
+    )
     return {'train videos': source.num_train, 'test videos': source.num_valid, 'annotations': annotations}
 
 
@@ -288,13 +296,15 @@ def write_jhmdb_sentences(root: Path, source: Source) -> dict[str, int]:
         lines.append(f'{video},{clip.claims[0].text}')
         seen = np.flatnonzero(masks.any((1, 2)))
         for t in sorted(clip.rng('jhmdb').choice(seen, 3, replace=False).tolist()):
-            rows.append([
-                video,
-                f'./jhmdb_sentences/Rename_Images/{action}/{video}/{names[t]}.png',
-                f'./jhmdb_sentences/puppet_mask/{action}/{video}/puppet_mask.mat',
-                length,
-                clip.claims[0].text,
-            ])
+            rows.append(
+                [
+                    video,
+                    f'./jhmdb_sentences/Rename_Images/{action}/{video}/{names[t]}.png',
+                    f'./jhmdb_sentences/puppet_mask/{action}/{video}/puppet_mask.mat',
+                    length,
+                    clip.claims[0].text,
+                ]
+            )
     (root / 'jhmdb_annotation.txt').write_text('\n'.join(lines) + '\n')
     dump_json(rows, root / 'jhmdb_sentences_samples_metadata.json')
     return dict(videos=len(clips), samples=len(rows))
@@ -359,7 +369,9 @@ def write_references(folder: Path, name: str, file: str, splits: dict[str, list[
                     if clip.areas[k, t] >= MIN_PIXELS:
                         crowd = k == clip.targets[0] and len(images) % 8 == 4
                         of_thing[k] = annotation(clip.masks(k)[t], crowd)
-                        of_thing[k] |= dict(image_id=image_id, category_id=COCO[thing.shape][1], id=1000 + len(annotations))
+                        of_thing[k] |= dict(
+                            image_id=image_id, category_id=COCO[thing.shape][1], id=1000 + len(annotations)
+                        )
                         annotations.append(of_thing[k])
                 for claim, target in zip(clip.claims, clip.targets):
                     if name == 'refcoco+' and claim.event not in WITHOUT_PLACE:
@@ -415,7 +427,8 @@ def reference(of: dict, split: str, texts: Sequence[str], before: Sequence[dict]
         file_name=f'{picture_name(of["image_id"])}_{of["id"]}.jpg',
         sent_ids=sent_ids,
         sentences=[
-            dict(sent_id=i, raw=f'{text.capitalize()}.', sent=text, tokens=text.split()) for i, text in zip(sent_ids, texts)
+            dict(sent_id=i, raw=f'{text.capitalize()}.', sent=text, tokens=text.split())
+            for i, text in zip(sent_ids, texts)
         ],
     )
 
@@ -494,14 +507,20 @@ def is_there(folder: Path, expected: dict, overwrite: bool) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not (folder / MANIFEST).is_file():
-        raise ValueError(f'{folder} exists and is no twin (it has no {MANIFEST}), so that it is not touched; name another --out')
+        raise ValueError(
+            f'{folder} exists and is no twin (it has no {MANIFEST}), so that it is not touched; name another --out'
+        )
     found = load_json(folder / MANIFEST, MANIFEST)
     found = found if isinstance(found, dict) else {}
     differing = [
-        f'{name} {found.get(name)!r} instead of {value!r}' for name, value in expected.items() if found.get(name) != value
+        f'{name} {found.get(name)!r} instead of {value!r}'
+        for name, value in expected.items()
+        if found.get(name) != value
     ]
     if differing and not overwrite:
-        raise ValueError(f'{folder} holds a twin with other parameters: {", ".join(differing)}; --overwrite replaces it')
+        raise ValueError(
+            f'{folder} holds a twin with other parameters: {", ".join(differing)}; --overwrite replaces it'
+        )
     return not differing
 
 
@@ -511,12 +530,14 @@ def write_twin(root: Path, layout: str, source: Source, overwrite: bool) -> tupl
     It is written to a hidden folder beside its own, which is renamed at the end. What a killed run left there is removed.
 
     Raises:
-        ValueError: see :func:`is_there`.
+        ValueError: see `is_there`.
         BlockingIOError: another process is writing it.
     """
     name, write = LAYOUTS[layout]
     folder = root.absolute() / name
-    parameters = dict(version=VERSION, generator=GENERATOR_VERSION, layout=layout, public=source.public, **asdict(source.settings))
+    parameters = dict(
+        version=VERSION, generator=GENERATOR_VERSION, layout=layout, public=source.public, **asdict(source.settings)
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if is_there(folder, parameters, overwrite):
@@ -548,13 +569,19 @@ def parse_args() -> tuple[Namespace, Settings]:
         )
     parser.add_argument('--size', type=int, nargs=2, default=(96, 64), metavar=('W', 'H'), help='even (default: 96 64)')
     parser.add_argument('--num-frames', type=int, default=12, metavar='T', help='of a video (default: %(default)s)')
-    parser.add_argument('--public', action='store_true', help='Ref-YouTube-VOS valid as it is public: no masks, no obj_id')
+    parser.add_argument(
+        '--public', action='store_true', help='Ref-YouTube-VOS valid as it is public: no masks, no obj_id'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace twins that have other parameters')
     args = parser.parse_args()
     try:
         settings = Settings(
-            seed=args.seed, train_videos=args.train_videos, valid_videos=args.valid_videos, width=args.size[0],
-            height=args.size[1], num_frames=args.num_frames,
+            seed=args.seed,
+            train_videos=args.train_videos,
+            valid_videos=args.valid_videos,
+            width=args.size[0],
+            height=args.size[1],
+            num_frames=args.num_frames,
         )
     except ValueError as error:
         parser.error(str(error))

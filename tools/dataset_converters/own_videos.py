@@ -89,7 +89,9 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8 text: {error}; save it as "CSV UTF-8"') from None
     except csv.Error as error:
-        raise ValueError(f'{path}, line {reader.line_num}: not CSV ({error}); a quote within a quoted text is doubled') from None
+        raise ValueError(
+            f'{path}, line {reader.line_num}: not CSV ({error}); a quote within a quoted text is doubled'
+        ) from None
     header = [name.strip() for name in rows[0][1]] if rows else []
     missing = [name for name in COLUMNS if name not in header]
     if missing or len(set(header)) < len(header):
@@ -109,7 +111,9 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
             continue
         name, number, text = (row[header.index(column)].strip() for column in COLUMNS)
         if not name or Path(name).name != name or name.startswith('.'):
-            faults.append(f'{where}video must be the name of a file (without its suffix) or folder in videos/, found {name!r}')
+            faults.append(
+                f'{where}video must be the name of a file (without its suffix) or folder in videos/, found {name!r}'
+            )
         if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= 255):
             faults.append(f'{where}object must be a pixel value of the masks, 1 to 255, found {number!r}')
             continue
@@ -120,7 +124,9 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
         sentence = Sentence(text, int(number), line)
         earlier = first_line.setdefault((name, sentence.object, text), line)
         if earlier != line:
-            faults.append(f'{where}the same video, object and sentence as in line {earlier}: {name}, {number}, {text!r}')
+            faults.append(
+                f'{where}the same video, object and sentence as in line {earlier}: {name}, {number}, {text!r}'
+            )
         videos.setdefault(name, []).append(sentence)
     if not (videos or faults):
         faults.append(f'{path}: there is no row below the header')
@@ -281,7 +287,9 @@ def upright(frame: av.VideoFrame, where: str) -> np.ndarray:
     if not hasattr(frame, 'rotation'):
         raise ValueError(f'PyAV {av.__version__} does not tell how a video is turned: pip install -U av ({where})')
     if round(frame.rotation) % 90:
-        raise ValueError(f'{where}: the video is marked as turned by {frame.rotation} degrees, expected a multiple of 90')
+        raise ValueError(
+            f'{where}: the video is marked as turned by {frame.rotation} degrees, expected a multiple of 90'
+        )
     return video_io.upright(frame, where)
 
 
@@ -330,7 +338,9 @@ def write_video(video: Video, folder: Path, args: argparse.Namespace, progress: 
         ids = read_mask(video.masks[number], args.binary_masks)
         height, width = pixels.shape[:2]
         if size not in (None, (width, height)):
-            raise ValueError(f'{video.path}, frame {number} is {width}x{height}, but an earlier one {size[0]}x{size[1]}')
+            raise ValueError(
+                f'{video.path}, frame {number} is {width}x{height}, but an earlier one {size[0]}x{size[1]}'
+            )
         size = width, height
         if ids.shape != (height, width):
             raise ValueError(
@@ -358,7 +368,9 @@ def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float
     if valid is not None:
         unknown = [name for name in valid if name not in names]
         if unknown:
-            raise ValueError(f'--valid: no row of expressions.csv names the videos {unknown}; it names {listed(sorted(names))}')
+            raise ValueError(
+                f'--valid: no row of expressions.csv names the videos {unknown}; it names {listed(sorted(names))}'
+            )
         chosen = set(valid)
     else:
         number = max(round(share * len(names)), 1) if share else 0
@@ -385,7 +397,8 @@ def write_set(folder: Path, videos: Sequence[Video], valid: set[str], args: argp
             write_video(video, folder / split, args, progress)
             expressions[video.name] = dict(
                 expressions={
-                    str(i): dict(exp=sentence.text, obj_id=str(sentence.object)) for i, sentence in enumerate(video.sentences)
+                    str(i): dict(exp=sentence.text, obj_id=str(sentence.object))
+                    for i, sentence in enumerate(video.sentences)
                 },
                 frames=[video.frame_name(number) for number in video.masks],
             )
@@ -417,7 +430,9 @@ class Progress:
         if video.name not in self.started:
             self.started.append(video.name)
         last = done == len(video.masks)
-        line = f'own_videos: video {len(self.started)} of {self.total} ({video.name}), {done} of {len(video.masks)} frames'
+        line = (
+            f'own_videos: video {len(self.started)} of {self.total} ({video.name}), {done} of {len(video.masks)} frames'
+        )
         if sys.stderr.isatty():
             end = '\n' if last and len(self.started) == self.total else ''
             print(f'\r{line}\033[K', end=end, file=sys.stderr, flush=True)
@@ -448,7 +463,9 @@ def check_out(out: Path, source: Path, overwrite: bool) -> None:
         return
     if not (out / MANIFEST).is_file():
         # Also with --overwrite: a mistyped name must not cost anybody a folder.
-        raise ValueError(f'--out {out} exists and was not written by this tool (it has no {MANIFEST}); name another folder')
+        raise ValueError(
+            f'--out {out} exists and was not written by this tool (it has no {MANIFEST}); name another folder'
+        )
     if not overwrite:
         raise ValueError(f'--out {out} is not empty; add --overwrite to replace it')
 
@@ -458,7 +475,9 @@ def convert(args: argparse.Namespace) -> str:
     source, out = Path(args.source).absolute(), Path(args.out).absolute()
     for folder in (source, source / 'videos', source / 'masks'):
         if not folder.is_dir():
-            raise FileNotFoundError(f'there is no folder {folder}; expected videos/, masks/ and expressions.csv in {source}')
+            raise FileNotFoundError(
+                f'there is no folder {folder}; expected videos/, masks/ and expressions.csv in {source}'
+            )
     check_out(out, source, args.overwrite)
     by_video, unused_columns = read_expressions(source / 'expressions.csv')
     valid = choose_valid(list(by_video), args.valid, args.valid_share, args.seed)
@@ -469,7 +488,9 @@ def convert(args: argparse.Namespace) -> str:
     try:
         counts = write_set(partial_out, videos, valid, args)
         dump_json(
-            dict(source=str(source), every=args.every, binary_masks=args.binary_masks, valid=sorted(valid), counts=counts),
+            dict(
+                source=str(source), every=args.every, binary_masks=args.binary_masks, valid=sorted(valid), counts=counts
+            ),
             partial_out / MANIFEST,
             indent=1,
         )
@@ -491,7 +512,9 @@ def unused_entries(source: Path, by_video: dict) -> list[str]:
     return found
 
 
-def summary(out: Path, counts: dict, videos: Sequence[Video], every: int, columns: list[str], entries: list[str]) -> str:
+def summary(
+    out: Path, counts: dict, videos: Sequence[Video], every: int, columns: list[str], entries: list[str]
+) -> str:
     names = ('videos', 'objects', 'sentences', 'frames')
     lines = [f'{"":5}' + ''.join(f'{name:>11}' for name in names)]
     lines += [f'{split:5}' + ''.join(f'{counts[split][name]:>11}' for name in names) for split in counts]
@@ -528,17 +551,27 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', metavar='SOURCE', help='folder with videos/, masks/ and expressions.csv')
     parser.add_argument('--out', default=str(data / 'own-videos'), help='folder to write (default: %(default)s)')
     parser.add_argument(
-        '--every', type=int, default=1, metavar='N', help='keep every N-th frame of a video, from its first (default: all)'
+        '--every',
+        type=int,
+        default=1,
+        metavar='N',
+        help='keep every N-th frame of a video, from its first (default: all)',
     )
     parser.add_argument(
-        '--first-number', type=int, default=0, metavar='N',
+        '--first-number',
+        type=int,
+        default=0,
+        metavar='N',
         help='number of the first frame of a video file in the names of its masks (default: 0; ffmpeg writes from 1)',
     )
     parser.add_argument('--binary-masks', action='store_true', help='masks are black and white, and white is object 1')
     split = parser.add_mutually_exclusive_group()
     split.add_argument('--valid', nargs='+', metavar='NAME', help='the videos of the valid split')
     split.add_argument(
-        '--valid-share', type=float, default=0.2, metavar='S',
+        '--valid-share',
+        type=float,
+        default=0.2,
+        metavar='S',
         help='share of the videos that is drawn for the valid split, at least one; 0: none (default: %(default)s)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of that draw (default: %(default)s)')

@@ -86,7 +86,11 @@ def read_sentences(path: Path, encoding: str, notes: list[str]) -> dict[str, dic
             continue
         where = f'{path}, line {number}'
         parts = line.strip().split(' ', 2)
-        if len(parts) < 3 or not (parts[1].isascii() and parts[1].isdecimal() and int(parts[1]) > 0) or len(parts[2]) < 3:
+        if (
+            len(parts) < 3
+            or not (parts[1].isascii() and parts[1].isdecimal() and int(parts[1]) > 0)
+            or len(parts[2]) < 3
+        ):
             faults.append(f'{where}: expected VIDEO OBJECT "SENTENCE", found {line!r}')
             continue
         video, obj_id, quoted = RENAMED.get(parts[0], parts[0]), int(parts[1]), parts[2]
@@ -115,7 +119,9 @@ def frames_of(source: Path, video: str) -> list[str]:
     found = {}
     for folder, suffix in ((source / IMAGES / video, '.jpg'), (source / MASKS / video, '.png')):
         if not folder.is_dir():
-            raise FileNotFoundError(f'there is no folder {folder}, which ImageSets lists; was the archive unpacked completely?')
+            raise FileNotFoundError(
+                f'there is no folder {folder}, which ImageSets lists; was the archive unpacked completely?'
+            )
         found[suffix] = sorted(path.stem for path in folder.iterdir() if path.suffix == suffix)
     frames = found['.jpg']
     if frames != found['.png']:
@@ -125,7 +131,9 @@ def frames_of(source: Path, video: str) -> list[str]:
             f'one of them: {listed(odd)}'
         )
     if frames != [f'{t:05d}' for t in range(len(frames))] or not frames:
-        raise ValueError(f'{source / IMAGES / video}: expected 00000.jpg, 00001.jpg, ..., found {listed(frames) or "nothing"}')
+        raise ValueError(
+            f'{source / IMAGES / video}: expected 00000.jpg, 00001.jpg, ..., found {listed(frames) or "nothing"}'
+        )
     return frames
 
 
@@ -148,7 +156,9 @@ def plan_split(source: Path, split: str, texts: list[dict[str, dict[int, str]]],
         objects = sorted(of_files[0])
         if not objects or objects != list(range(1, len(objects) + 1)) or any(sorted(of) != objects for of in of_files):
             found = '; '.join(f'{name} {sorted(of) or "none"}' for (name, _), of in zip(TEXTS, of_files))
-            faults.append(f'{video}: expected one sentence for each of the objects 1, 2, ... in each of the four files; {found}')
+            faults.append(
+                f'{video}: expected one sentence for each of the objects 1, 2, ... in each of the four files; {found}'
+            )
             continue
         sentences = {}
         for obj_id in objects:
@@ -238,7 +248,9 @@ def convert(args: argparse.Namespace) -> str:
             for kind, folder in (('JPEGImages', IMAGES), ('Annotations', MASKS)):
                 (temporary / kind).mkdir()
                 for video in plan['expressions']:
-                    place(source / folder / video, temporary / kind / video, out / split / kind / video, args.copy, source)
+                    place(
+                        source / folder / video, temporary / kind / video, out / split / kind / video, args.copy, source
+                    )
             dump_json(dict(videos=plan['meta']), temporary / 'meta.json')
             temporary.rename(out / split)
         finally:
@@ -260,9 +272,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--copy', action='store_true', help='copy frames and masks instead of linking their folders')
     parser.add_argument('--splits', nargs='+', choices=list(SPLITS), default=list(SPLITS), help='default: both')
     parser.add_argument(
-        '--no-expect', dest='expect', action='store_false',
+        '--no-expect',
+        dest='expect',
+        action='store_false',
         help='do not insist on the published sizes: '
-        + '; '.join(f'{split} ' + ', '.join(f'{number} {name}' for name, number in EXPECTED[split].items()) for split in SPLITS),
+        + '; '.join(
+            f'{split} ' + ', '.join(f'{number} {name}' for name, number in EXPECTED[split].items()) for split in SPLITS
+        ),
     )
     return parser.parse_args()
 

@@ -6,6 +6,7 @@ IN holds the weights under ``model_state_dict`` (or is the state dict itself); O
 Every key of IN must be known and every weight of the network must be there: otherwise nothing is written, and the error lists what
 is missing or unexpected.
 """
+
 import argparse
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# (pattern of a released name, mmsoc's name).  A layer's third, second ... norm keeps its place unless a comment says otherwise.
+# (pattern of a released name, mmsoc's name). A layer's third, second ... norm keeps its place unless a comment says otherwise.
 _RULES: list[tuple[str, str]] = [
     # Video Swin: released as the torchvision-style layers / downsamples, here each stage owns its downsample.
     (r'backbone\.0\.body\.downsamples\.(\d+)\.(.+)', r'backbone.layers.\1.downsample.\2'),
@@ -33,7 +34,7 @@ _RULES: list[tuple[str, str]] = [
     # MMF
     (r'vlf\.multihead_attn\.(.+)', r'fusion.l2v.attn.\1'),
     (r'lvf\.multihead_attn\.(.+)', r'fusion.v2l.attn.\1'),
-    # SIM, frame level.  The released decoder's norm1 follows the cross-attention and norm2 the self-attention; mmdet's norms.0
+    # SIM, frame level. The released decoder's norm1 follows the cross-attention and norm2 the self-attention; mmdet's norms.0
     # follows the self-attention.
     (r'transformer\.level_embed', r'sim.level_embed'),
     (r'transformer\.reference_points\.(weight|bias)', r'sim.reference_points.\1'),
@@ -54,9 +55,15 @@ _RULES: list[tuple[str, str]] = [
     (r'voc\.enc_ffn\.(\d+)\.linear1\.(.+)', r'sim.cluster.encoder.layers.\1.ffn.layers.0.0.\2'),
     (r'voc\.enc_ffn\.(\d+)\.linear2\.(.+)', r'sim.cluster.encoder.layers.\1.ffn.layers.1.\2'),
     (r'voc\.enc_ffn\.(\d+)\.norm\.(.+)', r'sim.cluster.encoder.layers.\1.norms.1.\2'),
-    (r'voc\.transformer_cross_attention_layers\.(\d+)\.multihead_attn\.(.+)', r'sim.cluster.decoder.layers.\1.cross_attn.attn.\2'),
+    (
+        r'voc\.transformer_cross_attention_layers\.(\d+)\.multihead_attn\.(.+)',
+        r'sim.cluster.decoder.layers.\1.cross_attn.attn.\2',
+    ),
     (r'voc\.transformer_cross_attention_layers\.(\d+)\.norm\.(.+)', r'sim.cluster.decoder.layers.\1.norms.0.\2'),
-    (r'voc\.transformer_self_attention_layers\.(\d+)\.self_attn\.(.+)', r'sim.cluster.decoder.layers.\1.self_attn.attn.\2'),
+    (
+        r'voc\.transformer_self_attention_layers\.(\d+)\.self_attn\.(.+)',
+        r'sim.cluster.decoder.layers.\1.self_attn.attn.\2',
+    ),
     (r'voc\.transformer_self_attention_layers\.(\d+)\.norm\.(.+)', r'sim.cluster.decoder.layers.\1.norms.1.\2'),
     (r'voc\.transformer_ffn_layers\.(\d+)\.linear1\.(.+)', r'sim.cluster.decoder.layers.\1.ffn.layers.0.0.\2'),
     (r'voc\.transformer_ffn_layers\.(\d+)\.linear2\.(.+)', r'sim.cluster.decoder.layers.\1.ffn.layers.1.\2'),
@@ -70,9 +77,18 @@ _RULES: list[tuple[str, str]] = [
     (r'controller\.(.+)', r'head.kernel_branch.\1'),
     (r'spatial_decoder\.lay1\.(weight|bias)', r'head.pixel_decoder.stem.conv.\1'),
     (r'spatial_decoder\.gn1\.(weight|bias)', r'head.pixel_decoder.stem.gn.\1'),
-    *((rf'spatial_decoder\.lay{index + 2}\.(weight|bias)', rf'head.pixel_decoder.convs.{index}.conv.\1') for index in range(4)),
-    *((rf'spatial_decoder\.gn{index + 2}\.(weight|bias)', rf'head.pixel_decoder.convs.{index}.gn.\1') for index in range(4)),
-    *((rf'spatial_decoder\.adapter{index + 1}\.(weight|bias)', rf'head.pixel_decoder.laterals.{index}.\1') for index in range(3)),
+    *(
+        (rf'spatial_decoder\.lay{index + 2}\.(weight|bias)', rf'head.pixel_decoder.convs.{index}.conv.\1')
+        for index in range(4)
+    ),
+    *(
+        (rf'spatial_decoder\.gn{index + 2}\.(weight|bias)', rf'head.pixel_decoder.convs.{index}.gn.\1')
+        for index in range(4)
+    ),
+    *(
+        (rf'spatial_decoder\.adapter{index + 1}\.(weight|bias)', rf'head.pixel_decoder.laterals.{index}.\1')
+        for index in range(3)
+    ),
     (r'spatial_decoder\.out_lay\.(weight|bias)', r'head.pixel_decoder.out_conv.\1'),
 ]
 # The decoder's own names for the head's box branches: the same tensors.
@@ -118,10 +134,18 @@ def convert(released: dict[str, Tensor]) -> 'OrderedDict[str, Tensor]':
             unequal.append(key)
     missing = _missing(released)
     if unexpected or missing or unequal:
-        raise ValueError('not a checkpoint of the released SOC:\n' + '\n'.join(
-            f'  {title} ({len(keys)}): {", ".join(keys)}'
-            for title, keys in (('unexpected', unexpected), ('missing', missing),
-                                ('unequal to the bbox_embed of the same name', unequal)) if keys))
+        raise ValueError(
+            'not a checkpoint of the released SOC:\n'
+            + '\n'.join(
+                f'  {title} ({len(keys)}): {", ".join(keys)}'
+                for title, keys in (
+                    ('unexpected', unexpected),
+                    ('missing', missing),
+                    ('unequal to the bbox_embed of the same name', unequal),
+                )
+                if keys
+            )
+        )
     return converted
 
 
@@ -140,21 +164,42 @@ def _missing(released: dict[str, Tensor]) -> list[str]:
         return [f'{prefix}.in_proj_weight', f'{prefix}.in_proj_bias', *both(f'{prefix}.out_proj')]
 
     def deformable(prefix: str) -> list[str]:
-        return [name for part in ('sampling_offsets', 'attention_weights', 'value_proj', 'output_proj')
-                for name in both(f'{prefix}.{part}')]
+        return [
+            name
+            for part in ('sampling_offsets', 'attention_weights', 'value_proj', 'output_proj')
+            for name in both(f'{prefix}.{part}')
+        ]
 
     needed = ['query_embed.weight', 'voc.query_embed.weight', 'voc.fq_pos.weight', 'transformer.level_embed']
-    for prefix in ('transformer.reference_points', 'txt_proj.fc', 'txt_proj.layer_norm', 'voc.decoder_norm',
-                   'backbone.0.body.patch_embed.proj', 'backbone.0.body.patch_embed.norm', 'spatial_decoder.out_lay',
-                   *(f'spatial_decoder.lay{i}' for i in range(1, 6)), *(f'spatial_decoder.gn{i}' for i in range(1, 6)),
-                   *(f'spatial_decoder.adapter{i}' for i in range(1, 4)), *(f'controller.layers.{i}' for i in range(3)),
-                   *(f'input_proj.{i}.{j}' for i in range(4) for j in range(2)),
-                   'text_encoder.pooler.dense', 'text_encoder.embeddings.LayerNorm'):
+    for prefix in (
+        'transformer.reference_points',
+        'txt_proj.fc',
+        'txt_proj.layer_norm',
+        'voc.decoder_norm',
+        'backbone.0.body.patch_embed.proj',
+        'backbone.0.body.patch_embed.norm',
+        'spatial_decoder.out_lay',
+        *(f'spatial_decoder.lay{i}' for i in range(1, 6)),
+        *(f'spatial_decoder.gn{i}' for i in range(1, 6)),
+        *(f'spatial_decoder.adapter{i}' for i in range(1, 4)),
+        *(f'controller.layers.{i}' for i in range(3)),
+        *(f'input_proj.{i}.{j}' for i in range(4) for j in range(2)),
+        'text_encoder.pooler.dense',
+        'text_encoder.embeddings.LayerNorm',
+    ):
         needed += both(prefix)
     needed += [f'text_encoder.embeddings.{kind}_embeddings.weight' for kind in ('word', 'position', 'token_type')]
     for layer in range(max(depth('text_encoder.encoder.layer'), 1)):
-        for part in ('attention.self.query', 'attention.self.key', 'attention.self.value', 'attention.output.dense',
-                     'attention.output.LayerNorm', 'intermediate.dense', 'output.dense', 'output.LayerNorm'):
+        for part in (
+            'attention.self.query',
+            'attention.self.key',
+            'attention.self.value',
+            'attention.output.dense',
+            'attention.output.LayerNorm',
+            'intermediate.dense',
+            'output.dense',
+            'output.LayerNorm',
+        ):
             needed += both(f'text_encoder.encoder.layer.{layer}.{part}')
     for name in ('vlf', 'lvf'):
         needed += attention(f'{name}.multihead_attn')
@@ -165,11 +210,16 @@ def _missing(released: dict[str, Tensor]) -> list[str]:
                 needed += both(f'{prefix}.{block}.{part}')
             needed += [f'{prefix}.{block}.attn.relative_position_{kind}' for kind in ('bias_table', 'index')]
         if stage < 3:
-            needed += [f'backbone.0.body.downsamples.{stage}.reduction.weight', *both(f'backbone.0.body.downsamples.{stage}.norm')]
+            needed += [
+                f'backbone.0.body.downsamples.{stage}.reduction.weight',
+                *both(f'backbone.0.body.downsamples.{stage}.norm'),
+            ]
     for layer in range(3):
         needed += both(f'class_embed.{layer}')
         for fc in range(3):
-            needed += both(f'bbox_embed.{layer}.layers.{fc}') + both(f'transformer.decoder.bbox_embed.{layer}.layers.{fc}')
+            needed += both(f'bbox_embed.{layer}.layers.{fc}') + both(
+                f'transformer.decoder.bbox_embed.{layer}.layers.{fc}'
+            )
         for side, norms in (('encoder', 2), ('decoder', 3)):
             prefix = f'transformer.{side}.layers.{layer}'
             for part in ('linear1', 'linear2', *(f'norm{i + 1}' for i in range(norms))):
@@ -177,8 +227,11 @@ def _missing(released: dict[str, Tensor]) -> list[str]:
         needed += deformable(f'transformer.encoder.layers.{layer}.self_attn')
         needed += deformable(f'transformer.decoder.layers.{layer}.cross_attn')
         needed += attention(f'transformer.decoder.layers.{layer}.self_attn')
-        for part, inner in (('transformer_self_attention_layers', 'self_attn'), ('enc_self_attn', 'self_attn'),
-                            ('transformer_cross_attention_layers', 'multihead_attn')):
+        for part, inner in (
+            ('transformer_self_attention_layers', 'self_attn'),
+            ('enc_self_attn', 'self_attn'),
+            ('transformer_cross_attention_layers', 'multihead_attn'),
+        ):
             needed += attention(f'voc.{part}.{layer}.{inner}') + both(f'voc.{part}.{layer}.norm')
         for part in ('transformer_ffn_layers', 'enc_ffn'):
             for inner in ('linear1', 'linear2', 'norm'):
@@ -196,7 +249,9 @@ def main() -> None:
     try:
         checkpoint = torch.load(args.source, map_location='cpu', weights_only=True)
     except Exception as error:
-        sys.exit(f'{args.source}: not a checkpoint that can be read without running its code ({type(error).__name__}: {error})')
+        sys.exit(
+            f'{args.source}: not a checkpoint that can be read without running its code ({type(error).__name__}: {error})'
+        )
     state_dict = checkpoint.get('model_state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
         found = sorted(map(str, checkpoint))[:10] if isinstance(checkpoint, dict) else type(checkpoint).__name__

@@ -1,4 +1,4 @@
-# A2D-Sentences, as in MTTR and SOC: clips around annotated frames.  How the files lie: docs of A2DSentencesDataset.
+# A2D-Sentences, as in MTTR and SOC: clips around annotated frames. How the files lie: docs of A2DSentencesDataset.
 
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/a2d_sentences'

@@ -1,8 +1,8 @@
-# JHMDB-Sentences, for evaluation only.  A config of A2D-Sentences takes these two in place of its own: soc_swin-t_a2d_jhmdb.py.
+# JHMDB-Sentences, for evaluation only. A config of A2D-Sentences takes these two in place of its own: soc_swin-t_a2d_jhmdb.py.
 
 # Knobs
 jhmdb_root = '{{$MMSOC_DATA:data}}/jhmdb_sentences'
-# Published numbers are of a drawn list of 3 frames per video; the lists of MTTR and SOC differ.  MTTR's (Apache-2.0; its
+# Published numbers are of a drawn list of 3 frames per video; the lists of MTTR and SOC differ. MTTR's (Apache-2.0; its
 # repository, datasets/jhmdb_sentences/jhmdb_sentences_samples_metadata.json): put it into jhmdb_root, then
 # --cfg-options test_dataloader.dataset.samples_file=jhmdb_sentences_samples_metadata.json
 # None: other frames are drawn, and the report says so.

@@ -7,7 +7,7 @@ _base_ = './ref_youtube_vos.py'
 coco_root = '{{$MMSOC_DATA:data}}/coco'
 
 # The released loader leaves these sentences as they are in the file (they are clean there) where ours puts them in lower case,
-# as everywhere in training.  Flips are those of the videos, not the 0.5 of pre-training.
+# as everywhere in training. Flips are those of the videos, not the 0.5 of pre-training.
 clip_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadRefCOCOMasks'),

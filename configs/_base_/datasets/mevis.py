@@ -1,4 +1,4 @@
-# MeViS.  Where the files come from and how they lie: docs of MeViSDataset.
+# MeViS. Where the files come from and how they lie: docs of MeViSDataset.
 
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/mevis'

@@ -1,4 +1,4 @@
-# Ref-DAVIS17 val, for testing, beside the data set that a model is trained on (hence the names).  Made from the archives by
+# Ref-DAVIS17 val, for testing, beside the data set that a model is trained on (hence the names). Made from the archives by
 # tools/dataset_converters/ref_davis17.py.
 
 # Knobs

@@ -1,5 +1,5 @@
-# RefCOCO, RefCOCO+ and RefCOCOg (umd) together, as pictures: clips of one frame, for pre-training.  How the files lie: docs of
-# RefCOCODataset.  Here the prepared form is read; the original one, in each of the four data sets (refs(umd).p for RefCOCOg):
+# RefCOCO, RefCOCO+ and RefCOCOg (umd) together, as pictures: clips of one frame, for pre-training. How the files lie: docs of
+# RefCOCODataset. Here the prepared form is read; the original one, in each of the four data sets (refs(umd).p for RefCOCOg):
 #   ann_file='refcoco/instances.json', refs_file='refcoco/refs(unc).p', split='train'
 
 # Knobs
@@ -45,7 +45,7 @@ train_dataloader = dict(
             dict(_train, ann_file='refcocog/instances_refcocog_train.json', expected_sentences=80512),
         ]))
 
-# RefCOCO val alone, to watch the training and to choose a checkpoint: a third of the time of all three.  Its pictures, with
+# RefCOCO val alone, to watch the training and to choose a checkpoint: a third of the time of all three. Its pictures, with
 # other sentences, can be among those that RefCOCOg trains on, so that this is no number to report.
 val_dataloader = dict(
     batch_size=1,  # one picture with all its sentences; never padded

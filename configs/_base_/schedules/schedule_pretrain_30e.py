@@ -1,6 +1,6 @@
 # SOC's schedule for pre-training on the pictures of RefCOCO/+/g: 30 epochs, drops after epochs 15 and 20, eight pictures on each of 8
-# GPUs.  The authors' README and yaml conflict about the pictures per GPU: README 8, yaml 7, which their command line overrides with
-# 8.  Chosen: 8.
+# GPUs. The authors' README and yaml conflict about the pictures per GPU: README 8, yaml 7, which their command line overrides with
+# 8. Chosen: 8.
 _base_ = './schedule_30e.py'
 
 max_epochs = 30

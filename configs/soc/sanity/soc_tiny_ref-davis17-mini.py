@@ -1,5 +1,5 @@
 # SANITY OVERFIT, not a benchmark: a small SOC is trained on two real Ref-DAVIS17 sequences (90 frames, 8 sentences) and tested on
-# the same two.  It shows that the whole chain from frames to J&F works and learns; about 15 minutes on two CPU cores.
+# the same two. It shows that the whole chain from frames to J&F works and learns; about 15 minutes on two CPU cores.
 _base_ = [
     '../../_base_/models/soc_tiny.py',
     '../../_base_/datasets/ref_davis17_mini_sanity.py',

@@ -345,7 +345,9 @@ def _change(rng: np.random.Generator, settings: Settings, held_out: bool) -> Sce
             size = sizes[0] * np.exp(logs if changes('size') else logs[0])
         if axis is not None:
             margin = (sizes[1] if 'size' in changing else places.size * 1.12) * REACH[shape]
-            track = _bounce(rng, T, margin, places.extent[axis] - margin, settings.unit * rng.uniform(0.35, 0.65) / (T - 1))
+            track = _bounce(
+                rng, T, margin, places.extent[axis] - margin, settings.unit * rng.uniform(0.35, 0.65) / (T - 1)
+            )
             state[axis] = track if changes('position') else track[0]
         if 'light' in changing:
             lit = (np.arange(T) + rng.integers(2)) % 2 == 0

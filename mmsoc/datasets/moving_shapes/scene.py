@@ -147,9 +147,15 @@ class Settings:
         check('difficulty', self.difficulty in DIFFICULTIES, f'one of {", ".join(DIFFICULTIES)}')
         if self.event_frames is not None:
             check('event_frames', type(self.event_frames) is int, 'an integer')
-            check('event_frames', 4 <= self.event_frames <= self.num_frames, f'from 4 to num_frames ({self.num_frames})')
+            check(
+                'event_frames', 4 <= self.event_frames <= self.num_frames, f'from 4 to num_frames ({self.num_frames})'
+            )
         check('event_at', self.event_at in (None, *EVENT_AT), f'one of {", ".join(EVENT_AT)}')
-        check('event_at', self.event_at is None or self.event_frames is not None, 'left out where there is no event_frames')
+        check(
+            'event_at',
+            self.event_at is None or self.event_frames is not None,
+            'left out where there is no event_frames',
+        )
 
     @property
     def level(self) -> Difficulty:

@@ -1,6 +1,6 @@
 """Everything that is wrong with a prepared data root: for people who have just unpacked one.
 
-The data sets themselves stop at the first fault that they meet, and meet some only when a sample is loaded. :func:`examine`
+The data sets themselves stop at the first fault that they meet, and meet some only when a sample is loaded. `examine`
 goes on, looks at each file, and returns all of it. ``tools/dataset_converters/check_data_root.py`` prints it.
 """
 
@@ -30,7 +30,7 @@ def examine(dataset: str, root: str | Path, **options: Any) -> RootCheck:
     Args:
         dataset: a key of ``CHECKS``.
         root: the folder that the configs name as ``data_root``.
-        options: those of :class:`RootCheck`.
+        options: those of `RootCheck`.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -16,7 +16,7 @@ class PackReferringInputs(PackTrackInputs):
     only), and where the item has them ``families``, ``held_out`` and ``gt_rles``; each frame's gets the usual keys and
     ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``,
     ``bboxes``, ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With
-    :class:`LoadCategoryMaps` each frame also gets ``gt_sem_seg``, uint8 (1, H, W).
+    `LoadCategoryMaps` each frame also gets ``gt_sem_seg``, uint8 (1, H, W).
 
     A training sentence whose object is in no frame of the clip is dropped; a clip without any left is no sample: the
     result is None and the data set draws another item.

@@ -1,6 +1,6 @@
 """From paths to frames and to the mask and box of the referred object.
 
-Between loading and packing, what belongs to one frame is a list over the T frames (the keys that :class:`ForEachFrame`
+Between loading and packing, what belongs to one frame is a list over the T frames (the keys that `ForEachFrame`
 hands to image transforms); what belongs to the clip (``texts``, ``video_id``, ...) is left as it is.
 """
 
@@ -35,7 +35,7 @@ class RandomFrames(BaseTransform):
     """Keeps some of a clip's frames, before they are read: with one, a video data set trains like one of pictures.
 
     Args:
-        num_frames (int): how many, drawn without replacement; they stay in order.  Randomness is numpy's global generator.
+        num_frames: how many, drawn without replacement; they stay in order. Randomness is numpy's global generator.
 
     Raises:
         ValueError: the clip has fewer.
@@ -49,7 +49,9 @@ class RandomFrames(BaseTransform):
     def transform(self, results: dict) -> dict:
         length = len(results['img_paths'])
         if length < self.num_frames:
-            raise ValueError(f'RandomFrames: num_frames={self.num_frames}, but the clip has {length} ({_where(results)})')
+            raise ValueError(
+                f'RandomFrames: num_frames={self.num_frames}, but the clip has {length} ({_where(results)})'
+            )
         kept = sorted(np.random.choice(length, self.num_frames, replace=False).tolist())
         for key in ('frames', 'frame_ids', 'img_paths', 'mask_paths'):
             if results.get(key) is not None:

@@ -12,13 +12,13 @@ from .loading import _where, box_of_mask
 
 @TRANSFORMS.register_module()
 class LoadMeViSMasks(BaseTransform):
-    """Makes the union of the objects that each sentence names, from ``mask_rles`` (:class:`mmsoc.datasets.MeViSDataset`).
+    """Makes the union of the objects that each sentence names, from ``mask_rles`` (`mmsoc.datasets.MeViSDataset`).
 
     Args:
         evaluation: False: add the targets of training as ``LoadReferredMasks`` does, lists over frames: ``gt_masks``
             (BitmapMasks (E, H, W)), ``gt_bboxes`` (float32 (E, 4); zeros where all objects are absent) and
             ``gt_bboxes_labels`` (int64 (E,)). True: add ``gt_rles``, per sentence and frame a COCO run-length code at the
-            original size, which :class:`mmsoc.evaluation.JFMetric` compares with; nothing where the data set has no
+            original size, which `mmsoc.evaluation.JFMetric` compares with; nothing where the data set has no
             masks, since predictions can be made without.
 
     Raises:

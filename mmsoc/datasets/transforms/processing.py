@@ -1,4 +1,4 @@
-"""Augmentation of clips. Image transforms of mmcv and mmdet run inside :class:`ForEachFrame`; texts stay outside."""
+"""Augmentation of clips. Image transforms of mmcv and mmdet run inside `ForEachFrame`; texts stay outside."""
 
 import re
 from collections.abc import Sequence
@@ -10,8 +10,17 @@ from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, Resize
 from mmsoc.registry import TRANSFORMS
 
 # What image transforms may read or write. Everything else describes the clip and must not be split over its frames.
-FRAME_KEYS = ('img', 'img_shape', 'gt_masks', 'gt_bboxes', 'gt_bboxes_labels', 'gt_seg_map', 'scale_factor', 'flip',
-              'flip_direction')
+FRAME_KEYS = (
+    'img',
+    'img_shape',
+    'gt_masks',
+    'gt_bboxes',
+    'gt_bboxes_labels',
+    'gt_seg_map',
+    'scale_factor',
+    'flip',
+    'flip_direction',
+)
 
 
 @TRANSFORMS.register_module()
@@ -73,7 +82,7 @@ class ShortSideResize(Resize):
 
 @TRANSFORMS.register_module()
 class RandomClipChoice(RandomChoice):
-    """mmcv's ``RandomChoice`` for use in :class:`ForEachFrame`."""
+    """mmcv's ``RandomChoice`` for use in `ForEachFrame`."""
 
     # mmcv keeps these names in a list that subclasses share; mmdet's RandomOrder adds the name a second time, after
     # which mmcv takes every call for two and refuses to share the choice between frames.

@@ -25,7 +25,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) 
         where: what it belongs to; becomes part of the error.
 
     Returns:
-        dict: ``size`` and compressed ``counts`` (bytes).
+        ``size`` and compressed ``counts`` (bytes).
 
     Raises:
         ValueError: it is neither, a polygon has less than three corners, or a code is broken or of another size.
@@ -85,8 +85,8 @@ class LoadRefCOCOMasks(BaseTransform):
 
     Args:
         evaluation: add ``gt_rles``, per sentence a run-length code at the picture's size, which
-            :class:`mmsoc.evaluation.RefCOCOMetric` compares with. False: add the targets of training as
-            :class:`LoadReferredMasks` does, ``gt_masks`` (BitmapMasks (E, H, W)), ``gt_bboxes`` and ``gt_bboxes_labels`` (zeros:
+            `mmsoc.evaluation.RefCOCOMetric` compares with. False: add the targets of training as
+            `LoadReferredMasks` does, ``gt_masks`` (BitmapMasks (E, H, W)), ``gt_bboxes`` and ``gt_bboxes_labels`` (zeros:
             "referred").
 
     Raises:

@@ -1,8 +1,8 @@
 """The frames and masks of clips of which one frame is annotated: A2D-Sentences (mp4, HDF5) and JHMDB-Sentences (mat).
 
-Masks come in two forms. For training, ``gt_masks`` and its companions as :class:`LoadReferredMasks` makes them, empty in
+Masks come in two forms. For training, ``gt_masks`` and its companions as `LoadReferredMasks` makes them, empty in
 the frames that are not annotated. For evaluation, ``gt_rles``: per sentence a COCO run-length code of the annotated frame
-at its original size, which :class:`mmsoc.evaluation.A2DMetric` compares with.
+at its original size, which `mmsoc.evaluation.A2DMetric` compares with.
 """
 
 import os
@@ -119,7 +119,7 @@ class LoadVideoWindow(BaseTransform):
     Of the indices behind the video's end each becomes the last frame; ``frame_ids`` and ``frames`` follow. The frame that
     ``key_frame_flags`` marks as annotated must be there.
 
-    Adds the same keys as :class:`LoadVideoFrames`; ``img_path`` is the video, for every frame.
+    Adds the same keys as `LoadVideoFrames`; ``img_path`` is the video, for every frame.
 
     Raises:
         FileNotFoundError, ValueError: the video is missing, broken, or shorter than its annotation.
@@ -196,7 +196,9 @@ def _read_h5(path: str, fields: Sequence[str], where: str) -> list[np.ndarray]:
         with h5py.File(path, 'r') as file:
             missing = [field for field in fields if field not in file]
             if missing:
-                raise ValueError(f'annotation {path} ({where}): expected the fields {list(fields)}, found {sorted(file)}')
+                raise ValueError(
+                    f'annotation {path} ({where}): expected the fields {list(fields)}, found {sorted(file)}'
+                )
             return [np.array(file[field]) for field in fields]
     except OSError as error:
         raise ValueError(f'annotation {path} cannot be read ({where}): {error}') from None
@@ -274,12 +276,12 @@ def read_puppet_mask(path: str, where: str) -> np.ndarray:
 
 
 def puppet_mask_length(path: str, where: str) -> int:
-    """T of :func:`read_puppet_mask`, without unpacking the masks."""
+    """T of `read_puppet_mask`, without unpacking the masks."""
     return puppet_mask_shape(path, where)[2]
 
 
 def puppet_mask_shape(path: str, where: str) -> tuple[int, int, int]:
-    """(H, W, T) of :func:`read_puppet_mask`, without unpacking the masks."""
+    """(H, W, T) of `read_puppet_mask`, without unpacking the masks."""
     return _of_mat(path, where, lambda file: {name: np.empty(shape) for name, shape, _ in scipy.io.whosmat(file)}).shape
 
 

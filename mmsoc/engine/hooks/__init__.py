@@ -7,6 +7,11 @@ from .tf32_hook import TF32Hook
 from .visualization_hook import RVOSVisualizationHook
 
 __all__ = [
-    'EpochSeedHook', 'PlainCheckpointHook', 'RVOSVisualizationHook', 'SafeCheckpointHook', 'StartingPointHook', 'StrictLoadHook',
-    'TF32Hook'
+    'EpochSeedHook',
+    'PlainCheckpointHook',
+    'RVOSVisualizationHook',
+    'SafeCheckpointHook',
+    'StartingPointHook',
+    'StrictLoadHook',
+    'TF32Hook',
 ]

@@ -55,7 +55,7 @@ class PlainCheckpointHook(Hook):
 
     MMEngine stores its message hub with the history of all logged scalars as Python objects, which that loader refuses:
     such a run cannot be resumed. The histories are left out (a resumed run starts new smoothing windows); of the hub's
-    ``runtime_info`` what is not plain is left out with a warning; everything else is converted by :func:`plain`.
+    ``runtime_info`` what is not plain is left out with a warning; everything else is converted by `plain`.
 
     Raises:
         ValueError: at the first checkpoint, naming the place of a value that has no plain form.

@@ -16,9 +16,9 @@ class StartingPointHook(Hook):
     """Says before training from which checkpoint it starts, and warns if a recipe that fine-tunes was given none.
 
     Args:
-        wanted (str): what `load_from` should name, in words.
-        anew (Sequence[str]): regular expressions (``re.search``) of names that start from the model's initial values, whatever
-            the checkpoint holds; its value may have another shape.  A resumed run and a test take all that the checkpoint has.
+        wanted: what `load_from` should name, in words.
+        anew: regular expressions (``re.search``) of names that start from the model's initial values, whatever
+            the checkpoint holds; its value may have another shape. A resumed run and a test take all that the checkpoint has.
 
     Raises:
         ValueError: an expression of `anew` fits no name of the model.
@@ -34,7 +34,9 @@ class StartingPointHook(Hook):
         self.anew = list(anew)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume  # MMEngine builds the loop before it loads
+        starts = (
+            isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        )  # MMEngine builds the loop before it loads
         if not (starts and self.anew):
             return
         own = whole_state_dict(runner.model)
@@ -46,7 +48,9 @@ class StartingPointHook(Hook):
             for name in names:
                 found.pop(f'module.{name}', None)  # DistributedDataParallel's name for it
                 found[name] = own[name]
-            print_log(f'Not taken from the checkpoint: {len(names)} tensors, {names[0]} to {names[-1]}', logger=runner.logger)
+            print_log(
+                f'Not taken from the checkpoint: {len(names)} tensors, {names[0]} to {names[-1]}', logger=runner.logger
+            )
 
     def before_train(self, runner: Runner) -> None:
         if runner._resume:
@@ -58,4 +62,5 @@ class StartingPointHook(Hook):
             f'load_from is None: this recipe starts from {self.wanted}. Training goes on without it and will not reach the '
             "paper's number. To name a checkpoint: --cfg-options load_from=FILE",
             logger=runner.logger,
-            level=logging.WARNING)
+            level=logging.WARNING,
+        )

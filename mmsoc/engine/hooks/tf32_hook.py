@@ -13,7 +13,7 @@ class TF32Hook(Hook):
     ``model.test_cfg.precision``.
 
     Args:
-        enabled (bool): TF32 in matrix products and convolutions; otherwise in neither. False by default.
+        enabled: TF32 in matrix products and convolutions; otherwise in neither. False by default.
     """
 
     def __init__(self, enabled: bool = False) -> None:

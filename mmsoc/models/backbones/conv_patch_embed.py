@@ -10,33 +10,45 @@ class ConvPatchEmbed(BaseModule):
     """Overlapping patches of one frame at stride 4, by three 3x3 convolutions instead of one 4x4 without overlap.
 
     A transformer that starts from random weights on few pictures learns outlines much sooner behind a convolutional stem ("Early
-    Convolutions Help Transformers See Better", NeurIPS 2021).  `VideoSwin` takes it as ``patch_embed``; no published weights
+    Convolutions Help Transformers See Better", NeurIPS 2021). `VideoSwin` takes it as ``patch_embed``; no published weights
     have it.
 
     Args:
-        embed_dims (int): channels of a patch, C_0 of the backbone.
-        in_channels (int): of a frame.
-        channels (Sequence[int]): behind the first two convolutions, multiples of ``num_groups``.
-        num_groups (int): of the GroupNorms.
+        embed_dims: channels of a patch, C_0 of the backbone.
+        in_channels: of a frame.
+        channels: behind the first two convolutions, multiples of ``num_groups``.
+        num_groups: of the GroupNorms.
     """
 
-    def __init__(self, *, embed_dims: int = 32, in_channels: int = 3, channels: tuple[int, int] = (24, 32),
-                 num_groups: int = 4, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        embed_dims: int = 32,
+        in_channels: int = 3,
+        channels: tuple[int, int] = (24, 32),
+        num_groups: int = 4,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
-        common = dict(kernel_size=3, padding=1, norm_cfg=dict(type='GN', num_groups=num_groups), act_cfg=dict(type='GELU'))
+        common = dict(
+            kernel_size=3, padding=1, norm_cfg=dict(type='GN', num_groups=num_groups), act_cfg=dict(type='GELU')
+        )
         first, second = channels
         self.convs = nn.Sequential(
-            ConvModule(in_channels, first, stride=2, **common), ConvModule(first, second, stride=2, **common),
-            ConvModule(second, second, **common), nn.Conv2d(second, embed_dims, 1))
+            ConvModule(in_channels, first, stride=2, **common),
+            ConvModule(first, second, stride=2, **common),
+            ConvModule(second, second, **common),
+            nn.Conv2d(second, embed_dims, 1),
+        )
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, clip: Tensor) -> Tensor:
         """
         Args:
-            clip (Tensor): (B, 3, T, H, W).
+            clip: (B, 3, T, H, W).
 
         Returns:
-            Tensor: (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
+            (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
         """
         patches = self.convs(clip.transpose(1, 2).flatten(0, 1))
         patches = self.norm(patches.permute(0, 2, 3, 1))

@@ -9,7 +9,7 @@ class FrameBackbone(BaseModule):
     """Runs an image backbone on every frame of a clip, so that it fits where a video backbone does.
 
     Args:
-        backbone (dict): config of an image backbone that maps (B, 3, H, W) to maps at strides 4, 8, 16, 32, e.g.
+        backbone: config of an image backbone that maps (B, 3, H, W) to maps at strides 4, 8, 16, 32, e.g.
             ``dict(type='mmdet.ResNet', depth=50)``.
     """
 
@@ -20,9 +20,9 @@ class FrameBackbone(BaseModule):
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
         """
         Args:
-            clip (Tensor): (B, T, 3, H, W).
+            clip: (B, T, 3, H, W).
 
         Returns:
-            tuple[Tensor]: one (B*T, C_i, h_i, w_i) per output level of the image backbone.
+            One (B*T, C_i, h_i, w_i) per output level of the image backbone.
         """
         return tuple(self.backbone(clip.flatten(0, 1)))

@@ -27,7 +27,7 @@ def _load_mmaction_swin() -> ModuleType:
     """mmaction2's ``swin`` module, without importing ``mmaction.models``.
 
     ``import mmaction.models`` fails with the released mmaction2 1.2.0 (open-mmlab/mmaction2#2714, and it imports timm and parts of
-    transformers that are gone), while the one file that is wanted here works alone.  The file registers its class, and a second
+    transformers that are gone), while the one file that is wanted here works alone. The file registers its class, and a second
     registration of the name is an error: so a module that somebody has imported already is taken, and one that is loaded here
     leaves the registry as it was found, ready for a later import of the whole of mmaction2.
     """
@@ -56,8 +56,8 @@ SMALL = 2**18
 class _Grid(NamedTuple):
     """How the tokens of a map lie in the windows of a grid, and which tokens of a window must not meet.
 
-    Shifting a map by ``shift`` wraps its first rows around behind its last ones.  Along each axis this affects the last window
-    only, whose last ``shift`` places hold what came from the front.  So a window's mask depends on whether it is the last along
+    Shifting a map by ``shift`` wraps its first rows around behind its last ones. Along each axis this affects the last window
+    only, whose last ``shift`` places hold what came from the front. So a window's mask depends on whether it is the last along
     each of three axes: there are at most eight different masks, where mmaction2 keeps one for each window.
 
     Letters: B clips of P = T*H*W tokens, V windows of all clips with N tokens each; windows with the same mask lie side by side.
@@ -89,16 +89,26 @@ class _Grid(NamedTuple):
 
 # An entry takes 16 bytes for each token and 24 for each of its heads: 10 MB for 8 frames of 360x640 in Video-Swin-T's first stage.
 @functools.lru_cache(maxsize=32)
-def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], num_heads: int,
-          device: torch.device) -> _Grid:
-    """The grid of maps of ``size`` (T, H, W).  Made on the CPU, since a GPU would make the host wait to count windows."""
+def _grid(
+    num_clips: int,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    shift: tuple[int, ...],
+    num_heads: int,
+    device: torch.device,
+) -> _Grid:
+    """The grid of maps of ``size`` (T, H, W). Made on the CPU, since a GPU would make the host wait to count windows."""
     with torch.inference_mode(False):  # what is kept here has to serve training too
         numbers = [-(-n // w) for n, w in zip(size, window, strict=True)]
         num_tokens = num_clips * math.prod(size)
         padding = [n * w - length for n, w, length in zip(numbers, window, size, strict=True)]
-        tokens = F.pad(torch.arange(num_tokens).view(num_clips, *size), (0, padding[2], 0, padding[1], 0, padding[0]), value=-1)
+        tokens = F.pad(
+            torch.arange(num_tokens).view(num_clips, *size), (0, padding[2], 0, padding[1], 0, padding[0]), value=-1
+        )
         tokens = tokens.roll([-s for s in shift], (1, 2, 3))
-        tokens_VN = rearrange(tokens, 'b (t wt) (h wh) (w ww) -> (b t h w) (wt wh ww)', wt=window[0], wh=window[1], ww=window[2])
+        tokens_VN = rearrange(
+            tokens, 'b (t wt) (h wh) (w ww) -> (b t h w) (wt wh ww)', wt=window[0], wh=window[1], ww=window[2]
+        )
 
         is_last = [torch.arange(n) == (n - 1 if s else n) for n, s in zip(numbers, shift, strict=True)]
         wrapped = [torch.arange(w) >= w - s for w, s in zip(window, shift, strict=True)]
@@ -108,7 +118,7 @@ def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift:
         kind_of_window = kind_of_window.repeat(num_clips)
         order = kind_of_window.argsort(stable=True)
         parts_KN3 = wrapped_N3 & kinds[:, None]
-        masks_KNN = (parts_KN3[:, :, None] != parts_KN3[:, None]).any(-1).float() * -100.
+        masks_KNN = (parts_KN3[:, :, None] != parts_KN3[:, None]).any(-1).float() * -100.0
 
         tokens_VN = tokens_VN[order]
         num_windows, in_window = tokens_VN.shape
@@ -124,7 +134,9 @@ def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift:
         def places_of_heads(places: Tensor) -> Tensor:
             """(n,) places -> (n, 3, H), where their queries, keys and values lie among 3*V*H*N."""
             window, token = places[:, None, None] // in_window, places[:, None, None] % in_window
-            return ((torch.arange(3)[:, None] * num_windows + window) * num_heads + torch.arange(num_heads)) * in_window + token
+            return (
+                (torch.arange(3)[:, None] * num_windows + window) * num_heads + torch.arange(num_heads)
+            ) * in_window + token
 
         def send(index: Tensor) -> Tensor:
             return to_device(index.flatten().int(), device)
@@ -141,7 +153,8 @@ def _grid(num_clips: int, size: tuple[int, ...], window: tuple[int, ...], shift:
             mask_of_window=to_device(masks_KNN[kind_of_window[order]], device) if several and small else None,
             split=send(split),
             split_back=send(places_of_heads(place_of_token)),
-            split_empty=send(places_of_heads(empty)) if len(empty) else None)
+            split_empty=send(places_of_heads(empty)) if len(empty) else None,
+        )
 
 
 class _Split(torch.autograd.Function):
@@ -183,13 +196,13 @@ class _Join(torch.autograd.Function):
 def _to_places(tokens: Tensor, grid: _Grid) -> Tensor:
     """(B*P, C) -> (V*N, C), with zeros where the map was padded."""
     places = torch.embedding(tokens, grid.token_of_place)
-    return places if grid.empty_places is None else places.index_fill_(0, grid.empty_places, 0.)
+    return places if grid.empty_places is None else places.index_fill_(0, grid.empty_places, 0.0)
 
 
 class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, misc]
     """mmaction2's window attention in bounded memory.
 
-    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) are the largest part of a training step's memory.  PyTorch's fused
+    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) are the largest part of a training step's memory. PyTorch's fused
     kernels do not keep them; where there is none that also has the gradient of the position bias, `attend_with_bias` does not.
     """
 
@@ -202,8 +215,10 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
         masks = list(zip(grid.counts, grid.masks, strict=True))
         if not torch.is_grad_enabled():
             windows = _to_places(x, grid).unflatten(0, (-1, num_tokens)).split(grid.counts)
-            parts = [self._project_and_attend(part, bias_HNN if mask is None else bias_HNN + mask)
-                     for part, mask in zip(windows, grid.masks, strict=True)]
+            parts = [
+                self._project_and_attend(part, bias_HNN if mask is None else bias_HNN + mask)
+                for part, mask in zip(windows, grid.masks, strict=True)
+            ]
             out = parts[0] if len(parts) == 1 else torch.cat(parts)
             return self.proj_drop(self.proj(torch.embedding(out.flatten(0, 1), grid.place_of_token)))
 
@@ -212,7 +227,7 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
         bias = bias_HNN
         if grid.mask_of_window is not None and self.num_heads * grid.mask_of_window.numel() <= SMALL:
             bias, masks = bias_HNN + grid.mask_of_window[:, None], []  # all windows in one call
-        dropout = self.attn_drop.p if self.training else 0.
+        dropout = self.attn_drop.p if self.training else 0.0
         out = attend_with_bias(_Split.apply(qkv, grid, self.num_heads), bias, self.scale, dropout, masks)
         return self.proj_drop(self.proj(_Join.apply(out, grid)))
 
@@ -224,7 +239,7 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
             out = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype)[None], scale=self.scale)
             return out.transpose(1, 2).flatten(-2)
 
-        return map_chunks(attend, (x, ), 3 * x.numel(), chunk_always=True)
+        return map_chunks(attend, (x,), 3 * x.numel(), chunk_always=True)
 
 
 class _Kept(NamedTuple):
@@ -239,7 +254,7 @@ class _Kept(NamedTuple):
 
 
 class _Skip(torch.autograd.Function):
-    """A branch that no clip keeps.  Its parameters get zeros: without a gradient, weight decay would skip them too, and DDP wait."""
+    """A branch that no clip keeps. Its parameters get zeros, so that weight decay and DDP treat them as usual."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
@@ -248,25 +263,27 @@ class _Skip(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad, *(torch.zeros_like(p) if needed else None
-                       for p, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True))
+        return grad, *(
+            torch.zeros_like(p) if needed else None
+            for p, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        )
 
 
 class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
-
     def forward(self, x: Tensor, grid: _Grid | None, kept: tuple[_Kept, _Kept] | None) -> Tensor:
         """
         Args:
-            x (Tensor): (B, P, C).
-            grid (_Grid, optional): of the clips that keep the attention; None if there are none.
-            kept (tuple[_Kept, _Kept], optional): stochastic depth of the attention and of the feed-forward network; None: all
+            x: (B, P, C).
+            grid: of the clips that keep the attention; None if there are none.
+            kept: stochastic depth of the attention and of the feed-forward network; None: all
                 clips keep both.
         """
         x = self._branch(self._attention, (self.norm1, self.attn), x, kept and kept[0], grid)
         return self._branch(self._feed_forward, (self.norm2, self.mlp), x, kept and kept[1])
 
-    def _branch(self, function: Callable[..., Tensor], modules: Sequence[nn.Module], x: Tensor, kept: _Kept | None,
-                *args: Any) -> Tensor:
+    def _branch(
+        self, function: Callable[..., Tensor], modules: Sequence[nn.Module], x: Tensor, kept: _Kept | None, *args: Any
+    ) -> Tensor:
         """``x`` plus the residual branch ``function(x, *args)``, which runs ``modules``."""
         if kept is None:
             return x + self._part(function, x, *args)
@@ -290,23 +307,29 @@ class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
         if not torch.is_grad_enabled():
             rows = x.flatten(0, -2)
             elements = len(rows) * mlp.fc1.out_features
-            return map_chunks(lambda part: mlp(self.norm2(part)), (rows, ), elements, chunk_always=True).view(x.shape)
+            return map_chunks(lambda part: mlp(self.norm2(part)), (rows,), elements, chunk_always=True).view(x.shape)
         hidden = mlp.fc1(self.norm2(x))
-        if hidden.numel() > max_elements(hidden.device) and type(mlp.act) is nn.GELU and not (mlp.drop.p and self.training):
+        if (
+            hidden.numel() > max_elements(hidden.device)
+            and type(mlp.act) is nn.GELU
+            and not (mlp.drop.p and self.training)
+        ):
             return linear_of_gelu(hidden, mlp.fc2.weight, mlp.fc2.bias, mlp.act.approximate)
         return mlp.drop(mlp.fc2(mlp.drop(mlp.act(hidden))))
 
 
 class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
-
     def grids(self, num_clips: Sequence[int], size: Sequence[int], device: torch.device) -> list[_Grid | None]:
         """Of each block, for as many maps of ``size`` (T, H, W); None for no map."""
         windows = [_swin.get_window_size(size, block.window_size, block.shift_size) for block in self.blocks]
-        return [_grid(count, tuple(size), tuple(window), tuple(shift), block.attn.num_heads, device) if count else None
-                for count, block, (window, shift) in zip(num_clips, self.blocks, windows, strict=True)]
+        return [
+            _grid(count, tuple(size), tuple(window), tuple(shift), block.attn.num_heads, device) if count else None
+            for count, block, (window, shift) in zip(num_clips, self.blocks, windows, strict=True)
+        ]
 
-    def forward(self, x: Tensor, grids: Sequence[_Grid | None],
-                kept: Sequence[tuple[_Kept, _Kept] | None]) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, grids: Sequence[_Grid | None], kept: Sequence[tuple[_Kept, _Kept] | None]
+    ) -> tuple[Tensor, Tensor | None]:
         """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
         tokens = x.flatten(1, 3)
         for block, grid, of_block in zip(self.blocks, grids, kept, strict=True):
@@ -323,27 +346,29 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
     and no norm behind a stage.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or a dict of embed_dims, depths, num_heads.
-        pretrained (str, optional): file or URL of a Video Swin checkpoint of mmaction2's, read in `init_weights`.  A temporal
+        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or a dict of embed_dims, depths, num_heads.
+        pretrained: file or URL of a Video Swin checkpoint of mmaction2's, read in `init_weights`. A temporal
             patch of more than one frame is summed over time (a video that stands still then gives the same patches).
-        window_size (Sequence[int]): frames, rows and columns of an attention window.
-        drop_path_rate (float): stochastic depth of the last block.
-        frozen_stages (int): stages that are not trained; -1 for none, 0 for the patch embedding alone.
-        with_cp (bool): recompute the blocks in the backward pass (less memory, more time).
-        patch_embed (dict, optional): another patch embedding than the published one of a single 4x4 convolution, e.g.
+        window_size: frames, rows and columns of an attention window.
+        drop_path_rate: stochastic depth of the last block.
+        frozen_stages: stages that are not trained; -1 for none, 0 for the patch embedding alone.
+        with_cp: recompute the blocks in the backward pass (less memory, more time).
+        patch_embed: another patch embedding than the published one of a single 4x4 convolution, e.g.
             `ConvPatchEmbed`: maps (B, 3, T, H, W) to (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
     """
 
-    def __init__(self,
-                 *,
-                 arch: str | dict = 'tiny',
-                 pretrained: str | None = None,
-                 window_size: Sequence[int] = (8, 7, 7),
-                 drop_path_rate: float = 0.2,
-                 frozen_stages: int = -1,
-                 with_cp: bool = False,
-                 patch_embed: dict | None = None,
-                 init_cfg: dict | list | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        arch: str | dict = 'tiny',
+        pretrained: str | None = None,
+        window_size: Sequence[int] = (8, 7, 7),
+        drop_path_rate: float = 0.2,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        patch_embed: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
         kwargs: dict[str, Any] = {} if init_cfg is None else {'init_cfg': init_cfg}
         self.pretrained: str | None
         super().__init__(
@@ -356,12 +381,13 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             frozen_stages=frozen_stages,
             with_cp=with_cp,
             out_indices=(0, 1, 2, 3),
-            **kwargs)
+            **kwargs,
+        )
         if patch_embed is not None:
             self.patch_embed = MODELS.build(patch_embed)
         for index in self.out_indices:
             delattr(self, f'norm{index}')
-        # mmaction2's modules name each other's classes in their code and take no others.  The same modules and weights, run by
+        # mmaction2's modules name each other's classes in their code and take no others. The same modules and weights, run by
         # the classes above.
         for stage in self.layers:
             stage.__class__ = _Stage
@@ -376,10 +402,10 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
         """
         Args:
-            clip (Tensor): (B, T, 3, H, W), or (B, 3, H, W) for single images.
+            clip: (B, T, 3, H, W), or (B, 3, H, W) for single images.
 
         Returns:
-            tuple[Tensor]: (B*T, C_i, ceil(H / s), ceil(W / s)) for s = 4, 8, 16, 32.
+            (B*T, C_i, ceil(H / s), ceil(W / s)) for s = 4, 8, 16, 32.
         """
         if clip.dim() == 4:
             clip = clip.unsqueeze(1)
@@ -395,27 +421,35 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         return tuple(outputs)
 
     @torch.compiler.disable  # it reads numbers from tensors: here once, all else is one graph
-    def _grids(self, num_clips: Sequence[Sequence[int]], size: Sequence[int], device: torch.device) -> list[list[_Grid | None]]:
+    def _grids(
+        self, num_clips: Sequence[Sequence[int]], size: Sequence[int], device: torch.device
+    ) -> list[list[_Grid | None]]:
         """Of each block of each stage, for as many maps of ``size`` (T, H, W) in the first."""
         frames, height, width = size
         # Merging halves rows and columns, rounded up.
-        return [stage.grids(counts, (frames, -(-height // 2**i), -(-width // 2**i)), device)
-                for i, (stage, counts) in enumerate(zip(self.layers, num_clips, strict=True))]
+        return [
+            stage.grids(counts, (frames, -(-height // 2**i), -(-width // 2**i)), device)
+            for i, (stage, counts) in enumerate(zip(self.layers, num_clips, strict=True))
+        ]
 
     def _stochastic_depth(self, num_clips: int, device: torch.device) -> list[list[tuple[_Kept, _Kept] | None]]:
         """For each block of each stage the clips that keep its two branches; None where nothing is ever dropped.
 
         Drawn on the CPU, so that the host knows what it need not compute without waiting for the device.
         """
-        rates = [[getattr(block.drop_path, 'drop_prob', 0.) for block in stage.blocks] for stage in self.layers]
+        rates = [[getattr(block.drop_path, 'drop_prob', 0.0) for block in stage.blocks] for stage in self.layers]
         flat = [rate for stage in rates for rate in stage]
         if not self.training or not any(flat):
             return [[None] * len(stage) for stage in rates]
         keeps_2KB = torch.rand((2, len(flat), num_clips)) >= torch.tensor(flat)[:, None]
         clips_2KB = to_device(keeps_2KB.byte().argsort(-1, descending=True, stable=True), device)
-        kept = [[_Kept(count, None if count == num_clips else clips[:count], 1 / (1 - rate))
-                 for count, clips, rate in zip(counts, clips_KB, flat, strict=True)]
-                for counts, clips_KB in zip(keeps_2KB.sum(-1).tolist(), clips_2KB, strict=True)]
+        kept = [
+            [
+                _Kept(count, None if count == num_clips else clips[:count], 1 / (1 - rate))
+                for count, clips, rate in zip(counts, clips_KB, flat, strict=True)
+            ]
+            for counts, clips_KB in zip(keeps_2KB.sum(-1).tolist(), clips_2KB, strict=True)
+        ]
         blocks = iter(zip(*kept, strict=True))
         return [[of_block if rate else None for rate, of_block in zip(stage, blocks, strict=False)] for stage in rates]
 
@@ -442,15 +476,23 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
     def _read(source: str) -> dict:
         is_url = '://' in source
         if is_url:
-            print_log(f'VideoSwin: weights of {source}, in {torch.hub.get_dir()}/checkpoints or to be downloaded there', 'current')
+            print_log(
+                f'VideoSwin: weights of {source}, in {torch.hub.get_dir()}/checkpoints or to be downloaded there',
+                'current',
+            )
         try:
             return _load_checkpoint(source, map_location='cpu')
         except OSError as error:  # no such file; no network (URLError and HTTPError are OSErrors)
             raise FileNotFoundError(
                 f'the backbone weights {source} (config key `model.backbone.pretrained`) cannot be '
                 f'{"downloaded" if is_url else "read"} ({error}); '
-                + (f'on a machine with a network `wget {source}`, then give the file' if is_url else 'give another file')
-                + ': --cfg-options model.backbone.pretrained=FILE') from error
+                + (
+                    f'on a machine with a network `wget {source}`, then give the file'
+                    if is_url
+                    else 'give another file'
+                )
+                + ': --cfg-options model.backbone.pretrained=FILE'
+            ) from error
 
     def convert_state_dict(self, state_dict: dict[str, Tensor], source: str = 'the checkpoint') -> dict[str, Tensor]:
         """A Video Swin recogniser's or backbone's weights as weights of this module.
@@ -460,10 +502,15 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         """
         # The recogniser's head and its last norm have no place here; the index tables are made, not learned.
         if any(key.startswith('backbone.') for key in state_dict):
-            state_dict = {key[len('backbone.'):]: value for key, value in state_dict.items() if key.startswith('backbone.')}
+            state_dict = {
+                key[len('backbone.') :]: value for key, value in state_dict.items() if key.startswith('backbone.')
+            }
         known_unused = ('norm.', 'norm0.', 'norm1.', 'norm2.', 'norm3.', 'head.')
-        state_dict = {key: value for key, value in state_dict.items()
-                      if not key.startswith(known_unused) and not key.endswith('attn_mask')}
+        state_dict = {
+            key: value
+            for key, value in state_dict.items()
+            if not key.startswith(known_unused) and not key.endswith('attn_mask')
+        }
         own = self.state_dict()
         for key in own:
             if key.endswith('relative_position_index'):
@@ -473,13 +520,21 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             state_dict['patch_embed.proj.weight'] = kernel.sum(2, keepdim=True)
 
         missing, unexpected = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
-        shapes = [f'{key}: expected {tuple(own[key].shape)}, found {tuple(state_dict[key].shape)}'
-                  for key in own if key in state_dict and own[key].shape != state_dict[key].shape]
+        shapes = [
+            f'{key}: expected {tuple(own[key].shape)}, found {tuple(state_dict[key].shape)}'
+            for key in own
+            if key in state_dict and own[key].shape != state_dict[key].shape
+        ]
         if missing or unexpected or shapes:
+
             def shorten(keys: list[str]) -> str:
                 return f'{len(keys)}' + (f' ({", ".join(keys[:5])}{", ..." if len(keys) > 5 else ""})' if keys else '')
+
             raise ValueError(
                 f'{source} does not hold the weights of this VideoSwin (config key `backbone.pretrained`): missing '
                 f'{shorten(missing)}, unexpected {shorten(unexpected)}, of another shape {shorten(shapes)}. '
-                "Does `backbone.arch` name the checkpoint's architecture?")
-        return {key: value.to(torch.float32) if value.is_floating_point() else value for key, value in state_dict.items()}
+                "Does `backbone.arch` name the checkpoint's architecture?"
+            )
+        return {
+            key: value.to(torch.float32) if value.is_floating_point() else value for key, value in state_dict.items()
+        }

@@ -1,8 +1,9 @@
 """Heads that see only training: each has ``loss(visual, fused, targets, data_samples)``, and SOC adds what it returns.
 
-The published SOC has none, since its backbone and its text encoder are pre-trained.  A network that starts from random weights
+The published SOC has none, since its backbone and its text encoder are pre-trained. A network that starts from random weights
 learns with them in minutes what a sentence's words have to do with the picture.
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -26,39 +27,50 @@ class FusionMaskHead(BaseModule):
     the deformable encoder and decoder.
 
     Args:
-        embed_dims (int): C.
-        num_levels (int): how many of the finest fused levels.
-        loss_bce_weight, loss_dice_weight (float): of the two losses, each summed over the levels and averaged over the M sentences.
+        embed_dims: C.
+        num_levels: how many of the finest fused levels.
+        loss_bce_weight, loss_dice_weight: of the two losses, each summed over the levels and averaged over the M sentences.
     """
 
-    def __init__(self, *, embed_dims: int = 256, num_levels: int = 3, loss_bce_weight: float = 4., loss_dice_weight: float = 2.,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        embed_dims: int = 256,
+        num_levels: int = 3,
+        loss_bce_weight: float = 4.0,
+        loss_dice_weight: float = 2.0,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.convs = nn.ModuleList(nn.Conv2d(embed_dims, 1, 1) for _ in range(num_levels))
         self.loss_bce_weight = loss_bce_weight
         self.loss_dice_weight = loss_dice_weight
 
-    def loss(self, visual: VisualFeatures, fused: FusedFeatures, targets: ClipTargets,
-             data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        visual: VisualFeatures,
+        fused: FusedFeatures,
+        targets: ClipTargets,
+        data_samples: Sequence[TrackDataSample],
+    ) -> dict[str, Tensor]:
         """``aux.loss_fusion_bce`` and ``aux.loss_fusion_dice``; a cell's target is the share of it that the mask covers."""
         mask = targets.masks.flatten(0, 1)[:, None]
-        levels = fused.levels[:len(self.convs)]
+        levels = fused.levels[: len(self.convs)]
         sizes = [level[0, 0].numel() for level in levels]
-        logit_FP = torch.cat([conv(level).flatten(1) for conv, level in zip(self.convs, levels, strict=True)], 1).float()
+        logit_FP = torch.cat(
+            [conv(level).flatten(1) for conv, level in zip(self.convs, levels, strict=True)], 1
+        ).float()
         target_FP = torch.cat([F.adaptive_avg_pool2d(mask, level.shape[-2:]).flatten(1) for level in levels], 1)
         share_FP = logit_FP.sigmoid()
         bce_FP = F.binary_cross_entropy_with_logits(logit_FP, target_FP, reduction='none')
         # Sums over the cells of each level, of all four at once.
         sums = torch.stack([bce_FP, share_FP * target_FP, share_FP, target_FP])
-        bce, dice = 0., 0.
+        bce, dice = 0.0, 0.0
         for of_level, size in zip(sums.split(sizes, -1), sizes, strict=True):
             bce_F, overlap_F, share_F, target_F = of_level.sum(-1)
             bce = bce + bce_F.mean() / size
             dice = dice + (1 - (2 * overlap_F + 1) / (share_F + target_F + 1)).mean()
-        return {
-            'aux.loss_fusion_bce': self.loss_bce_weight * bce,
-            'aux.loss_fusion_dice': self.loss_dice_weight * dice
-        }
+        return {'aux.loss_fusion_bce': self.loss_bce_weight * bce, 'aux.loss_fusion_dice': self.loss_dice_weight * dice}
 
 
 @MODELS.register_module()
@@ -69,32 +81,44 @@ class CategoryMapHead(BaseModule):
     channels, so it finds quickly the words whose meaning can be read from them linearly.
 
     Args:
-        num_classes (int): K categories, as in `LoadCategoryMaps`.
-        embed_dims (int): C.
-        num_levels (int): how many of the finest levels.
-        loss_weight (float): of the cross-entropy over background and K categories, summed over the levels.
+        num_classes: K categories, as in `LoadCategoryMaps`.
+        embed_dims: C.
+        num_levels: how many of the finest levels.
+        loss_weight: of the cross-entropy over background and K categories, summed over the levels.
     """
 
-    def __init__(self, *, num_classes: int, embed_dims: int = 256, num_levels: int = 3, loss_weight: float = 1.,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        embed_dims: int = 256,
+        num_levels: int = 3,
+        loss_weight: float = 1.0,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
         self.convs = nn.ModuleList(nn.Conv2d(embed_dims, num_classes + 1, 1) for _ in range(num_levels))
         self.loss_weight = loss_weight
 
-    def loss(self, visual: VisualFeatures, fused: FusedFeatures, targets: ClipTargets,
-             data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        visual: VisualFeatures,
+        fused: FusedFeatures,
+        targets: ClipTargets,
+        data_samples: Sequence[TrackDataSample],
+    ) -> dict[str, Tensor]:
         """`loss_by_level` of the B clips."""
         return self.loss_by_level(visual.levels, data_samples)
 
     def loss_by_level(self, levels: Sequence[Tensor], data_samples: Sequence[TrackDataSample]) -> dict[str, Tensor]:
         """
         Args:
-            levels (Sequence[Tensor]): (B*T, C, h_i, w_i).
-            data_samples (Sequence[TrackDataSample]): B, with ``gt_sem_seg``; a cell's target is that of the pixel at its centre.
+            levels: (B*T, C, h_i, w_i).
+            data_samples: B, with ``gt_sem_seg``; a cell's target is that of the pixel at its centre.
 
         Returns:
-            dict[str, Tensor]: ``aux.loss_category``, and ``aux.acc_category``, of the cells with an object the share whose category
+            ``aux.loss_category``, and ``aux.acc_category``, of the cells with an object the share whose category
             is right, in percent, over the levels.
 
         Raises:
@@ -105,18 +129,24 @@ class CategoryMapHead(BaseModule):
             for index in getattr(sample, 'key_frames_inds', range(len(sample))):
                 frame = sample[index]
                 if 'gt_sem_seg' not in frame:
-                    raise ValueError('CategoryMapHead: the samples have no gt_sem_seg; add LoadCategoryMaps to the pipeline')
+                    raise ValueError(
+                        'CategoryMapHead: the samples have no gt_sem_seg; add LoadCategoryMaps to the pipeline'
+                    )
                 category = frame.gt_sem_seg.sem_seg
                 height, width = frame.batch_input_shape
-                maps.append(F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED))
+                maps.append(
+                    F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED)
+                )
         map_F1HW = torch.stack(maps)
         if map_F1HW.device.type == 'cpu':  # a GPU would make the host wait; there a wrong class stops the loss
             highest = int(torch.where(map_F1HW == _IGNORED, 0, map_F1HW).max())
             if highest > self.num_classes:
-                raise ValueError(f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} '
-                                 '(counted from 1); `LoadCategoryMaps.classes` names more')
+                raise ValueError(
+                    f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} '
+                    '(counted from 1); `LoadCategoryMaps.classes` names more'
+                )
         map_F1HW = to_device(map_F1HW, levels[0].device).float()
-        losses, right, counted = [], 0., 0.
+        losses, right, counted = [], 0.0, 0.0
         for conv, level in zip(self.convs, levels, strict=False):
             target = F.interpolate(map_F1HW, size=level.shape[-2:], mode='nearest')[:, 0].long()
             logits = conv(level).float()
@@ -126,5 +156,5 @@ class CategoryMapHead(BaseModule):
             counted = counted + of_object.sum()
         return {
             'aux.loss_category': self.loss_weight * torch.stack(losses).sum(),
-            'aux.acc_category': 100 * right / torch.as_tensor(counted).clamp(min=1)
+            'aux.acc_category': 100 * right / torch.as_tensor(counted).clamp(min=1),
         }

@@ -19,32 +19,34 @@ class ClipCriterion(nn.Module):
     """Instance matching and total loss (paper section 3.5, Eq. 8 and 9), for every decoder layer on its own.
 
     One trajectory of N is matched to the referred object of a clip; it alone is trained towards the mask and the box, in all
-    frames, and towards the class in the frames where the object can be seen.  Where the object is absent its mask is empty and its
-    box is zero, and both count, as in the released implementation.  All sums are divided by the number of target masks (sentences
+    frames, and towards the class in the frames where the object can be seen. Where the object is absent its mask is empty and its
+    box is zero, and both count, as in the released implementation. All sums are divided by the number of target masks (sentences
     times frames), averaged over the processes.
 
     Each loss is called once for all layers, as mmdet's are, with ``reduction_override='none'``.
 
     Args:
-        assigner (dict): `ClipAssigner`, or an assigner of mmdet's, e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s, which is
+        assigner: `ClipAssigner`, or an assigner of mmdet's, e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s, which is
             called for each sentence and layer.
-        loss_cls (dict): ``mmdet.FocalLoss``, on logits (n, K).
-        loss_mask (dict): ``mmdet.FocalLoss``, on logits (n, pixels); mean over the pixels of a mask.
-        loss_dice (dict): ``mmdet.DiceLoss``, on logits (n, pixels).
-        loss_bbox (dict): ``mmdet.L1Loss``, on cxcywh (n, 4) in [0, 1].
-        loss_iou (dict): `GIoULoss` or ``mmdet.GIoULoss``, on xyxy (n, 4) in [0, 1].
-        loss_contrastive (dict, optional): `VLContrastiveLoss`; None to train without (paper Table 3, without VL).
+        loss_cls: ``mmdet.FocalLoss``, on logits (n, K).
+        loss_mask: ``mmdet.FocalLoss``, on logits (n, pixels); mean over the pixels of a mask.
+        loss_dice: ``mmdet.DiceLoss``, on logits (n, pixels).
+        loss_bbox: ``mmdet.L1Loss``, on cxcywh (n, 4) in [0, 1].
+        loss_iou: `GIoULoss` or ``mmdet.GIoULoss``, on xyxy (n, 4) in [0, 1].
+        loss_contrastive: `VLContrastiveLoss`; None to train without (paper Table 3, without VL).
     """
 
-    def __init__(self,
-                 *,
-                 assigner: dict,
-                 loss_cls: dict,
-                 loss_mask: dict,
-                 loss_dice: dict,
-                 loss_bbox: dict,
-                 loss_iou: dict,
-                 loss_contrastive: dict | None) -> None:
+    def __init__(
+        self,
+        *,
+        assigner: dict,
+        loss_cls: dict,
+        loss_mask: dict,
+        loss_dice: dict,
+        loss_bbox: dict,
+        loss_iou: dict,
+        loss_contrastive: dict | None,
+    ) -> None:
         super().__init__()
         built = TASK_UTILS.build(assigner)
         self.assigner = OneByOneAssigner(built) if isinstance(built, BaseAssigner) else built
@@ -55,19 +57,26 @@ class ClipCriterion(nn.Module):
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_contrastive = MODELS.build(loss_contrastive) if loss_contrastive is not None else None
 
-    def forward(self, predictions: Predictions, video_queries: Tensor, guidance: Tensor, features: Tensor,
-                decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor], targets: ClipTargets) -> dict[str, Tensor]:
+    def forward(
+        self,
+        predictions: Predictions,
+        video_queries: Tensor,
+        guidance: Tensor,
+        features: Tensor,
+        decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
+        targets: ClipTargets,
+    ) -> dict[str, Tensor]:
         """
         Args:
-            predictions (Predictions): of the D decoder layers.
-            video_queries (Tensor): (D, M, N, C).
-            guidance (Tensor): (M, C).
-            features (Tensor): (M*T, mask_channels, h, w).
-            decode_masks (Callable): `DynamicMaskHead.decode_masks`.
-            targets (ClipTargets): M referred objects.
+            predictions: of the D decoder layers.
+            video_queries: (D, M, N, C).
+            guidance: (M, C).
+            features: (M*T, mask_channels, h, w).
+            decode_masks: `DynamicMaskHead.decode_masks`.
+            targets: M referred objects.
 
         Returns:
-            dict[str, Tensor]: weighted scalars ``loss_cls``, ``loss_mask``, ``loss_dice``, ``loss_bbox``, ``loss_giou``,
+            Weighted scalars ``loss_cls``, ``loss_mask``, ``loss_dice``, ``loss_bbox``, ``loss_giou``,
             ``loss_contrastive`` of the last layer, and the same with a prefix ``d{layer}.`` of the others.
         """
         with torch.autocast(features.device.type, enabled=False):
@@ -79,11 +88,20 @@ class ClipCriterion(nn.Module):
         num_layers = len(matched)
         prefixes = [*(f'd{layer}.' for layer in range(num_layers - 1)), '']
         by_layer = {name: loss.unbind() for name, loss in losses.items()}
-        return {prefix + name: of_layers[layer] for layer, prefix in enumerate(prefixes) for name, of_layers in by_layer.items()}
+        return {
+            prefix + name: of_layers[layer]
+            for layer, prefix in enumerate(prefixes)
+            for name, of_layers in by_layer.items()
+        }
 
     @torch.no_grad()
-    def match(self, predictions: Predictions, features: Tensor, decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
-              targets: ClipTargets) -> Tensor:
+    def match(
+        self,
+        predictions: Predictions,
+        features: Tensor,
+        decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
+        targets: ClipTargets,
+    ) -> Tensor:
         """(D, M) int64: the query whose trajectory is assigned to each sentence's object, in each decoder layer.
 
         Masks are compared at the input's resolution: at stride 4 other queries win.
@@ -95,27 +113,39 @@ class ClipCriterion(nn.Module):
         step = max(1, num_layers * max_elements(features.device) // elements)
         matched = []
         for start in range(0, num_layers, step):
-            part = Predictions(*(tensor[start:start + step] for tensor in predictions))
+            part = Predictions(*(tensor[start : start + step] for tensor in predictions))
             # The layers of a frame are decoded as queries of that frame.
             kernels, points = (tensor.permute(1, 2, 0, 3, 4).flatten(2, 3) for tensor in (part.kernels, part.points))
             masks = decode_masks(features, kernels, points).flatten(0, 1)
             # With the queries innermost, resizing takes a third of the time.
             masks = upsample(masks.contiguous(memory_format=torch.channels_last), targets.masks.shape[-2:])
             trajectories = Trajectories(
-                logits=part.logits, boxes=part.boxes,
-                masks=masks.unflatten(1, (-1, num_queries)).unflatten(0, (num_sentences, num_frames)))
+                logits=part.logits,
+                boxes=part.boxes,
+                masks=masks.unflatten(1, (-1, num_queries)).unflatten(0, (num_sentences, num_frames)),
+            )
             matched.append(self.assigner.assign_clips(trajectories, targets))
         return torch.cat(matched)
 
-    def _losses(self, predictions: Predictions, matched: Tensor, features: Tensor,
-                decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor], targets: ClipTargets) -> dict[str, Tensor]:
+    def _losses(
+        self,
+        predictions: Predictions,
+        matched: Tensor,
+        features: Tensor,
+        decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
+        targets: ClipTargets,
+    ) -> dict[str, Tensor]:
         """(D,) each; every loss is called once, for all layers."""
         num_layers, num_sentences, num_frames = predictions.logits.shape[:3]
         chosen = matched[:, :, None, None, None]  # in every frame
         # Only the matched trajectory's masks carry gradient, so only they are decoded with it, the layers as queries.
-        kernels, points = (tensor.take_along_dim(chosen, 3)[..., 0, :].movedim(0, 2)
-                           for tensor in (predictions.kernels, predictions.points))
-        mask = upsample(decode_masks(features, kernels, points).flatten(0, 1), targets.masks.shape[-2:])  # (M*T, D, H, W)
+        kernels, points = (
+            tensor.take_along_dim(chosen, 3)[..., 0, :].movedim(0, 2)
+            for tensor in (predictions.kernels, predictions.points)
+        )
+        mask = upsample(
+            decode_masks(features, kernels, points).flatten(0, 1), targets.masks.shape[-2:]
+        )  # (M*T, D, H, W)
         target_mask = targets.masks.flatten(0, 1)[:, None].expand_as(mask)
         mask, target_mask = (tensor.flatten(0, 1).flatten(1) for tensor in (mask, target_mask))
         box = predictions.boxes.take_along_dim(chosen, 3)[..., 0, :]  # (D, M, T, 4)
@@ -132,11 +162,16 @@ class ClipCriterion(nn.Module):
 
         num_masks = self._mean_over_processes(num_sentences * num_frames, features.device)
         by_layer = dict(  # values of a layer side by side
-            loss_cls=self._values(self.loss_cls, predictions.logits.flatten(0, 3), positive.flatten(0, 3)).view(num_layers, -1),
+            loss_cls=self._values(self.loss_cls, predictions.logits.flatten(0, 3), positive.flatten(0, 3)).view(
+                num_layers, -1
+            ),
             loss_mask=self._values(self.loss_mask, mask, target_mask).mean(1).view(-1, num_layers).t(),
             loss_dice=self._values(self.loss_dice, mask, target_mask).view(-1, num_layers).t(),
             loss_bbox=self._values(self.loss_bbox, box.flatten(0, 2), target_box.flatten(0, 2)).view(num_layers, -1),
-            loss_giou=self._values(self.loss_iou, corners.flatten(0, 2), target_corners.flatten(0, 2)).view(num_layers, -1))
+            loss_giou=self._values(self.loss_iou, corners.flatten(0, 2), target_corners.flatten(0, 2)).view(
+                num_layers, -1
+            ),
+        )
         return {name: values.sum(1) / num_masks for name, values in by_layer.items()}
 
     @staticmethod

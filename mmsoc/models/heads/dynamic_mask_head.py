@@ -17,38 +17,43 @@ class DynamicMaskHead(BaseModule):
     """Class, box and kernel branches, pixel decoder and dynamic convolution (paper section 3.5, Eq. 7).
 
     Args:
-        pixel_decoder (dict): e.g. `FPNPixelDecoder`; its ``out_channels`` must be ``mask_channels``.
-        embed_dims (int): C.
-        num_classes (int): K, the class logits.  1 is "referred or not" (the paper's K = 0).
-        num_layers (int): D, decoder layers; each has its own class and box branch.
-        num_cls_fcs (int): fully connected layers of the class branch (3: the paper; 1: the released implementation).
-        mask_channels (int): channels of the mask features.
-        kernel_channels (int): channels between the dynamic convolutions.
-        num_convs (int): dynamic convolutions.
+        pixel_decoder: e.g. `FPNPixelDecoder`; its ``out_channels`` must be ``mask_channels``.
+        embed_dims: C.
+        num_classes: K, the class logits.  1 is "referred or not" (the paper's K = 0).
+        num_layers: D, decoder layers; each has its own class and box branch.
+        num_cls_fcs: fully connected layers of the class branch (3: the paper; 1: the released implementation).
+        mask_channels: channels of the mask features.
+        kernel_channels: channels between the dynamic convolutions.
+        num_convs: dynamic convolutions.
     """
 
     # Mask features have this stride in both axes; a location is the centre of its cell.
     mask_stride = 4
 
-    def __init__(self,
-                 *,
-                 pixel_decoder: dict,
-                 embed_dims: int = 256,
-                 num_classes: int = 1,
-                 num_layers: int = 3,
-                 num_cls_fcs: int = 3,
-                 mask_channels: int = 8,
-                 kernel_channels: int = 8,
-                 num_convs: int = 3,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        pixel_decoder: dict,
+        embed_dims: int = 256,
+        num_classes: int = 1,
+        num_layers: int = 3,
+        num_cls_fcs: int = 3,
+        mask_channels: int = 8,
+        kernel_channels: int = 8,
+        num_convs: int = 3,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         if num_classes < 1:
-            raise ValueError(f'DynamicMaskHead: num_classes counts the logits and must be at least 1, found {num_classes} '
-                             '(the paper\'s K = 0, "referred or not", is num_classes=1)')
+            raise ValueError(
+                f'DynamicMaskHead: num_classes counts the logits and must be at least 1, found {num_classes} '
+                '(the paper\'s K = 0, "referred or not", is num_classes=1)'
+            )
         self.num_classes = num_classes
         self.pixel_decoder = MODELS.build(pixel_decoder)
         self.cls_branches = nn.ModuleList(
-            MLP(embed_dims, embed_dims, num_classes, num_cls_fcs) for _ in range(num_layers))
+            MLP(embed_dims, embed_dims, num_classes, num_cls_fcs) for _ in range(num_layers)
+        )
         self.box_branches = nn.ModuleList(MLP(embed_dims, embed_dims, 4, 3) for _ in range(num_layers))
         # (in, out) of each dynamic convolution; the first also sees the relative coordinates (x, y).
         widths = [mask_channels + 2] + [kernel_channels] * (num_convs - 1) + [1]
@@ -63,7 +68,7 @@ class DynamicMaskHead(BaseModule):
         for branch in self.box_branches:
             nn.init.zeros_(branch.layers[-1].weight)
             nn.init.zeros_(branch.layers[-1].bias)
-        nn.init.constant_(self.box_branches[0].layers[-1].bias[2:], -2.)
+        nn.init.constant_(self.box_branches[0].layers[-1].bias[2:], -2.0)
         for layer in self.kernel_branch.layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -79,11 +84,13 @@ class DynamicMaskHead(BaseModule):
         """Everything but the masks, for the S selected decoder layers.
 
         Args:
-            objects (ObjectQueries): from SIM.
-            frame (FrameQueries): from SIM; its references anchor boxes and masks.
-            image_sizes (Tensor): (M, 2), un-padded (width, height) in pixels.
+            objects: from SIM.
+            frame: from SIM; its references anchor boxes and masks.
+            image_sizes: (M, 2), un-padded (width, height) in pixels.
         """
-        logits = [self.cls_branches[layer](queries) for layer, queries in zip(objects.layers, objects.queries, strict=True)]
+        logits = [
+            self.cls_branches[layer](queries) for layer, queries in zip(objects.layers, objects.queries, strict=True)
+        ]
         boxes = []
         for layer, queries in zip(objects.layers, objects.queries, strict=True):
             # The branch adds to the reference that entered the decoder layer: at first a point, later a box.
@@ -94,7 +101,8 @@ class DynamicMaskHead(BaseModule):
             logits=torch.stack(logits),
             boxes=torch.stack(boxes),
             kernels=self.kernel_branch(objects.queries),
-            points=points * image_sizes[:, None, None])
+            points=points * image_sizes[:, None, None],
+        )
 
     def decode_masks(self, features: Tensor, kernels: Tensor, points: Tensor) -> Tensor:
         """Dynamic convolution of the mask features (Eq. 7), each query with its own kernel and relative coordinates.
@@ -102,12 +110,12 @@ class DynamicMaskHead(BaseModule):
         Always in float32: coordinates reach the size of the picture in pixels.
 
         Args:
-            features (Tensor): (M*T, mask_channels, h, w).
-            kernels (Tensor): (M, T, Q, P) for any Q queries.
-            points (Tensor): (M, T, Q, 2) in pixels (x, y).
+            features: (M*T, mask_channels, h, w).
+            kernels: (M, T, Q, P) for any Q queries.
+            points: (M, T, Q, 2) in pixels (x, y).
 
         Returns:
-            Tensor: (M, T, Q, h, w) mask logits at stride 4.
+            (M, T, Q, h, w) mask logits at stride 4.
         """
         with torch.autocast(features.device.type, enabled=False):
             height, width = features.shape[-2:]
@@ -140,4 +148,4 @@ class DynamicMaskHead(BaseModule):
         sizes = [i * o for i, o in self.conv_shapes] + [o for _, o in self.conv_shapes]
         parts = kernels.split(sizes, 1)
         weights = [part.unflatten(1, (o, i)) for part, (i, o) in zip(parts, self.conv_shapes, strict=False)]
-        return weights, list(parts[len(self.conv_shapes):])
+        return weights, list(parts[len(self.conv_shapes) :])

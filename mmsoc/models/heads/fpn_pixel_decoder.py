@@ -13,44 +13,50 @@ class FPNPixelDecoder(BaseModule):
     """The FPN of paper section 3.5: encoded maps, coarse to fine, then the backbone's stride-4 map; gives F_seg.
 
     Args:
-        in_channels (int): C of the encoded maps.
-        fine_channels (int): C_0 of the backbone's stride-4 map.
-        channels (Sequence[int]): channels behind each of the five 3x3 convolutions, multiples of ``num_groups``.
-        out_channels (int): channels of F_seg (the paper writes D; the released implementation has 8, as CondInst).
-        num_groups (int): of the GroupNorms.
+        in_channels: C of the encoded maps.
+        fine_channels: C_0 of the backbone's stride-4 map.
+        channels: channels behind each of the five 3x3 convolutions, multiples of ``num_groups``.
+        out_channels: channels of F_seg (the paper writes D; the released implementation has 8, as CondInst).
+        num_groups: of the GroupNorms.
     """
 
-    def __init__(self,
-                 *,
-                 in_channels: int = 256,
-                 fine_channels: int = 96,
-                 channels: Sequence[int] = (256, 128, 64, 32, 16),
-                 out_channels: int = 8,
-                 num_groups: int = 8,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        fine_channels: int = 96,
+        channels: Sequence[int] = (256, 128, 64, 32, 16),
+        out_channels: int = 8,
+        num_groups: int = 8,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         if len(channels) != 5 or any(channel % num_groups for channel in channels):
-            raise ValueError(f'FPNPixelDecoder: `channels` must be five multiples of num_groups={num_groups}, '
-                             f'found {tuple(channels)}')
+            raise ValueError(
+                f'FPNPixelDecoder: `channels` must be five multiples of num_groups={num_groups}, '
+                f'found {tuple(channels)}'
+            )
         first, second, third, fourth, fifth = channels
         conv = dict(kernel_size=3, padding=1, bias=True, norm_cfg=dict(type='GN', num_groups=num_groups))
         self.stem = ConvModule(in_channels, first, **conv)
         self.convs = nn.ModuleList(
             ConvModule(source, target, **conv)
-            for source, target in ((first, second), (second, third), (third, fourth), (fourth, fifth)))
+            for source, target in ((first, second), (second, third), (third, fourth), (fourth, fifth))
+        )
         self.laterals = nn.ModuleList(
             nn.Conv2d(source, target, 1)
-            for source, target in ((in_channels, second), (in_channels, third), (fine_channels, fourth)))
+            for source, target in ((in_channels, second), (in_channels, third), (fine_channels, fourth))
+        )
         self.out_conv = nn.Conv2d(fifth, out_channels, 3, padding=1)
 
     def forward(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
         """
         Args:
-            memory (Sequence[Tensor]): (F, C, h, w) at strides 8, 16, 32.
-            fine (Tensor): (F, C_0, h, w) at stride 4.
+            memory: (F, C, h, w) at strides 8, 16, 32.
+            fine: (F, C_0, h, w) at stride 4.
 
         Returns:
-            Tensor: (F, out_channels, h, w) at stride 4.
+            (F, out_channels, h, w) at stride 4.
         """
         x = self.stem(memory[2])
         for conv, lateral, skip in zip(self.convs, self.laterals, (memory[1], memory[0], fine), strict=False):

@@ -14,19 +14,20 @@ from .dropout import dropout as random_drop
 MAX_WEIGHTS_IN_CACHE = 2**21
 
 
-def multi_head_attention(attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
-                         key_padding_mask: Tensor | None) -> Tensor:
+def multi_head_attention(
+    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None
+) -> Tensor:
     """What PyTorch's module computes, without its map of weights and in half as many operations.
 
     Args:
-        attention (nn.MultiheadAttention): the weights; keys and values have the width of the queries.
-        query (Tensor): (B, Q, C).
-        key (Tensor): (B, K, C).
-        value (Tensor): (B, K, C).
-        key_padding_mask (Tensor, optional): (B, K) bool, True where there is no key.
+        attention: the weights; keys and values have the width of the queries.
+        query: (B, Q, C).
+        key: (B, K, C).
+        value: (B, K, C).
+        key_padding_mask: (B, K) bool, True where there is no key.
 
     Returns:
-        Tensor: (B, Q, C).
+        (B, Q, C).
     """
     channels = attention.embed_dim
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
@@ -38,10 +39,13 @@ def multi_head_attention(attention: nn.MultiheadAttention, query: Tensor, key: T
         sizes, inputs = [1, 2], [query, key]
     widths = [size * channels for size in sizes]
     projected = [F.linear(x, w, b) for x, w, b in zip(inputs, weight.split(widths), bias.split(widths), strict=True)]
-    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-               for tensor, size in zip(projected, sizes, strict=True) for part in tensor.chunk(size, -1))
+    q, k, v = (
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for tensor, size in zip(projected, sizes, strict=True)
+        for part in tensor.chunk(size, -1)
+    )
     mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None]
-    out = _attend(q, k, v, mask, attention.dropout if attention.training else 0.)
+    out = _attend(q, k, v, mask, attention.dropout if attention.training else 0.0)
     return attention.out_proj(out.transpose(1, 2).flatten(-2))
 
 
@@ -49,7 +53,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
     if not dropout or q.device.type != 'cpu':
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     # The kernel for CPUs has no drop-out; PyTorch's composition of operations scales both factors and asks for empty rows.
-    weights = (q * q.shape[-1]**-0.5) @ k.transpose(-2, -1)
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if mask is not None:
         weights = weights.masked_fill(~mask, -torch.inf)
     return random_drop(weights.softmax(-1), dropout) @ v
@@ -61,16 +65,18 @@ class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
     The cluster's encoder sees all queries of a video, 40,000 for 2,000 frames, and the map of 8 heads would take 51 GB.
     """
 
-    def forward(self,
-                query: Tensor,
-                key: Tensor | None = None,
-                value: Tensor | None = None,
-                identity: Tensor | None = None,
-                query_pos: Tensor | None = None,
-                key_pos: Tensor | None = None,
-                attn_mask: Tensor | None = None,
-                key_padding_mask: Tensor | None = None,
-                **kwargs) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        identity: Tensor | None = None,
+        query_pos: Tensor | None = None,
+        key_pos: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        **kwargs,
+    ) -> Tensor:
         """As mmcv's, with ``batch_first=True``: (B, Q, C) and (B, K, C).
 
         Raises:
@@ -92,19 +98,20 @@ class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
         return identity + self.dropout_layer(self.proj_drop(out))
 
 
-def attend_with_bias(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.,
-                     masks: Sequence[tuple[int, Tensor | None]] = ()) -> Tensor:
+def attend_with_bias(
+    qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0, masks: Sequence[tuple[int, Tensor | None]] = ()
+) -> Tensor:
     """Attention in windows, with a bias that gets a gradient; on a CPU its weights are not kept for the backward pass.
 
     Args:
-        qkv (Tensor): (3, w, H, N, c), queries, keys and values of w windows.
-        bias (Tensor): (H, N, N) or (w, H, N, N), contiguous.
-        scale (float): of the products of queries and keys.
-        dropout (float): of the weights.
-        masks (Sequence[tuple[int, Tensor | None]]): how many windows, in their order, add which mask (N, N) to a bias (H, N, N).
+        qkv: (3, w, H, N, c), queries, keys and values of w windows.
+        bias: (H, N, N) or (w, H, N, N), contiguous.
+        scale: of the products of queries and keys.
+        dropout: of the weights.
+        masks: how many windows, in their order, add which mask (N, N) to a bias (H, N, N).
 
     Returns:
-        Tensor: (w, N, H*c).
+        (w, N, H*c).
     """
     if qkv.device.type == 'cpu' and not dropout:
         return _Attend.apply(qkv, bias, scale, masks)
@@ -112,13 +119,16 @@ def attend_with_bias(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0
     return _attend_by_kernel(qkv, bias, scale, dropout, masks)
 
 
-def _attend_by_kernel(qkv: Tensor, bias: Tensor, scale: float, dropout: float,
-                      masks: Sequence[tuple[int, Tensor | None]]) -> Tensor:
+def _attend_by_kernel(
+    qkv: Tensor, bias: Tensor, scale: float, dropout: float, masks: Sequence[tuple[int, Tensor | None]]
+) -> Tensor:
     outputs = []
     for part, mask in _by_mask(qkv, masks):
         q, k, v = part
         of_part = (bias if mask is None else bias + mask).to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, of_part if bias.dim() == 4 else of_part[None], dropout, scale=scale)
+        out = F.scaled_dot_product_attention(
+            q, k, v, of_part if bias.dim() == 4 else of_part[None], dropout, scale=scale
+        )
         outputs.append(out.transpose(1, 2))  # as it lies in memory
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(2)
 
@@ -126,8 +136,8 @@ def _attend_by_kernel(qkv: Tensor, bias: Tensor, scale: float, dropout: float,
 def _by_mask(qkv: Tensor, masks: Sequence[tuple[int, Tensor | None]]) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The windows (3, w', H, N, c) of each mask; a view."""
     start = 0
-    for count, mask in masks or ((qkv.shape[1], None), ):
-        yield qkv[:, start:start + count], mask
+    for count, mask in masks or ((qkv.shape[1], None),):
+        yield qkv[:, start : start + count], mask
         start += count
 
 
@@ -138,11 +148,13 @@ class _Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float, masks: Sequence[tuple[int, Tensor | None]]) -> Tensor:
+    def forward(
+        ctx: Any, qkv: Tensor, bias: Tensor, scale: float, masks: Sequence[tuple[int, Tensor | None]]
+    ) -> Tensor:
         ctx.save_for_backward(qkv, bias)
         ctx.scale, ctx.masks = scale, masks
         # Detached: the kernel takes no mask that requires a gradient.
-        return _attend_by_kernel(qkv, bias.detach(), scale, 0., masks)
+        return _attend_by_kernel(qkv, bias.detach(), scale, 0.0, masks)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -161,7 +173,9 @@ class _Attend(torch.autograd.Function):
                 grad_out = grad_heads[part].flatten(0, 1)
                 weights = _weights(q, k, of_part if bias.dim() == 3 else of_part[part], ctx.scale)
                 torch.bmm(weights.transpose(1, 2), grad_out, out=grad_v)
-                grad_scores = torch.ops.aten._softmax_backward_data(grad_out @ v.transpose(1, 2), weights, -1, weights.dtype)
+                grad_scores = torch.ops.aten._softmax_backward_data(
+                    grad_out @ v.transpose(1, 2), weights, -1, weights.dtype
+                )
                 torch.bmm(grad_scores, k, out=grad_q).mul_(ctx.scale)
                 torch.bmm(grad_scores.transpose(1, 2), q, out=grad_k).mul_(ctx.scale)
                 grad_scores = grad_scores.unflatten(0, (-1, num_heads))
@@ -174,7 +188,7 @@ class _Attend(torch.autograd.Function):
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
     """(w*H, N, N) of queries and keys (w*H, N, c); without a gradient."""
-    # beta=0: scaled, without a pass of its own.  The bias is added in place, since it would be copied for each window.
+    # beta=0: scaled, without a pass of its own. The bias is added in place, since it would be copied for each window.
     scores = torch.baddbmm(q.new_zeros(()).expand(len(q), 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
     scores.unflatten(0, (-1, bias.shape[-3])).add_(bias)
     return torch.softmax(scores, -1, out=scores)

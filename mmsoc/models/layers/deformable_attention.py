@@ -21,30 +21,32 @@ from .recompute import MAX_ELEMENTS_IN_CACHE, map_chunks
 class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
     """mmcv's, in bounded memory, in float32 always, and without a wait for the device.
 
-    On a GPU mmcv's compiled op samples.  It takes ``im2col_step`` frames at once, or a multiple, and counts in 32 bits: so it
-    gets slices.  On a CPU `sample_rows` does, and `_SampleRows` with a gradient.  Where mmcv was built without its op, its PyTorch
+    On a GPU mmcv's compiled op samples. It takes ``im2col_step`` frames at once, or a multiple, and counts in 32 bits: so it
+    gets slices. On a CPU `sample_rows` does, and `_SampleRows` with a gradient. Where mmcv was built without its op, its PyTorch
     form samples, which holds every sampled vector: channels x levels x points numbers per query, 0.6 GB for a clip of 8 frames
     of 360x640, three times over; so it runs on a few frames at once, and again in the backward pass.
 
     Under autocast the op would get locations of half precision, and does not take bfloat16 at all (open-mmlab/mmcv#2878).
     """
 
-    def forward(self,
-                query: Tensor,
-                key: Tensor | None = None,
-                value: Tensor | None = None,
-                identity: Tensor | None = None,
-                query_pos: Tensor | None = None,
-                key_padding_mask: Tensor | None = None,
-                reference_points: Tensor | None = None,
-                spatial_shapes: Tensor | None = None,
-                level_start_index: Tensor | None = None,
-                shapes: Sequence[tuple[int, int]] | None = None,
-                **kwargs) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        identity: Tensor | None = None,
+        query_pos: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        reference_points: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
+        level_start_index: Tensor | None = None,
+        shapes: Sequence[tuple[int, int]] | None = None,
+        **kwargs,
+    ) -> Tensor:
         """As mmcv's, with ``batch_first=True``: (F, Q, C) queries and (F, P, C) values of F frames.
 
         Args:
-            shapes (Sequence[tuple[int, int]], optional): ``spatial_shapes`` as numbers; left out, the device is asked for them.
+            shapes: ``spatial_shapes`` as numbers; left out, the device is asked for them.
 
         Raises:
             NotImplementedError: without ``batch_first``.
@@ -55,79 +57,147 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         if shapes is None:
             shapes = [(height, width) for height, width in spatial_shapes.tolist()]
         query, value, identity, query_pos, reference_points = (
-            tensor.float() if tensor is not None else None for tensor in (query, value, identity, query_pos, reference_points))
+            tensor.float() if tensor is not None else None
+            for tensor in (query, value, identity, query_pos, reference_points)
+        )
         with torch.autocast(query.device.type, enabled=False):
             if query.device.type == 'cpu' and (_has_sparse_products() or not torch.is_grad_enabled()):
-                return self._forward_by_rows(query, value, identity, query_pos, key_padding_mask, reference_points, shapes)
-            return self._forward(query, value, identity, query_pos, key_padding_mask, reference_points, spatial_shapes,
-                                 level_start_index, shapes)
+                return self._forward_by_rows(
+                    query, value, identity, query_pos, key_padding_mask, reference_points, shapes
+                )
+            return self._forward(
+                query,
+                value,
+                identity,
+                query_pos,
+                key_padding_mask,
+                reference_points,
+                spatial_shapes,
+                level_start_index,
+                shapes,
+            )
 
-    def _project(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
-                 key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _project(
+        self,
+        query: Tensor,
+        value: Tensor | None,
+        identity: Tensor | None,
+        query_pos: Tensor | None,
+        key_padding_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries with their position (F, Q, C), values (F, P, H, c), identity (F, Q, C) and weights (F, Q, H, L, K)."""
         value = self.value_proj(query if value is None else value)
         if key_padding_mask is not None:
-            value = value.masked_fill(key_padding_mask[..., None], 0.)
+            value = value.masked_fill(key_padding_mask[..., None], 0.0)
         identity = query if identity is None else identity
         query = query if query_pos is None else query + query_pos
         shape = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
         weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
         return query, value.unflatten(-1, (self.num_heads, -1)), identity, weights
 
-    def _forward(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
-                 key_padding_mask: Tensor | None, reference_points: Tensor, spatial_shapes: Tensor,
-                 level_start_index: Tensor | None, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    def _forward(
+        self,
+        query: Tensor,
+        value: Tensor | None,
+        identity: Tensor | None,
+        query_pos: Tensor | None,
+        key_padding_mask: Tensor | None,
+        reference_points: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor | None,
+        shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
         query, value, identity, weights = self._project(query, value, identity, query_pos, key_padding_mask)
         shape = weights.shape
         offsets = self.sampling_offsets(query).view(*shape, 2)
         centre = reference_points[:, :, None, :, None, :2]
         if reference_points.shape[-1] == 4:  # a point moves by a share of half of the box
-            locations = torch.addcmul(centre, offsets, reference_points[:, :, None, :, None, 2:], value=0.5 / self.num_points)
+            locations = torch.addcmul(
+                centre, offsets, reference_points[:, :, None, :, None, 2:], value=0.5 / self.num_points
+            )
         else:
-            size = to_device(torch.tensor([(width, height) for height, width in shapes], dtype=offsets.dtype), offsets.device)
+            size = to_device(
+                torch.tensor([(width, height) for height, width in shapes], dtype=offsets.dtype), offsets.device
+            )
             locations = torch.addcdiv(centre, offsets, size[:, None])
         sampled = self._sample(value, locations, weights, spatial_shapes, level_start_index, shapes)
         return identity + self.dropout(self.output_proj(sampled))
 
-    def _sample(self, value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Tensor,
-                level_start_index: Tensor | None, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    def _sample(
+        self,
+        value: Tensor,
+        locations: Tensor,
+        weights: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor | None,
+        shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
         """By mmcv: (F, P, H, c), (F, Q, H, L, K, 2) in [0, 1] and (F, Q, H, L, K) -> (F, Q, H * c)."""
         if not value.is_cuda or not _has_compiled_op():
             elements = locations.numel() // 2 * value.shape[-1]
             return map_chunks(
-                lambda *chunk: multi_scale_deformable_attn_pytorch(chunk[0], shapes, *chunk[1:]), (value, locations, weights),
-                elements, chunk_always=True)
+                lambda *chunk: multi_scale_deformable_attn_pytorch(chunk[0], shapes, *chunk[1:]),
+                (value, locations, weights),
+                elements,
+                chunk_always=True,
+            )
         # The op counts the numbers of a slice in 32 bits.
         step = max(1, min(self.im2col_step, (2**31 - 1) // max(value[0].numel(), locations[0].numel())))
         parts = [
-            MultiScaleDeformableAttnFunction.apply(part, spatial_shapes, level_start_index, points, factors, self.im2col_step)
+            MultiScaleDeformableAttnFunction.apply(
+                part, spatial_shapes, level_start_index, points, factors, self.im2col_step
+            )
             for part, points, factors in zip(value.split(step), locations.split(step), weights.split(step), strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _forward_by_rows(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
-                         key_padding_mask: Tensor | None, reference_points: Tensor,
-                         shapes: Sequence[tuple[int, int]]) -> Tensor:
+    def _forward_by_rows(
+        self,
+        query: Tensor,
+        value: Tensor | None,
+        identity: Tensor | None,
+        query_pos: Tensor | None,
+        key_padding_mask: Tensor | None,
+        reference_points: Tensor,
+        shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
         """The same steps with another sampler, on a CPU."""
         if torch.is_grad_enabled():
-            return self._attend_by_rows(query, value, identity, query_pos, key_padding_mask, reference_points, shapes=shapes)
+            return self._attend_by_rows(
+                query, value, identity, query_pos, key_padding_mask, reference_points, shapes=shapes
+            )
         points = query.shape[0] * query.shape[1] * self.num_heads * self.num_levels * self.num_points
         # What is the same for all frames is given once.
         query_pos, reference_points = (
             tensor if tensor is None or len(tensor) == len(query) else tensor.expand(len(query), *tensor.shape[1:])
-            for tensor in (query_pos, reference_points))
+            for tensor in (query_pos, reference_points)
+        )
         return map_chunks(
             functools.partial(self._attend_by_rows, shapes=shapes),
-            (query, value, identity, query_pos, key_padding_mask, reference_points), points * 16, chunk_always=True)
+            (query, value, identity, query_pos, key_padding_mask, reference_points),
+            points * 16,
+            chunk_always=True,
+        )
 
-    def _attend_by_rows(self, query: Tensor, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None,
-                        key_padding_mask: Tensor | None, reference_points: Tensor, *, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    def _attend_by_rows(
+        self,
+        query: Tensor,
+        value: Tensor | None,
+        identity: Tensor | None,
+        query_pos: Tensor | None,
+        key_padding_mask: Tensor | None,
+        reference_points: Tensor,
+        *,
+        shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
         with_gradient = torch.is_grad_enabled()
         query, value, identity, weights = self._project(query, value, identity, query_pos, key_padding_mask)
         shape = weights.shape
         coordinates = []
         for axis in range(2):  # x, then y: each in memory of its own
-            offsets = F.linear(query, self.sampling_offsets.weight[axis::2], self.sampling_offsets.bias[axis::2]).view(shape)
+            offsets = F.linear(query, self.sampling_offsets.weight[axis::2], self.sampling_offsets.bias[axis::2]).view(
+                shape
+            )
             length = query.new_tensor([shape[1 - axis] for shape in shapes])
             reference = reference_points[..., axis] * length - 0.5  # in pixels, from the centre of the first
             if reference_points.shape[-1] == 4:
@@ -148,7 +218,10 @@ def _has_compiled_op() -> bool:
         return True
     print_log(
         'mmcv was built without CUDA ops, so PyTorch samples for the deformable attention: slower, and with more memory. '
-        'docs/troubleshooting.md says how to build them', logger='current', level=logging.WARNING)
+        'docs/troubleshooting.md says how to build them',
+        logger='current',
+        level=logging.WARNING,
+    )
     return False
 
 
@@ -171,7 +244,7 @@ class _Rows(NamedTuple):
         return F.embedding_bag(self.index, self.padded.flatten(0, 2), mode='sum', per_sample_weights=self.weight)
 
 
-# Rows and columns of zeros before a level and behind it, so that a point's four neighbours are always there.  Two, so that those of
+# Rows and columns of zeros before a level and behind it, so that a point's four neighbours are always there. Two, so that those of
 # a point beyond them, which is moved there, are zeros all four, and its gradient is zero.
 _BORDER = 2
 
@@ -180,31 +253,32 @@ def sample_rows(value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: 
     """What ``mmcv.ops.multi_scale_deformable_attn_pytorch`` computes, without a gradient, in a fraction of the time.
 
     Args:
-        value (Tensor): (F, P, H, C), the levels' pixels one behind the other.
-        shapes (Sequence[tuple[int, int]]): rows and columns of each of the L levels.
-        x (Tensor): (F, Q, H, L, K), where the points lie, in pixels of their level from the centre of the first one; zeros lie
-            outside.  Is overwritten.
-        y (Tensor): likewise.
-        weights (Tensor): (F, Q, H, L, K).
+        value: (F, P, H, C), the levels' pixels one behind the other.
+        shapes: rows and columns of each of the L levels.
+        x: (F, Q, H, L, K), where the points lie, in pixels of their level from the centre of the first one; zeros lie
+            outside. Is overwritten.
+        y: likewise.
+        weights: (F, Q, H, L, K).
 
     Returns:
-        Tensor: (F, Q, H * C).
+        (F, Q, H * C).
     """
     return _find_rows(value, shapes, x, y, weights, overwrite=True).sum().view(*x.shape[:2], -1)
 
 
-def _find_rows(value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor,
-               overwrite: bool = False) -> _Rows:
+def _find_rows(
+    value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor, overwrite: bool = False
+) -> _Rows:
     """Deformable attention as a product of a sparse and a dense matrix.
 
     Each point's bilinear sample is a weighted sum of four rows of ``value``, each of a head's channels; all of a query's points
-    together are one sum over 4 x levels x points rows, which is an embedding bag.  (``grid_sample`` reads every channel from a map
-    of its own, and a vector per point is written out and read again.)  What is left is to find rows and weights, for which every
+    together are one sum over 4 x levels x points rows, which is an embedding bag. (``grid_sample`` reads every channel from a map
+    of its own, and a vector per point is written out and read again.) What is left is to find rows and weights, for which every
     step runs through memory once; so they are few.
 
     Args:
         value, shapes, x, y, weights: as for `sample_rows`.
-        overwrite (bool): whether ``x`` and ``y`` may be.
+        overwrite: whether ``x`` and ``y`` may be.
     """
     num_frames, _, num_heads, channels = value.shape
     padded_sizes = [(height + 2 * _BORDER) * (width + 2 * _BORDER) for height, width in shapes]
@@ -216,7 +290,7 @@ def _find_rows(value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: T
     def of_levels(values: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=value.device)[:, None]
 
-    # What lies further outside than the first zeros is moved to them.  (fmax makes a number of what is none.)
+    # What lies further outside than the first zeros is moved to them. (fmax makes a number of what is none.)
     first = x.new_tensor(-float(_BORDER))
     x, y = (torch.fmax(axis, first, out=axis if overwrite else None) for axis in (x, y))
     x = x.minimum(of_levels([width for _, width in shapes], x.dtype))
@@ -247,7 +321,7 @@ def _find_rows(value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: T
 def _inside(padded: Tensor, height: int, width: int) -> Tensor:
     """(F, P', H, c) of one level with its zeros -> (F, height, width, H, c) without them, a view."""
     maps = padded.unflatten(1, (height + 2 * _BORDER, width + 2 * _BORDER))
-    return maps[:, _BORDER:_BORDER + height, _BORDER:_BORDER + width]
+    return maps[:, _BORDER : _BORDER + height, _BORDER : _BORDER + width]
 
 
 @functools.cache
@@ -268,11 +342,15 @@ class _SampleRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor
+    ) -> Tensor:
         # Some frames at a time, whose rows stay in the cache.
         step = max(1, MAX_ELEMENTS_IN_CACHE // (4 * weights[0].numel()))
         ctx.shapes, ctx.step = shapes, step
-        rows: Iterable[_Rows] = (_find_rows(part, shapes, *points) for part, *points in _split(step, value, x, y, weights))
+        rows: Iterable[_Rows] = (
+            _find_rows(part, shapes, *points) for part, *points in _split(step, value, x, y, weights)
+        )
         if step >= len(value):  # kept, since they are small
             rows = list(rows)
         ctx.save_for_backward(value, x, y, weights, *(rows[0] if isinstance(rows, list) else ()))
@@ -302,14 +380,19 @@ def _rows_gradient(rows: _Rows, weights: Tensor, grad: Tensor, shapes: Sequence[
     starts = torch.arange(0, index.numel() + 1, num_rows, dtype=torch.int32)
     matrix = padded.flatten(0, 2)
     # SciPy's product with the transposed matrix takes no sorting, PyTorch's does.
-    sparse = csr_matrix((weight.flatten().numpy(), index.flatten().numpy(), starts.numpy()), shape=(num_bags, len(matrix)))
+    sparse = csr_matrix(
+        (weight.flatten().numpy(), index.flatten().numpy(), starts.numpy()), shape=(num_bags, len(matrix))
+    )
     grad_padded = torch.from_numpy(sparse.T @ grad.numpy()).view(padded.shape)
     sizes = [(height + 2 * _BORDER) * (width + 2 * _BORDER) for height, width in shapes]
-    grad_value = torch.cat([_inside(part, *shape).flatten(1, 2)
-                            for part, shape in zip(grad_padded.split(sizes, 1), shapes, strict=True)], 1)
+    grad_value = torch.cat(
+        [_inside(part, *shape).flatten(1, 2) for part, shape in zip(grad_padded.split(sizes, 1), shapes, strict=True)],
+        1,
+    )
 
     pattern = torch.sparse_csr_tensor(
-        starts, index.flatten(), torch.zeros(index.numel()), size=(num_bags, len(matrix)), check_invariants=False)
+        starts, index.flatten(), torch.zeros(index.numel()), size=(num_bags, len(matrix)), check_invariants=False
+    )
     products = torch.sparse.sampled_addmm(pattern, grad, matrix.t()).values()
     left_top, right_top, left_bottom, right_bottom = products.view(*weights.shape[:3], 4, *weights.shape[3:]).unbind(3)
     along_top, along_bottom = right_top - left_top, right_bottom - left_bottom

@@ -1,4 +1,5 @@
 """Drop-out in a fraction of PyTorch's time on a CPU, where the random numbers are most of it."""
+
 from typing import Any
 
 import torch
@@ -18,12 +19,11 @@ def _is_drawn_here(x: Tensor, p: float) -> bool:
 
 def _factors(length: int, p: float, dtype: torch.dtype) -> Tensor:
     """(length,) on a CPU: 0 with probability p, else 1 / (1 - p)."""
-    bits = torch.empty(-(-length // 4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)[:length]
+    bits = torch.empty(-(-length // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:length]
     return (bits < round((1 - p) * _LEVELS) - _LEVELS // 2).to(dtype).mul_(1 / (1 - p))
 
 
 class _DropoutFunction(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
         factors = _factors(x.numel(), p, x.dtype).view(x.shape)
@@ -32,7 +32,7 @@ class _DropoutFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        factors, = ctx.saved_tensors
+        (factors,) = ctx.saved_tensors
         return grad * factors, None
 
 
@@ -65,7 +65,7 @@ class _ReLUDropoutFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        output, = ctx.saved_tensors
+        (output,) = ctx.saved_tensors
         result = torch.empty_like(output, memory_format=torch.contiguous_format)
         step = _AT_ONCE if output.device.type == 'cpu' else output.numel()
         parts = (tensor.flatten().split(step) for tensor in (grad, output, result))
@@ -77,7 +77,7 @@ class _ReLUDropoutFunction(torch.autograd.Function):
 class ReLUDropout(nn.Dropout):
     """``dropout(relu(x))`` with the same gradient, that keeps its output and nothing else for the backward pass.
 
-    Where the output is not zero, x was positive and was not dropped; elsewhere the gradient is zero whatever the reason.  PyTorch
+    Where the output is not zero, x was positive and was not dropped; elsewhere the gradient is zero whatever the reason. PyTorch
     keeps what ReLU gave and on CPU the dropout's factors besides: in the encoder of a clip of 8 frames 0.7 GB for each layer.
     """
 

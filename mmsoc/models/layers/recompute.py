@@ -21,16 +21,18 @@ def max_elements(device: torch.device) -> int:
     return MAX_ELEMENTS if device.type == 'cpu' else MAX_ELEMENTS_ON_GPU
 
 
-def map_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], elements: int, chunk_always: bool) -> Tensor:
+def map_chunks(
+    function: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], elements: int, chunk_always: bool
+) -> Tensor:
     """``function(*tensors)``, where that makes a large intermediate result: in chunks of the first dimension, and with a gradient
     each chunk is run again in the backward pass instead of being kept.
 
     Args:
-        function (Callable): maps tensors (n, ...) to a tensor (n, ...), each entry of the first dimension on its own.
-        tensors (tuple[Tensor | None]): (n, ...) each.
-        elements (int): of the intermediate result, for all n.  Up to `max_elements` (or `MAX_ELEMENTS_IN_CACHE`) nothing is done
+        function: maps tensors (n, ...) to a tensor (n, ...), each entry of the first dimension on its own.
+        tensors: (n, ...) each.
+        elements: of the intermediate result, for all n. Up to `max_elements` (or `MAX_ELEMENTS_IN_CACHE`) nothing is done
             differently.
-        chunk_always (bool): in chunks without a gradient as well (False: where ``function`` itself needs no such memory then).
+        chunk_always: in chunks without a gradient as well (False: where ``function`` itself needs no such memory then).
     """
     with_gradient = torch.is_grad_enabled()
     first = next(tensor for tensor in tensors if tensor is not None)
@@ -39,8 +41,10 @@ def map_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor | None, ..
     if elements <= limit or not (with_gradient or chunk_always):
         return function(*tensors)
     step = max(1, len(first) * limit // elements)
-    chunks = [[tensor[start:start + step] if tensor is not None else None for tensor in tensors]
-              for start in range(0, len(first), step)]
+    chunks = [
+        [tensor[start : start + step] if tensor is not None else None for tensor in tensors]
+        for start in range(0, len(first), step)
+    ]
     if with_gradient:
         return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks])
     output = None
@@ -48,7 +52,7 @@ def map_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor | None, ..
         part = function(*chunk)
         if output is None:  # in place: joined in the end, all of it would be there twice
             output = part.new_empty((len(first), *part.shape[1:]))
-        output[start:start + step] = part
+        output[start : start + step] = part
     assert output is not None
     return output
 
@@ -69,7 +73,9 @@ class _LinearOfGELU(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.approximate, ctx.has_bias = approximate, bias is not None
         rows = x.flatten(0, -2)
-        parts = [F.linear(F.gelu(part, approximate=approximate), weight, bias) for part in rows.split(_rows_at_once(rows))]
+        parts = [
+            F.linear(F.gelu(part, approximate=approximate), weight, bias) for part in rows.split(_rows_at_once(rows))
+        ]
         return torch.cat(parts).unflatten(0, x.shape[:-1])
 
     @staticmethod
@@ -82,8 +88,11 @@ class _LinearOfGELU(torch.autograd.Function):
         for part, grad_part, target in zip(rows.split(step), grad_rows.split(step), grad_x.split(step), strict=True):
             hidden = F.gelu(part, approximate=ctx.approximate).to(grad.dtype)
             grad_weight += grad_part.t() @ hidden
-            target.copy_(torch.ops.aten.gelu_backward(
-                grad_part @ weight.to(grad.dtype), part.to(grad.dtype), approximate=ctx.approximate))
+            target.copy_(
+                torch.ops.aten.gelu_backward(
+                    grad_part @ weight.to(grad.dtype), part.to(grad.dtype), approximate=ctx.approximate
+                )
+            )
         return grad_x.view(x.shape), grad_weight, grad_rows.sum(0).to(weight.dtype) if ctx.has_bias else None, None
 
 

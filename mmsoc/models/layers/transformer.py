@@ -4,6 +4,7 @@ They are in no registry of mmdet's, so ``type='mmdet.DeformableDetrTransformerEn
 registered under their own names: those of DETR and Mask2Former without the map of attention weights, those of Deformable DETR
 with `MultiScaleDeformableAttention` in the place of mmcv's.
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -52,7 +53,7 @@ def _use_fast_dropout(layers: ModuleList) -> None:
 
 
 def _use_bounded_attention(layers: ModuleList, name: str) -> None:
-    # mmdet's layers name mmcv's class in their code and take no other.  The same module and weights, run by ours.
+    # mmdet's layers name mmcv's class in their code and take no other. The same module and weights, run by ours.
     for layer in layers:
         getattr(layer, name).__class__ = MultiScaleDeformableAttention
 
@@ -100,28 +101,42 @@ class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEnc
         _use_lean_ffn(self.layers)
         _use_fast_dropout(self.layers)
 
-    def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor | None, spatial_shapes: Tensor,
-                level_start_index: Tensor, valid_ratios: Tensor | None,
-                shapes: Sequence[tuple[int, int]] | None = None, **kwargs) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        key_padding_mask: Tensor | None,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        valid_ratios: Tensor | None,
+        shapes: Sequence[tuple[int, int]] | None = None,
+        **kwargs,
+    ) -> Tensor:
         """
         Args:
-            query (Tensor): (F, P, C), the pixels of all levels.
-            query_pos (Tensor): (F, P, C) or (1, P, C).
-            key_padding_mask (Tensor, optional): (F, P) bool, True where a frame was padded; None if none was.
-            spatial_shapes (Tensor): (L, 2) int64, rows and columns of each level.
-            level_start_index (Tensor): (L,) int64.
-            valid_ratios (Tensor, optional): (F, L, 2), the un-padded share of width and height; None if no frame was padded.
-            shapes (Sequence[tuple[int, int]], optional): ``spatial_shapes`` as numbers; left out, the device is asked for them.
+            query: (F, P, C), the pixels of all levels.
+            query_pos: (F, P, C) or (1, P, C).
+            key_padding_mask: (F, P) bool, True where a frame was padded; None if none was.
+            spatial_shapes: (L, 2) int64, rows and columns of each level.
+            level_start_index: (L,) int64.
+            valid_ratios: (F, L, 2), the un-padded share of width and height; None if no frame was padded.
+            shapes: ``spatial_shapes`` as numbers; left out, the device is asked for them.
 
         Returns:
-            Tensor: (F, P, C).
+            (F, P, C).
         """
         if shapes is None:
             shapes = [(height, width) for height, width in spatial_shapes.tolist()]
         common = dict(
-            query_pos=query_pos, key_padding_mask=key_padding_mask, spatial_shapes=spatial_shapes, shapes=shapes,
-            level_start_index=level_start_index, valid_ratios=valid_ratios,
-            reference_points=pixel_centres(shapes, valid_ratios, query.device), **kwargs)
+            query_pos=query_pos,
+            key_padding_mask=key_padding_mask,
+            spatial_shapes=spatial_shapes,
+            shapes=shapes,
+            level_start_index=level_start_index,
+            valid_ratios=valid_ratios,
+            reference_points=pixel_centres(shapes, valid_ratios, query.device),
+            **kwargs,
+        )
         for index, layer in enumerate(self.layers):
             if index < self.num_cp and self.training:
                 query = checkpoint(layer, query=query, **common, use_reentrant=False)
@@ -136,11 +151,11 @@ def pixel_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None
     What mmdet's ``get_encoder_reference_points`` computes, for which it asks a GPU for the shapes.
 
     Args:
-        shapes (Sequence[tuple[int, int]]): L levels' rows and columns.
-        valid_ratios (Tensor, optional): (F, L, 2), the un-padded share of width and height.
+        shapes: L levels' rows and columns.
+        valid_ratios: (F, L, 2), the un-padded share of width and height.
 
     Returns:
-        Tensor: (F, P, L, 2), x and y in [0, 1] of the level; (1, P, L, 2) without ``valid_ratios``.
+        (F, P, L, 2), x and y in [0, 1] of the level; (1, P, L, 2) without ``valid_ratios``.
     """
     centres, sizes = [], []
     for height, width in shapes:
@@ -149,8 +164,9 @@ def pixel_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None
         sizes.append(torch.tensor([[width, height]], dtype=torch.float32).expand(height * width, 2))
     if valid_ratios is None:
         return to_device(torch.cat(centres) / torch.cat(sizes), device)[None, :, None].expand(-1, -1, len(shapes), -1)
-    of_pixels = torch.cat([valid_ratios[:, level, None].expand(-1, height * width, -1)
-                           for level, (height, width) in enumerate(shapes)], 1)
+    of_pixels = torch.cat(
+        [valid_ratios[:, level, None].expand(-1, height * width, -1) for level, (height, width) in enumerate(shapes)], 1
+    )
     centre_FP2 = to_device(torch.cat(centres), device) / (of_pixels * to_device(torch.cat(sizes), device))
     return centre_FP2[:, :, None] * valid_ratios[:, None]
 
@@ -166,21 +182,30 @@ class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDec
         _use_lean_ffn(self.layers)
         _use_fast_dropout(self.layers)
 
-    def forward(self, query: Tensor, query_pos: Tensor, value: Tensor, key_padding_mask: Tensor | None, reference_points: Tensor,
-                valid_ratios: Tensor | None, reg_branches: nn.ModuleList | None = None, **kwargs) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        reference_points: Tensor,
+        valid_ratios: Tensor | None,
+        reg_branches: nn.ModuleList | None = None,
+        **kwargs,
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
-            query (Tensor): (F, N, C).
-            query_pos (Tensor): (F, N, C).
-            value (Tensor): (F, P, C), the pixels of all levels.
-            key_padding_mask (Tensor, optional): (F, P) bool, True where a frame was padded; None if none was.
-            reference_points (Tensor): (F, N, 2) float32, x and y in [0, 1] of the un-padded frame.
-            valid_ratios (Tensor, optional): (F, L, 2), the un-padded share of width and height; None if no frame was padded.
-            reg_branches (nn.ModuleList, optional): D modules C -> 4, each refines the references behind its layer.
+            query: (F, N, C).
+            query_pos: (F, N, C).
+            value: (F, P, C), the pixels of all levels.
+            key_padding_mask: (F, P) bool, True where a frame was padded; None if none was.
+            reference_points: (F, N, 2) float32, x and y in [0, 1] of the un-padded frame.
+            valid_ratios: (F, L, 2), the un-padded share of width and height; None if no frame was padded.
+            reg_branches: D modules C -> 4, each refines the references behind its layer.
 
         Returns:
-            tuple[Tensor, Tensor]: with ``return_intermediate`` the queries (D, F, N, C) and the refined references
-            (D, F, N, 4) behind each layer, detached; else those behind the last one, without D.  Without ``reg_branches`` the
+            With ``return_intermediate`` the queries (D, F, N, C) and the refined references
+            (D, F, N, 4) behind each layer, detached; else those behind the last one, without D. Without ``reg_branches`` the
             references are those that were given.
         """
         queries, references = [], []
@@ -189,9 +214,18 @@ class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDec
             if valid_ratios is None:
                 in_levels = reference_points[:, :, None].expand(-1, -1, num_levels, -1)
             else:
-                in_levels = reference_points[:, :, None] * valid_ratios.repeat(1, 1, reference_points.shape[-1] // 2)[:, None]
-            query = layer(query, query_pos=query_pos, value=value, key_padding_mask=key_padding_mask,
-                          valid_ratios=valid_ratios, reference_points=in_levels, **kwargs)
+                in_levels = (
+                    reference_points[:, :, None] * valid_ratios.repeat(1, 1, reference_points.shape[-1] // 2)[:, None]
+                )
+            query = layer(
+                query,
+                query_pos=query_pos,
+                value=value,
+                key_padding_mask=key_padding_mask,
+                valid_ratios=valid_ratios,
+                reference_points=in_levels,
+                **kwargs,
+            )
             if reg_branches is not None:
                 with torch.no_grad():
                     reference_points = refine_boxes(reg_branches[index](query), reference_points)
@@ -208,11 +242,11 @@ def refine_boxes(offsets: Tensor, references: Tensor) -> Tensor:
     In float32 under autocast too: a step of bfloat16 above 0.5 is 1/256, of float16's inverse sigmoid near 1 infinite.
 
     Args:
-        offsets (Tensor): (..., 4).
-        references (Tensor): (..., 2) points or (..., 4) boxes cxcywh in [0, 1].
+        offsets: (..., 4).
+        references: (..., 2) points or (..., 4) boxes cxcywh in [0, 1].
 
     Returns:
-        Tensor: (..., 4) float32, cxcywh in [0, 1].
+        (..., 4) float32, cxcywh in [0, 1].
     """
     with torch.autocast(offsets.device.type, enabled=False):
         anchors = torch.logit(references.float(), eps=1e-5)

@@ -17,11 +17,11 @@ def generalized_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     What mmdet's ``bbox_overlaps`` gives for aligned boxes; that one makes a tensor of ``eps``, for which a GPU makes the host wait.
 
     Args:
-        a, b (Tensor): (..., 4) xyxy, broadcast to each other.
-        eps (float): the least area of a union and of a hull.
+        a, b: (..., 4) xyxy, broadcast to each other.
+        eps: the least area of a union and of a hull.
 
     Returns:
-        Tensor: (...) in [-1, 1].
+        (...) in [-1, 1].
     """
     size_a, size_b = (box[..., 2:] - box[..., :2] for box in (a, b))
     inner = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
@@ -37,28 +37,34 @@ class GIoULoss(nn.Module):
     """``1 - GIoU``, called as mmdet's loss of this name, with the same numbers and without a wait for the device.
 
     Args:
-        eps (float): the least area of a union and of a hull.
-        reduction (str): ``'none'``, ``'mean'`` or ``'sum'``.
-        loss_weight (float): of the loss.
+        eps: the least area of a union and of a hull.
+        reduction: ``'none'``, ``'mean'`` or ``'sum'``.
+        loss_weight: of the loss.
     """
 
-    def __init__(self, *, eps: float = 1e-6, reduction: str = 'mean', loss_weight: float = 1.) -> None:
+    def __init__(self, *, eps: float = 1e-6, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
         self.eps = eps
         self.reduction = reduction
         self.loss_weight = loss_weight
 
-    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | Tensor | None = None,
-                reduction_override: str | None = None) -> Tensor:
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
         """
         Args:
-            pred, target (Tensor): (n, 4) xyxy.
-            weight (Tensor, optional): (n,), of each box.
-            avg_factor (float | Tensor, optional): what a mean divides by, instead of n.
-            reduction_override (str, optional): instead of ``reduction``.
+            pred, target: (n, 4) xyxy.
+            weight: (n,), of each box.
+            avg_factor: what a mean divides by, instead of n.
+            reduction_override: instead of ``reduction``.
 
         Returns:
-            Tensor: a scalar; (n,) for the reduction ``'none'``.
+            A scalar; (n,) for the reduction ``'none'``.
         """
         loss = 1 - generalized_iou(pred, target, self.eps)
         return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)

@@ -11,11 +11,11 @@ class VLContrastiveLoss(nn.Module):
     Minus the log-softmax, over the N video queries of a clip, of ``(query . guidance) / C**dim_exponent`` at the matched query.
 
     Args:
-        dim_exponent (float): 0.5 is the paper's division by sqrt(C); 1.0 is the released implementation's by C.
-        loss_weight (float): the paper's lambda_con.
+        dim_exponent: 0.5 is the paper's division by sqrt(C); 1.0 is the released implementation's by C.
+        loss_weight: the paper's lambda_con.
     """
 
-    def __init__(self, *, dim_exponent: float = 0.5, loss_weight: float = 1.) -> None:
+    def __init__(self, *, dim_exponent: float = 0.5, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.dim_exponent = dim_exponent
         self.loss_weight = loss_weight
@@ -23,13 +23,13 @@ class VLContrastiveLoss(nn.Module):
     def forward(self, video_queries: Tensor, guidance: Tensor, matched: Tensor) -> Tensor:
         """
         Args:
-            video_queries (Tensor): (M, N, C), or (S, M, N, C) of S decoder layers.
-            guidance (Tensor): (M, C).
-            matched (Tensor): (M,) or (S, M) int64, each clip's matched query.
+            video_queries: (M, N, C), or (S, M, N, C) of S decoder layers.
+            guidance: (M, C).
+            matched: (M,) or (S, M) int64, each clip's matched query.
 
         Returns:
-            Tensor: the mean over the M clips, a scalar or (S,).
+            The mean over the M clips, a scalar or (S,).
         """
-        similarity = (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1]**self.dim_exponent
+        similarity = (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1] ** self.dim_exponent
         loss = F.cross_entropy(similarity.flatten(0, -2), matched.flatten(), reduction='none')
         return self.loss_weight * loss.view(matched.shape).mean(-1)

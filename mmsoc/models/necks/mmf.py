@@ -16,26 +16,27 @@ class CrossAttentionGate(BaseModule):
     """``x * MHA(x, y)``: the tokens of one modality weighed by what they find in the other (paper Eq. 1-3); nothing is added.
 
     Args:
-        embed_dims (int): C.
-        num_heads (int): heads.
-        dropout (float): of the attention weights.
+        embed_dims: C.
+        num_heads: heads.
+        dropout: of the attention weights.
     """
 
-    def __init__(self, *, embed_dims: int = 256, num_heads: int = 8, dropout: float = 0.,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, *, embed_dims: int = 256, num_heads: int = 8, dropout: float = 0.0, init_cfg: dict | None = None
+    ) -> None:
         super().__init__(init_cfg)
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         """
         Args:
-            query (Tensor): (M, Q, C), the tokens that are gated.
-            key (Tensor): (M, K, C), the other modality's tokens with their positions.
-            value (Tensor): (M, K, C), the same without positions.
-            key_padding_mask (Tensor, optional): (M, K) bool, True where there is no token; None if there are tokens everywhere.
+            query: (M, Q, C), the tokens that are gated.
+            key: (M, K, C), the other modality's tokens with their positions.
+            value: (M, K, C), the same without positions.
+            key_padding_mask: (M, K) bool, True where there is no token; None if there are tokens everywhere.
 
         Returns:
-            Tensor: (M, Q, C).
+            (M, Q, C).
         """
         return query * multi_head_attention(self.attn, query, key, value, key_padding_mask)
 
@@ -52,13 +53,13 @@ class PassThrough(BaseModule):
 class MMF(BaseModule):
     """Two-stream multi-modal fusion (paper section 3.2).
 
-    Language to vision: every token of every level is gated by the words.  Vision to language: the words are gated by the un-fused
-    tokens of one level; their mean is the textual guidance (Eq. 5).  Each stream's parameters are shared by the levels.
+    Language to vision: every token of every level is gated by the words. Vision to language: the words are gated by the un-fused
+    tokens of one level; their mean is the textual guidance (Eq. 5). Each stream's parameters are shared by the levels.
 
     Args:
-        l2v, v2l (dict): config of the stream's gate: ``CrossAttentionGate``, ``PassThrough``, or a registered module of yours
+        l2v, v2l: config of the stream's gate: ``CrossAttentionGate``, ``PassThrough``, or a registered module of yours
             with the same `forward`.
-        guidance_level (int): which level the words look at (2 is stride 32: "the last stage" of Eq. 5).
+        guidance_level: which level the words look at (2 is stride 32: "the last stage" of Eq. 5).
     """
 
     def __init__(self, *, l2v: dict, v2l: dict, guidance_level: int = 2, init_cfg: dict | None = None) -> None:
@@ -67,29 +68,40 @@ class MMF(BaseModule):
         self.v2l = MODELS.build(v2l)
         self.guidance_level = guidance_level
 
-    def forward(self, levels: Sequence[Tensor], words: Tensor, word_pad_mask: Tensor | None, pad_masks: Sequence[Tensor] | None,
-                positions: Sequence[Tensor], with_guidance: bool = True) -> FusedFeatures:
+    def forward(
+        self,
+        levels: Sequence[Tensor],
+        words: Tensor,
+        word_pad_mask: Tensor | None,
+        pad_masks: Sequence[Tensor] | None,
+        positions: Sequence[Tensor],
+        with_guidance: bool = True,
+    ) -> FusedFeatures:
         """
         Args:
-            levels (Sequence[Tensor]): (M*T, C, h_i, w_i) each.
-            words (Tensor): (M, L, C).
-            word_pad_mask (Tensor, optional): (M, L) bool, True where there is no word; None if there are words everywhere.
-            pad_masks (Sequence[Tensor], optional): (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
+            levels: (M*T, C, h_i, w_i) each.
+            words: (M, L, C).
+            word_pad_mask: (M, L) bool, True where there is no word; None if there are words everywhere.
+            pad_masks: (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
                 padded.
-            positions (Sequence[Tensor]): (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
-            with_guidance (bool): False leaves out vision to language, which only the contrastive loss reads.
+            positions: (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
+            with_guidance: False leaves out vision to language, which only the contrastive loss reads.
 
         Returns:
-            FusedFeatures: the levels, same shapes, and the guidance (M, C) or None.
+            The levels, same shapes, and the guidance (M, C) or None.
         """
         num_sentences, _, channels = words.shape
         sizes = [level[0, 0].numel() for level in levels]
         # A token's gate depends on no other token: all levels are gated in one call.
         tokens_FPC = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
         word_key = words + sine_positional_encoding_1d(word_pad_mask, words.shape, words.device).to(words.dtype)
-        gated = self.l2v(tokens_FPC.view(num_sentences, -1, channels), word_key, words, word_pad_mask).reshape(tokens_FPC.shape)
-        fused = tuple(part.transpose(1, 2).unflatten(2, level.shape[2:])
-                      for part, level in zip(gated.split(sizes, 1), levels, strict=True))
+        gated = self.l2v(tokens_FPC.view(num_sentences, -1, channels), word_key, words, word_pad_mask).reshape(
+            tokens_FPC.shape
+        )
+        fused = tuple(
+            part.transpose(1, 2).unflatten(2, level.shape[2:])
+            for part, level in zip(gated.split(sizes, 1), levels, strict=True)
+        )
         if not with_guidance:
             return FusedFeatures(levels=fused, guidance=None)
 
@@ -98,8 +110,7 @@ class MMF(BaseModule):
         tokens_MTPC = tokens_FPC.split(sizes, 1)[index].unflatten(0, (num_sentences, num_frames))
         position = positions[index].flatten(2).transpose(1, 2)[:, None].to(tokens_MTPC.dtype)
         padding = None if pad_masks is None else repeat(pad_masks[index], 'm h w -> m (t h w)', t=num_frames)
-        gated_words = self.v2l(
-            words, (tokens_MTPC + position).flatten(1, 2), tokens_MTPC.flatten(1, 2), padding)
+        gated_words = self.v2l(words, (tokens_MTPC + position).flatten(1, 2), tokens_MTPC.flatten(1, 2), padding)
         if word_pad_mask is None:
             return FusedFeatures(levels=fused, guidance=gated_words.mean(1))
         present = (~word_pad_mask).to(gated_words.dtype)[..., None]

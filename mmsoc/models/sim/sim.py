@@ -19,25 +19,27 @@ class SIM(BaseModule):
     each frame alone, `integrate` on N vectors per frame.
 
     Args:
-        encoder (dict): ``DeformableDetrTransformerEncoder`` (Eq. 4).
-        decoder (dict): ``DeformableDetrTransformerDecoder`` with ``return_intermediate=True``.
-        cluster (dict): a `BaseCluster`.
-        embed_dims (int): C.
-        num_queries (int): N.
-        num_levels (int): feature levels.
-        num_memory_levels (int): how many of the finest encoded levels go on to the pixel decoder.
+        encoder: ``DeformableDetrTransformerEncoder`` (Eq. 4).
+        decoder: ``DeformableDetrTransformerDecoder`` with ``return_intermediate=True``.
+        cluster: a `BaseCluster`.
+        embed_dims: C.
+        num_queries: N.
+        num_levels: feature levels.
+        num_memory_levels: how many of the finest encoded levels go on to the pixel decoder.
     """
 
-    def __init__(self,
-                 *,
-                 encoder: dict,
-                 decoder: dict,
-                 cluster: dict,
-                 embed_dims: int = 256,
-                 num_queries: int = 20,
-                 num_levels: int = 4,
-                 num_memory_levels: int = 3,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: dict,
+        decoder: dict,
+        cluster: dict,
+        embed_dims: int = 256,
+        num_queries: int = 20,
+        num_levels: int = 4,
+        num_memory_levels: int = 3,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.encoder = MODELS.build(encoder)
         self.decoder = MODELS.build(decoder)
@@ -66,17 +68,23 @@ class SIM(BaseModule):
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
-    def aggregate(self, levels: Sequence[Tensor], pad_masks: Sequence[Tensor] | None, positions: Sequence[Tensor],
-                  box_branches: nn.ModuleList, num_frames: int) -> FrameQueries:
+    def aggregate(
+        self,
+        levels: Sequence[Tensor],
+        pad_masks: Sequence[Tensor] | None,
+        positions: Sequence[Tensor],
+        box_branches: nn.ModuleList,
+        num_frames: int,
+    ) -> FrameQueries:
         """Frame-level content aggregation: deformable encoder and decoder on every frame alone.
 
         Args:
-            levels (Sequence[Tensor]): (M*T, C, h_i, w_i) each.
-            pad_masks (Sequence[Tensor], optional): (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
+            levels: (M*T, C, h_i, w_i) each.
+            pad_masks: (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
                 padded.
-            positions (Sequence[Tensor]): (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
-            box_branches (nn.ModuleList): D modules C -> 4 that refine the reference of each decoder layer (the head's).
-            num_frames (int): T.
+            positions: (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
+            box_branches: D modules C -> 4 that refine the reference of each decoder layer (the head's).
+            num_frames: T.
         """
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         sizes = [height * width for height, width in shapes]
@@ -91,14 +99,16 @@ class SIM(BaseModule):
             valid_ratios = torch.stack([self._valid_ratio(mask) for mask in pad_masks], 1)
             # A clip's frames share their padding and positions.
             position, padding, valid_ratios = (
-                repeat(tensor, 'm ... -> (m t) ...', t=num_frames) for tensor in (position, padding, valid_ratios))
+                repeat(tensor, 'm ... -> (m t) ...', t=num_frames) for tensor in (position, padding, valid_ratios)
+            )
         starts = [sum(sizes[:level]) for level in range(len(sizes))]
         common = dict(
             key_padding_mask=padding,
             shapes=shapes,
             spatial_shapes=to_device(torch.tensor(shapes), device),
             level_start_index=to_device(torch.tensor(starts), device),
-            valid_ratios=valid_ratios)
+            valid_ratios=valid_ratios,
+        )
 
         memory = self.encoder(query=tokens, query_pos=position, **common)
 
@@ -112,25 +122,30 @@ class SIM(BaseModule):
             value=memory,
             reference_points=initial_reference,
             reg_branches=box_branches,
-            **common)
-        maps = [part.transpose(1, 2).unflatten(2, shape)
-                for part, shape in zip(memory.split(sizes, 1)[:self.num_memory_levels], shapes, strict=False)]
+            **common,
+        )
+        maps = [
+            part.transpose(1, 2).unflatten(2, shape)
+            for part, shape in zip(memory.split(sizes, 1)[: self.num_memory_levels], shapes, strict=False)
+        ]
         return FrameQueries(
             memory=tuple(maps),
             queries=queries.unflatten(1, (-1, num_frames)),
             initial_reference=initial_reference.unflatten(0, (-1, num_frames)),
-            references=references.unflatten(1, (-1, num_frames)))
+            references=references.unflatten(1, (-1, num_frames)),
+        )
 
-    def integrate(self, frame: FrameQueries, sentence: Tensor, layers: Sequence[int],
-                  video_layers: Sequence[int]) -> ObjectQueries:
+    def integrate(
+        self, frame: FrameQueries, sentence: Tensor, layers: Sequence[int], video_layers: Sequence[int]
+    ) -> ObjectQueries:
         """The cluster across frames, and its residual to every frame.
 
         Args:
-            frame (FrameQueries): of the whole video.
-            sentence (Tensor): (M, C).
-            layers (Sequence[int]): S decoder layers whose frame queries are wanted.
-            video_layers (Sequence[int]): for each of them, the layer whose frame queries are clustered.  In training both are
-                0..D-1.  The released implementation predicts from layer 0 with the video queries of the last layer.
+            frame: of the whole video.
+            sentence: (M, C).
+            layers: S decoder layers whose frame queries are wanted.
+            video_layers: for each of them, the layer whose frame queries are clustered. In training both are
+                0..D-1. The released implementation predicts from layer 0 with the video queries of the last layer.
         """
         # All layers in one call: a clip does not see its neighbours in the batch.
         clustered = sorted(set(video_layers))

@@ -11,6 +11,13 @@ from .clip_assigner import (
 from .clip_cost import ClipCost
 
 __all__ = [
-    'BaseClipCost', 'ClipAssigner', 'ClipBoxL1Cost', 'ClipCost', 'ClipDiceCost', 'ClipFocalCost', 'ClipGIoUCost',
-    'OneByOneAssigner', 'Trajectories'
+    'BaseClipCost',
+    'ClipAssigner',
+    'ClipBoxL1Cost',
+    'ClipCost',
+    'ClipDiceCost',
+    'ClipFocalCost',
+    'ClipGIoUCost',
+    'OneByOneAssigner',
+    'Trajectories',
 ]

@@ -1,4 +1,5 @@
 """Matching of trajectories to objects for all sentences and decoder layers at once."""
+
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,10 +29,10 @@ class BaseClipCost(metaclass=ABCMeta):
     """A match cost for `ClipAssigner`.
 
     Args:
-        weight (float): of the cost.
+        weight: of the cost.
     """
 
-    def __init__(self, *, weight: float = 1.) -> None:
+    def __init__(self, *, weight: float = 1.0) -> None:
         self.weight = weight
 
     @abstractmethod
@@ -46,12 +47,12 @@ class ClipFocalCost(BaseClipCost):
     The mean is over the frames in which the object can be seen; over all of them if it is in none.
 
     Args:
-        weight (float): of the cost.
-        alpha, gamma (float): of the focal loss.
-        eps (float): inside the logarithms.
+        weight: of the cost.
+        alpha, gamma: of the focal loss.
+        eps: inside the logarithms.
     """
 
-    def __init__(self, *, weight: float = 1., alpha: float = 0.25, gamma: float = 2., eps: float = 1e-8) -> None:
+    def __init__(self, *, weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0, eps: float = 1e-8) -> None:
         super().__init__(weight=weight)
         self.alpha = alpha
         self.gamma = gamma
@@ -60,7 +61,7 @@ class ClipFocalCost(BaseClipCost):
     def __call__(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
         logit = trajectories.logits.take_along_dim(targets.labels[None, :, None, None, None], -1)[..., 0]
         chance = logit.sigmoid()
-        positive = -(chance + self.eps).log() * self.alpha * (1 - chance)**self.gamma
+        positive = -(chance + self.eps).log() * self.alpha * (1 - chance) ** self.gamma
         negative = -(1 - chance + self.eps).log() * (1 - self.alpha) * chance**self.gamma
         counted = targets.visible | ~targets.visible.any(1, keepdim=True)
         share = counted / counted.sum(1, keepdim=True)
@@ -72,11 +73,11 @@ class ClipDiceCost(BaseClipCost):
     """One minus the dice coefficient of a frame's mask (``mmdet.DiceCost`` with ``pred_act=True``).
 
     Args:
-        weight (float): of the cost.
-        eps (float): added to numerator and denominator.
+        weight: of the cost.
+        eps: added to numerator and denominator.
     """
 
-    def __init__(self, *, weight: float = 1., eps: float = 1.) -> None:
+    def __init__(self, *, weight: float = 1.0, eps: float = 1.0) -> None:
         super().__init__(weight=weight)
         self.eps = eps
 
@@ -115,14 +116,14 @@ class ClipAssigner:
     cost.
 
     Args:
-        match_costs (Sequence[dict]): configs of `BaseClipCost` s, which are added up.
+        match_costs: configs of `BaseClipCost` s, which are added up.
     """
 
     def __init__(self, *, match_costs: Sequence[dict]) -> None:
         self.match_costs = [TASK_UTILS.build(cost) for cost in match_costs]
 
     def assign_clips(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
-        """(S, M) int64: the query whose trajectory each sentence's object gets.  (The first of equals.)"""
+        """(S, M) int64: the query whose trajectory each sentence's object gets. (The first of equals.)"""
         return sum(cost(trajectories, targets) for cost in self.match_costs).argmin(-1)
 
 
@@ -130,7 +131,7 @@ class OneByOneAssigner:
     """Lets an assigner of mmdet's do what `ClipAssigner` does, sentence by sentence and layer by layer.
 
     Args:
-        assigner (BaseAssigner): e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s.
+        assigner: e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s.
     """
 
     def __init__(self, assigner: BaseAssigner) -> None:
@@ -138,18 +139,27 @@ class OneByOneAssigner:
 
     def assign_clips(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
         """As `ClipAssigner.assign_clips`."""
-        return torch.stack([
-            torch.stack([self._assign(trajectories, targets, layer, sentence) for sentence in range(len(targets.labels))])
-            for layer in range(len(trajectories.logits))])
+        return torch.stack(
+            [
+                torch.stack(
+                    [self._assign(trajectories, targets, layer, sentence) for sentence in range(len(targets.labels))]
+                )
+                for layer in range(len(trajectories.logits))
+            ]
+        )
 
     def _assign(self, trajectories: Trajectories, targets: ClipTargets, layer: int, sentence: int) -> Tensor:
         one = slice(sentence, sentence + 1)
         found = InstanceData(
             scores=trajectories.logits[layer, sentence].transpose(0, 1),
             bboxes=cxcywh_to_xyxy(trajectories.boxes[layer, sentence]).transpose(0, 1),
-            masks=trajectories.masks[sentence, :, layer].transpose(0, 1))
+            masks=trajectories.masks[sentence, :, layer].transpose(0, 1),
+        )
         target = InstanceData(
-            labels=targets.labels[one], bboxes=cxcywh_to_xyxy(targets.boxes[one]), masks=targets.masks[one],
-            visible=targets.visible[one])
+            labels=targets.labels[one],
+            bboxes=cxcywh_to_xyxy(targets.boxes[one]),
+            masks=targets.masks[one],
+            visible=targets.visible[one],
+        )
         # Boxes are in [0, 1] already; mmdet's costs divide by the shape of the image.
         return self.assigner.assign(found, target, img_meta=dict(img_shape=(1, 1))).gt_inds.argmax()

@@ -12,33 +12,40 @@ class ClipCost:
     (mmdet's costs know no frames; `mmdet.DiceCost` would take a clip for one large picture, which is another number.)
 
     Args:
-        cost (dict): config of a match cost, e.g. ``dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)``.
-        visible_only (bool): mean over the frames in which the object can be seen; over all of them if it is in none.
+        cost: config of a match cost, e.g. ``dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)``.
+        visible_only: mean over the frames in which the object can be seen; over all of them if it is in none.
     """
 
     def __init__(self, *, cost: dict, visible_only: bool = False) -> None:
         self.cost = TASK_UTILS.build(cost)
         self.visible_only = visible_only
 
-    def __call__(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None,
-                 **kwargs) -> Tensor:
+    def __call__(
+        self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None, **kwargs
+    ) -> Tensor:
         """
         Args:
-            pred_instances (InstanceData): N trajectories: ``scores`` (N, T, K) logits, ``bboxes`` (N, T, 4) xyxy,
+            pred_instances: N trajectories: ``scores`` (N, T, K) logits, ``bboxes`` (N, T, 4) xyxy,
                 ``masks`` (N, T, H, W) logits.
-            gt_instances (InstanceData): G trajectories: ``labels`` (G,), ``bboxes`` (G, T, 4), ``masks`` (G, T, H, W),
+            gt_instances: G trajectories: ``labels`` (G,), ``bboxes`` (G, T, 4), ``masks`` (G, T, H, W),
                 ``visible`` (G, T) bool.
-            img_meta (dict, optional): handed on.
+            img_meta: handed on.
 
         Returns:
-            Tensor: (N, G).
+            (N, G).
         """
-        cost_TNG = torch.stack([
-            self.cost(
-                InstanceData(**{key: value[:, frame] for key, value in pred_instances.items()}),
-                InstanceData(**{key: value if key == 'labels' else value[:, frame] for key, value in gt_instances.items()}),
-                img_meta) for frame in range(gt_instances.visible.shape[1])
-        ])
+        cost_TNG = torch.stack(
+            [
+                self.cost(
+                    InstanceData(**{key: value[:, frame] for key, value in pred_instances.items()}),
+                    InstanceData(
+                        **{key: value if key == 'labels' else value[:, frame] for key, value in gt_instances.items()}
+                    ),
+                    img_meta,
+                )
+                for frame in range(gt_instances.visible.shape[1])
+            ]
+        )
         if not self.visible_only:
             return cost_TNG.mean(0)
         counted_GT = gt_instances.visible

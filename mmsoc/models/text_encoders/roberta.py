@@ -16,15 +16,27 @@ from mmsoc.utils.device import to_device
 
 # Written down, not fetched, so that every config builds offline.
 _ROBERTA_BASE = dict(
-    vocab_size=50265, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-    max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    vocab_size=50265,
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    max_position_embeddings=514,
+    type_vocab_size=1,
+    layer_norm_eps=1e-5,
+    pad_token_id=1,
+    bos_token_id=0,
+    eos_token_id=2,
+)
 _HUB_CONFIGS = {
     'roberta-base': _ROBERTA_BASE,
     'FacebookAI/roberta-base': _ROBERTA_BASE,
     'roberta-large': dict(
-        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    ),
     'FacebookAI/roberta-large': dict(
-        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    ),
 }
 
 
@@ -37,33 +49,39 @@ class RobertaTextEncoder(BaseModule):
     """RoBERTa, and one resizer of its words and its sentence to C channels (paper section 3.1).
 
     Args:
-        pretrained (str, optional): a hub name or a local folder, read in `init_weights`, never before.  None: from scratch.
-        config (dict, optional): sizes of the encoder, over those of roberta-base (keys of `transformers.RobertaConfig`).  Left
+        pretrained: a hub name or a local folder, read in `init_weights`, never before. None: from scratch.
+        config: sizes of the encoder, over those of roberta-base (keys of `transformers.RobertaConfig`). Left
             out, they are those of ``pretrained``.
-        tokenizer (str | dict, optional): a hub name or a local folder, or the config of a registered tokenizer (``TASK_UTILS``):
-            a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``.  Left out, it is that of ``pretrained``.
-        out_channels (int): C.
-        dropout (float): behind the resizer.
-        frozen (bool): RoBERTa is not trained and runs as in evaluation (no dropout); the resizer is trained.
+        tokenizer: a hub name or a local folder, or the config of a registered tokenizer (``TASK_UTILS``):
+            a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``. Left out, it is that of ``pretrained``.
+        out_channels: C.
+        dropout: behind the resizer.
+        frozen: RoBERTa is not trained and runs as in evaluation (no dropout); the resizer is trained.
     """
 
-    def __init__(self,
-                 *,
-                 pretrained: str | None = 'roberta-base',
-                 config: dict | None = None,
-                 tokenizer: str | dict | None = None,
-                 out_channels: int = 256,
-                 dropout: float = 0.1,
-                 frozen: bool = True,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        pretrained: str | None = 'roberta-base',
+        config: dict | None = None,
+        tokenizer: str | dict | None = None,
+        out_channels: int = 256,
+        dropout: float = 0.1,
+        frozen: bool = True,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         if tokenizer is None and pretrained is None:
-            raise ValueError('RobertaTextEncoder: with `pretrained=None` a `tokenizer` is needed, '
-                             "e.g. dict(type='HashTokenizer', vocab_size=8192)")
+            raise ValueError(
+                'RobertaTextEncoder: with `pretrained=None` a `tokenizer` is needed, '
+                "e.g. dict(type='HashTokenizer', vocab_size=8192)"
+            )
         if pretrained is None and frozen:
-            raise ValueError('RobertaTextEncoder: `frozen=True` with `pretrained=None` would freeze random weights; '
-                             'set `frozen=False`, or name weights in `pretrained` '
-                             '(if a checkpoint will supply them, keep `pretrained` and do not call init_weights)')
+            raise ValueError(
+                'RobertaTextEncoder: `frozen=True` with `pretrained=None` would freeze random weights; '
+                'set `frozen=False`, or name weights in `pretrained` '
+                '(if a checkpoint will supply them, keep `pretrained` and do not call init_weights)'
+            )
         self.pretrained = pretrained
         self.frozen = frozen
         self._tokenizer_source = tokenizer if tokenizer is not None else pretrained
@@ -72,8 +90,10 @@ class RobertaTextEncoder(BaseModule):
         if frozen:
             self.roberta.requires_grad_(False)
         self.resizer = nn.Sequential(
-            nn.Linear(self.roberta.config.hidden_size, out_channels), nn.LayerNorm(out_channels, eps=1e-12),
-            nn.Dropout(dropout))
+            nn.Linear(self.roberta.config.hidden_size, out_channels),
+            nn.LayerNorm(out_channels, eps=1e-12),
+            nn.Dropout(dropout),
+        )
 
     @staticmethod
     def _sizes(pretrained: str | None, config: dict | None) -> dict:
@@ -87,10 +107,14 @@ class RobertaTextEncoder(BaseModule):
         if folder_config.is_file():
             return RobertaConfig.from_pretrained(pretrained).to_dict()
         if Path(pretrained).is_dir():
-            raise FileNotFoundError(f'{folder_config}: no such file; `text_encoder.pretrained` must be a folder that '
-                                    'transformers wrote, or a hub name')
-        raise ValueError(f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(_HUB_CONFIGS)}; '
-                         'for another hub name give its sizes in `text_encoder.config`')
+            raise FileNotFoundError(
+                f'{folder_config}: no such file; `text_encoder.pretrained` must be a folder that '
+                'transformers wrote, or a hub name'
+            )
+        raise ValueError(
+            f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(_HUB_CONFIGS)}; '
+            'for another hub name give its sizes in `text_encoder.config`'
+        )
 
     @property
     def max_tokens(self) -> int:
@@ -114,14 +138,17 @@ class RobertaTextEncoder(BaseModule):
         cause: Exception | None = None
         try:
             tokenizer = RobertaTokenizerFast.from_pretrained(source)
-        except Exception as error:  # transformers raises OSError, ValueError, TypeError, by version and by what is missing
+        except (
+            Exception
+        ) as error:  # transformers raises OSError, ValueError, TypeError, by version and by what is missing
             cause = error
         # transformers 5 makes an empty tokenizer of files that it cannot find.
         if cause is not None or len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise FileNotFoundError(
                 f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be neither '
                 f'found locally nor downloaded; give a local folder with vocab.json and merges.txt, e.g. what '
-                f'`{_download(source)}` writes ({cause})') from cause
+                f'`{_download(source)}` writes ({cause})'
+            ) from cause
         return tokenizer
 
     def init_weights(self) -> None:
@@ -139,25 +166,33 @@ class RobertaTextEncoder(BaseModule):
             return
         try:
             loaded, report = RobertaModel.from_pretrained(
-                self.pretrained, config=self.roberta.config, output_loading_info=True, ignore_mismatched_sizes=False)
+                self.pretrained, config=self.roberta.config, output_loading_info=True, ignore_mismatched_sizes=False
+            )
         except OSError as error:
             raise FileNotFoundError(
                 f'the text encoder {self.pretrained!r} (config key `text_encoder.pretrained`) can be neither found locally nor '
                 f'downloaded; on a machine with a network `{_download(self.pretrained)}`, then give the folder: --cfg-options '
-                f'model.text_encoder.pretrained=FOLDER ({error})') from error
+                f'model.text_encoder.pretrained=FOLDER ({error})'
+            ) from error
         except RuntimeError as error:
-            raise ValueError(f'{self.pretrained!r} (config key `text_encoder.pretrained`) holds other sizes than '
-                             f'`text_encoder.config`: {error}') from error
+            raise ValueError(
+                f'{self.pretrained!r} (config key `text_encoder.pretrained`) holds other sizes than '
+                f'`text_encoder.config`: {error}'
+            ) from error
         missing = set(report['missing_keys'])
         pooler = {key for key in missing if key.startswith('pooler.')}
         if missing - pooler:
-            raise ValueError(f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of RoBERTa: '
-                             f'{sorted(missing - pooler)[:10]}')
+            raise ValueError(
+                f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of RoBERTa: '
+                f'{sorted(missing - pooler)[:10]}'
+            )
         self.roberta.load_state_dict(loaded.state_dict())
         self.roberta.requires_grad_(not self.frozen)
-        print_log(f'RobertaTextEncoder: weights of {self.pretrained}'
-                  + (', which hold no pooler: the sentence feature starts from random weights' if pooler else ''),
-                  logger='current')
+        print_log(
+            f'RobertaTextEncoder: weights of {self.pretrained}'
+            + (', which hold no pooler: the sentence feature starts from random weights' if pooler else ''),
+            logger='current',
+        )
 
     def _init_from_scratch(self) -> None:
         """Sentences that differ from the first step on.
@@ -170,7 +205,7 @@ class RobertaTextEncoder(BaseModule):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
             elif isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=1. if name.endswith('word_embeddings') else 0.1)
+                nn.init.normal_(module.weight, std=1.0 if name.endswith('word_embeddings') else 0.1)
 
     def train(self, mode: bool = True) -> 'RobertaTextEncoder':
         super().train(mode)
@@ -181,7 +216,7 @@ class RobertaTextEncoder(BaseModule):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """
         Returns:
-            tuple[Tensor, Tensor]: ids (M, L) int64, and (M, L) bool, True where there is no word; on the CPU.
+            Ids (M, L) int64, and (M, L) bool, True where there is no word; on the CPU.
 
         Raises:
             ValueError: if a sentence is empty or longer than `max_tokens`; it is named.
@@ -192,11 +227,15 @@ class RobertaTextEncoder(BaseModule):
         ids = self.tokenizer(list(texts))['input_ids']
         for text, sentence_ids in zip(texts, ids, strict=True):
             if len(sentence_ids) > self.max_tokens:
-                raise ValueError(f'sentence of {len(sentence_ids)} tokens; the text encoder takes at most {self.max_tokens} '
-                                 f'(`text_encoder.config.max_position_embeddings`): {text!r}')
+                raise ValueError(
+                    f'sentence of {len(sentence_ids)} tokens; the text encoder takes at most {self.max_tokens} '
+                    f'(`text_encoder.config.max_position_embeddings`): {text!r}'
+                )
             if max(sentence_ids) >= self.roberta.config.vocab_size:
-                raise ValueError(f"the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder's "
-                                 f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)')
+                raise ValueError(
+                    f"the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder's "
+                    f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)'
+                )
         longest = max(map(len, ids))
         pad_id = self.roberta.config.pad_token_id
         padded = torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids])
@@ -216,10 +255,10 @@ class RobertaTextEncoder(BaseModule):
     def forward(self, texts: Sequence[str]) -> TextFeatures:
         """
         Args:
-            texts (Sequence[str]): M sentences.
+            texts: M sentences.
 
         Returns:
-            TextFeatures: words (M, L, C), pad mask (M, L) or None, sentence (M, C); ``<s>`` and ``</s>`` count as words.
+            Words (M, L, C), pad mask (M, L) or None, sentence (M, C); ``<s>`` and ``</s>`` count as words.
         """
         ids, pad_mask = self.tokenize(texts)
         device = self.resizer[0].weight.device
@@ -230,8 +269,10 @@ class RobertaTextEncoder(BaseModule):
         mask = to_device(pad_mask, device) if pad_mask.any() else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             encoded = self.roberta(
-                input_ids=to_device(ids, device), position_ids=to_device(positions, device),
-                attention_mask=self._attention_mask(mask))
+                input_ids=to_device(ids, device),
+                position_ids=to_device(positions, device),
+                attention_mask=self._attention_mask(mask),
+            )
         # One product for the words and for the sentence, which is one more.
         resized = self.resizer(torch.cat([encoded.last_hidden_state, encoded.pooler_output[:, None]], 1))
         return TextFeatures(words=resized[:, :-1], pad_mask=mask, sentence=resized[:, -1])

@@ -9,11 +9,11 @@ from mmsoc.registry import TASK_UTILS
 class HashTokenizer:
     """Words to ids by hashing: a tokenizer for text encoders that are trained from scratch.
 
-    It needs no vocabulary file and no corpus, takes any sentence, and gives the same ids on every machine.  Two words share an id
+    It needs no vocabulary file and no corpus, takes any sentence, and gives the same ids on every machine. Two words share an id
     with probability 1 / vocab_size.
 
     Args:
-        vocab_size (int): number of ids; 0 to 3 are RoBERTa's ``<s>``, ``<pad>``, ``</s>``, ``<unk>``.
+        vocab_size: number of ids; 0 to 3 are RoBERTa's ``<s>``, ``<pad>``, ``</s>``, ``<unk>``.
     """
 
     bos, eos, num_special = 0, 2, 4
@@ -26,10 +26,19 @@ class HashTokenizer:
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
         """
         Returns:
-            dict: ``input_ids``, per sentence ``<s> word ... </s>``, words lower-cased and punctuation apart.
+            ``input_ids``, per sentence ``<s> word ... </s>``, words lower-cased and punctuation apart.
         """
         buckets = self.vocab_size - self.num_special
-        return dict(input_ids=[
-            [self.bos, *(self.num_special + zlib.crc32(word.encode()) % buckets
-                         for word in re.findall(r'\w+|[^\w\s]', text.lower())), self.eos]
-            for text in texts])
+        return dict(
+            input_ids=[
+                [
+                    self.bos,
+                    *(
+                        self.num_special + zlib.crc32(word.encode()) % buckets
+                        for word in re.findall(r'\w+|[^\w\s]', text.lower())
+                    ),
+                    self.eos,
+                ]
+                for text in texts
+            ]
+        )

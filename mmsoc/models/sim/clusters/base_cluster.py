@@ -11,21 +11,21 @@ class BaseCluster(BaseModule, metaclass=ABCMeta):
     def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:
         """
         Args:
-            queries (Tensor): (M, T, N, C), the frame queries of one decoder layer.
-            sentence (Tensor): (M, C).
+            queries: (M, T, N, C), the frame queries of one decoder layer.
+            sentence: (M, C).
 
         Returns:
-            Tensor: (M, N, C), the video queries.
+            (M, N, C), the video queries.
         """
 
     def enrich(self, queries: Tensor, video_queries: Tensor) -> Tensor:
         """Frame queries plus the video queries repeated over T (end of paper section 3.3).
 
         Args:
-            queries (Tensor): (M, T, N, C).
-            video_queries (Tensor): (M, N, C).
+            queries: (M, T, N, C).
+            video_queries: (M, N, C).
 
         Returns:
-            Tensor: (M, T, N, C).
+            (M, T, N, C).
         """
         return queries + video_queries[:, None]

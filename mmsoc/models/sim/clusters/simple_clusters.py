@@ -1,4 +1,5 @@
 """The rivals of the paper's cluster (Tables 3 and 5)."""
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -32,13 +33,14 @@ class Conv1dCluster(BaseCluster):
     """Convolutions along the frames of each query slot, then their mean (Table 5, "1D-Conv"; the paper gives no details).
 
     Args:
-        embed_dims (int): C.
-        num_layers (int): convolutions, with ReLU between them.
-        kernel_size (int): frames that one convolution sees, odd.
+        embed_dims: C.
+        num_layers: convolutions, with ReLU between them.
+        kernel_size: frames that one convolution sees, odd.
     """
 
-    def __init__(self, *, embed_dims: int = 256, num_layers: int = 3, kernel_size: int = 3,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, *, embed_dims: int = 256, num_layers: int = 3, kernel_size: int = 3, init_cfg: dict | None = None
+    ) -> None:
         super().__init__(init_cfg)
         if kernel_size % 2 == 0:
             raise ValueError(f'Conv1dCluster: kernel_size must be odd, found {kernel_size}')
@@ -57,10 +59,10 @@ class Conv1dCluster(BaseCluster):
 class KMeansCluster(BaseCluster):
     """K-means over the T*N queries of a clip, K = N (Table 5, "K-Means"; the paper gives no details).
 
-    Centres start at the first frame's queries.  Assignments carry no gradient, the means of the assigned queries do.
+    Centres start at the first frame's queries. Assignments carry no gradient, the means of the assigned queries do.
 
     Args:
-        num_iters (int): rounds of assignment.
+        num_iters: rounds of assignment.
     """
 
     def __init__(self, *, num_iters: int = 10, init_cfg: dict | None = None) -> None:

@@ -11,22 +11,30 @@ from .base_cluster import BaseCluster
 class VideoObjectCluster(BaseCluster):
     """The paper's VOC (section 3.3, Fig. 3): self-attention across frames, then a decoder that groups objects.
 
-    The encoder lets the T*N frame queries of a clip attend to each other, without positions.  In the decoder N video queries, which
+    The encoder lets the T*N frame queries of a clip attend to each other, without positions. In the decoder N video queries, which
     all start as the sentence and differ by their learned position, gather from the encoded frame queries, whose learned position
     is that of their slot and the same in every frame.
 
     Args:
-        encoder (dict, optional): a ``DetrTransformerEncoder``; None: passed through (Table 8, "only decoder").
-        decoder (dict, optional): a ``Mask2FormerTransformerDecoder``; None: passed through, the video queries are then the mean
+        encoder: a ``DetrTransformerEncoder``; None: passed through (Table 8, "only decoder").
+        decoder: a ``Mask2FormerTransformerDecoder``; None: passed through, the video queries are then the mean
             over frames (Table 8, "only encoder").
-        embed_dims (int): C.
-        num_queries (int): N, both of a frame and of the video, which are added to each other.
-        frame_position (bool): tell the frames apart by a sine encoding of their place in the video, in the encoder's queries and
-            keys and in the decoder's keys.  The paper does not: its cluster sees the frames as an unordered set.
+        embed_dims: C.
+        num_queries: N, both of a frame and of the video, which are added to each other.
+        frame_position: tell the frames apart by a sine encoding of their place in the video, in the encoder's queries and
+            keys and in the decoder's keys. The paper does not: its cluster sees the frames as an unordered set.
     """
 
-    def __init__(self, *, encoder: dict | None, decoder: dict | None, embed_dims: int = 256, num_queries: int = 20,
-                 frame_position: bool = False, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: dict | None,
+        decoder: dict | None,
+        embed_dims: int = 256,
+        num_queries: int = 20,
+        frame_position: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.frame_position = frame_position
         self.encoder = MODELS.build(encoder) if encoder is not None else None
@@ -38,13 +46,13 @@ class VideoObjectCluster(BaseCluster):
     def forward(self, queries: Tensor, sentence: Tensor, start: Tensor | None = None) -> Tensor:
         """
         Args:
-            queries (Tensor): (M, T, N, C), the frame queries of one decoder layer.
-            sentence (Tensor): (M, C).
-            start (Tensor, optional): (M, N, C), what the video queries start as, e.g. those of the frames before.  None: the
+            queries: (M, T, N, C), the frame queries of one decoder layer.
+            sentence: (M, C).
+            start: (M, N, C), what the video queries start as, e.g. those of the frames before. None: the
                 sentence (the paper).
 
         Returns:
-            Tensor: (M, N, C), the video queries.
+            (M, N, C), the video queries.
         """
         num_sentences, num_frames, num_queries, _ = queries.shape
         tokens = rearrange(queries, 'm t n c -> m (t n) c')
@@ -63,4 +71,5 @@ class VideoObjectCluster(BaseCluster):
             value=tokens,
             query_pos=repeat(self.query_pos.weight, 'n c -> m n c', m=num_sentences),
             key_pos=key_pos if position is None else key_pos + position,
-            key_padding_mask=None)[-1]
+            key_padding_mask=None,
+        )[-1]
