@@ -73,7 +73,7 @@ class Steps:
         )
 
     def keep(self, **values) -> None:
-        from mmsoc.datasets.io import dump_json
+        from mmsoc.utils.files import dump_json
 
         self.state.update(values)
         dump_json(self.state, self.file, indent=1)
@@ -274,7 +274,7 @@ def train_soc(args, steps: Steps, backbone: Path) -> Path:
 
 def swapped_expressions(source: Path, target: Path) -> None:
     """The same videos and objects, each with a sentence that names another object (of the same video if there is one)."""
-    from mmsoc.datasets.io import dump_json
+    from mmsoc.utils.files import dump_json
 
     videos = json.loads(source.read_text())['videos']
     draw = random.Random(0)
@@ -368,8 +368,8 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
 
     from mmsoc.apis import SOCInferencer
     from mmsoc.apis.video_io import open_frames
-    from mmsoc.datasets.io import atomic_path
     from mmsoc.registry import VISUALIZERS
+    from mmsoc.utils.files import atomic_path
     from mmsoc.visualization import contact_sheet, write_video
 
     records = scalars(args.work_dir)
@@ -426,7 +426,7 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
 
 def main() -> None:
     args = parse_args()
-    from mmsoc.datasets.io import dump_json
+    from mmsoc.utils.files import dump_json
     from tools.analysis_tools.moving_shapes_baselines import baselines
 
     steps = Steps(args.work_dir, total=7)

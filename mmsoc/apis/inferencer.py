@@ -24,13 +24,14 @@ from pycocotools import mask as coco_mask
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mmsoc.datasets.io import clean_text, dump_json
-from mmsoc.datasets.transforms.loading import LoadCategoryMaps, LoadReferredMasks, LoadVideoFrames, box_of_mask
+from mmsoc.datasets.transforms.loading import LoadCategoryMaps, LoadReferredMasks, LoadVideoFrames
 from mmsoc.datasets.transforms.video_loading import LoadA2DMasks, LoadJHMDBMask, LoadVideoWindow
 from mmsoc.engine.cli import warn_of_variables
 from mmsoc.engine.hooks.strict_load_hook import StrictLoadHook
 from mmsoc.models import SOC
 from mmsoc.registry import HOOKS, MODELS, TRANSFORMS
+from mmsoc.utils.files import clean_text, dump_json
+from mmsoc.utils.masks import box_of_mask
 from mmsoc.visualization import RVOSLocalVisualizer, VideoWriter
 
 from .results import MASKS, PICTURE, SCORES, VIDEO, ResultFolder, mask_folders, versions, write_mask

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 import mmsoc
-from mmsoc.datasets.io import listed
+from mmsoc.utils.files import listed
 
 MASKS, VIDEO, PICTURE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
 

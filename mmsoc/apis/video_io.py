@@ -20,7 +20,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from mmsoc.datasets.io import listed, read_frame
+from mmsoc.utils.files import listed, read_frame
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import clean_text, listed
 
-from .io import check_root, clean_text, listed
+from .data_root import check_root
 from .transforms.video_loading import frame_name, read_a2d_instances
 
 SUBSETS = {'0': 'train', '1': 'test'}

@@ -10,9 +10,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import clean_text, listed, load_json
 
 from .a2d_sentences import key_frame_flags, read_csv, window
-from .io import check_root, clean_text, listed, load_json
+from .data_root import check_root
 from .referring_videos import _check_files
 from .transforms.video_loading import frame_name, puppet_mask_length
 

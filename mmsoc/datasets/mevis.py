@@ -7,10 +7,10 @@ import numpy as np
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import get_field, listed, load_json
+from mmsoc.utils.masks import run_totals
 
-from .io import get_field, listed, load_json
 from .referring_videos import ReferringVideoDataset, _expression
-from .rle import run_totals
 
 
 @DATASETS.register_module()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import get_worker_info
 
-from .io import dump_json, load_json, read_ids
+from mmsoc.utils.files import dump_json, load_json, read_ids
 
 _FORMAT = 1
 ObjectFrames = dict[str, dict[str, list[int]]]
@@ -36,7 +36,7 @@ def object_frames(mask_root: str, videos: Mapping[str, Sequence[str]], cache_dir
         ``{video: {frame: [ids without 0]}}``.
 
     Raises:
-        FileNotFoundError, ValueError: a mask is missing or unreadable (see `mmsoc.datasets.io.read_ids`).
+        FileNotFoundError, ValueError: a mask is missing or unreadable (see `mmsoc.utils.files.read_ids`).
     """
     # A loader's worker of a distributed run is no member of the group: it must not wait for the others.
     shared = is_distributed() and get_worker_info() is None

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import get_field
 
-from .io import get_field
 from .object_frames import object_frames
 from .referring_videos import ReferringVideoDataset, _check_files, _expression, _videos_of
 

@@ -10,8 +10,9 @@ from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import clean_text, get_field, listed, load_json
 
-from .io import check_root, clean_text, get_field, listed, load_json
+from .data_root import check_root
 from .transforms.refcoco import segmentation_to_rle
 
 

@@ -10,8 +10,9 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import TASK_UTILS
+from mmsoc.utils.files import clean_text, get_field, load_json
 
-from .io import check_root, clean_text, get_field, load_json
+from .data_root import check_root
 
 
 class ReferringVideoDataset(BaseDataset):

@@ -14,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.table import Table
 
-from mmsoc.datasets.io import dump_json
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import dump_json
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # What COCOeval's first six numbers are: all instances, at two thresholds, and by area (-1 where there is none).

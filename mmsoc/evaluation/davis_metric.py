@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 
-from mmsoc.datasets.io import atomic_path, dump_json, read_ids
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import atomic_path, dump_json, read_ids
 
 from .background import BackgroundMetric
 from .jf_metric import boundary_f, mean_jf, region_similarity

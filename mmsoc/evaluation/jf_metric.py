@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
-from mmsoc.datasets.io import dump_json, read_ids
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import dump_json, read_ids
 
 from .background import BackgroundMetric
 

@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from mmsoc.datasets.io import dump_json
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import dump_json
 
 from .a2d_metric import iou, iou_measures, log_table, overlap, unique_rows
 

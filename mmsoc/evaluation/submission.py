@@ -6,8 +6,8 @@ import cv2
 from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import atomic_path
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import atomic_path
 
 from .background import BackgroundMetric
 

@@ -3,8 +3,8 @@
 import numpy as np
 from mmengine.logging import MMLogger
 
-from mmsoc.datasets.io import dump_json
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import dump_json
 
 from .background import BackgroundMetric
 from .jf_metric import frame_scores

@@ -7,8 +7,8 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import atomic_path
 from mmsoc.registry import VISUALIZERS
+from mmsoc.utils.files import atomic_path
 
 from .drawing import (
     Color,

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
-from mmsoc.datasets.io import atomic_path
+from mmsoc.utils.files import atomic_path
 
 _TIME_BASE = Fraction(1, 90000)  # of frames with times; that of MPEG
 

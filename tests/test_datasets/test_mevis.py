@@ -12,9 +12,9 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.rle import run_totals
 from mmsoc.datasets.transforms import LoadMeViSMasks
 from mmsoc.registry import DATASETS
+from mmsoc.utils.masks import run_totals
 from tests.helpers import small_model
 from tests.test_datasets.tiny_mevis import SIZE, VIDEOS, dataset_config, encode, mask_of, write_split
 from tests.test_datasets.tiny_ref_youtube_vos import write_frame

@@ -16,7 +16,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmsoc.datasets import moving_shapes
-from mmsoc.datasets.io import read_ids
 from mmsoc.datasets.moving_shapes import FAMILIES, Expression, Noun, Scene, Settings, draw_scene, generate
 from mmsoc.datasets.moving_shapes import families as families_module
 from mmsoc.datasets.moving_shapes import writer as writer_module
@@ -25,6 +24,7 @@ from mmsoc.datasets.moving_shapes.scene import COLORS, HELD_OUT_CHANGES, HELD_OU
 from mmsoc.datasets.transforms import SwapLeftRight
 from mmsoc.evaluation import JFMetric
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import read_ids
 from tools.analysis_tools import moving_shapes_shortcuts as shortcuts
 from tools.analysis_tools.moving_shapes_baselines import baselines
 

@@ -4,8 +4,8 @@ import torch
 from mmdet.structures.mask import BitmapMasks
 
 from mmsoc.datasets.transforms import ShortSideResize
-from mmsoc.datasets.transforms.loading import box_of_mask
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.masks import box_of_mask
 
 
 def clip_results(present=(True, False, True), size=(20, 30), text='the left one'):

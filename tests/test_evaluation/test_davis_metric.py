@@ -11,10 +11,10 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import read_ids
 from mmsoc.evaluation import boundary_f, evaluate_folders, evaluate_sequence, region_similarity
 from mmsoc.evaluation.davis_metric import RefDAVIS17Metric, merge_by_score, merge_objects
 from mmsoc.registry import METRICS
+from mmsoc.utils.files import read_ids
 from tests.helpers import make_sample, small_model
 
 SIZE = 40, 60

@@ -10,10 +10,10 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import read_ids
 from mmsoc.evaluation import JFMetric, boundary_f, region_similarity
 from mmsoc.evaluation.jf_metric import boundary_map
 from mmsoc.registry import DATASETS, METRICS
+from mmsoc.utils.files import read_ids
 from tests.test_datasets.tiny_ref_youtube_vos import VIDEOS, dataset_config, write_split
 
 

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import read_frame, read_ids
 from mmsoc.datasets.moving_shapes import Settings
 from mmsoc.evaluation.davis_metric import evaluate_folders
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import read_frame, read_ids
 from tools.analysis_tools import try_recipe
 from tools.dataset_converters import moving_shapes_twins as twins
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsoc.datasets.io import read_frame, read_ids
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import read_frame, read_ids
 from mmsoc.visualization import VideoWriter
 from tools.dataset_converters import own_videos
 

@@ -43,12 +43,12 @@ from rich.table import Table
 
 from mmsoc.datasets import A2DSentencesDataset, RefYouTubeVOSDataset
 from mmsoc.datasets.a2d_sentences import key_frame_flags, window
-from mmsoc.datasets.io import dump_json, load_json, read_ids
 from mmsoc.datasets.moving_shapes.writer import PALETTE
 from mmsoc.datasets.object_frames import object_frames
 from mmsoc.datasets.ref_youtube_vos import YOUTUBE_VOS_CATEGORIES
 from mmsoc.datasets.transforms import LoadVideoWindow
 from mmsoc.evaluation import boundary_f, region_similarity
+from mmsoc.utils.files import dump_json, load_json, read_ids
 from mmsoc.visualization import VideoWriter
 
 NUM_FRAMES = 8  # of a clip

@@ -17,8 +17,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.io import atomic_path, read_ids
 from mmsoc.registry import DATASETS
+from mmsoc.utils.files import atomic_path, read_ids
 from mmsoc.visualization import RVOSLocalVisualizer, add_caption, contact_sheet
 
 

@@ -37,10 +37,10 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmsoc.apis.stream import StreamPredictor
-from mmsoc.datasets.io import dump_json, load_json
 from mmsoc.evaluation import JFMetric, mean_jf, subsets
 from mmsoc.models import SOC
 from mmsoc.registry import DATASETS, MODELS
+from mmsoc.utils.files import dump_json, load_json
 
 MODES = ('whole', 'stream', 'frame', 'anew', 'carried')
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsoc.datasets.io import load_json, read_ids
 from mmsoc.evaluation import boundary_f, mean_jf, region_similarity, subsets
+from mmsoc.utils.files import load_json, read_ids
 
 BASELINES = ('empty', 'whole_frame', 'random_object')
 

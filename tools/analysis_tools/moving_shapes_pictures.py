@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmsoc.datasets.io import atomic_path
 from mmsoc.datasets.moving_shapes import FAMILIES, Settings, draw_video
+from mmsoc.utils.files import atomic_path
 from mmsoc.visualization import RVOSLocalVisualizer, add_caption, contact_sheet
 
 

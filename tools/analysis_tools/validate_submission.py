@@ -24,8 +24,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout 
 import numpy as np
 from PIL import Image
 
-from mmsoc.datasets.io import load_json
 from mmsoc.evaluation.submission import LAYOUTS
+from mmsoc.utils.files import load_json
 
 
 def expected_videos(args: argparse.Namespace) -> dict[str, dict]:

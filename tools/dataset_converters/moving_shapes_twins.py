@@ -47,12 +47,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from ref_davis17 import IMAGES, MASKS, TEXTS, convert
 
-from mmsoc.datasets.io import dump_json, load_json
 from mmsoc.datasets.moving_shapes import Expression, Noun, Settings, Thing, draw_video
 from mmsoc.datasets.moving_shapes.scene import COLORS, SHAPES
 from mmsoc.datasets.moving_shapes.sentences import sentence
 from mmsoc.datasets.moving_shapes.writer import PALETTE, _locked, pixel_counts
 from mmsoc.datasets.moving_shapes.writer import VERSION as GENERATOR_VERSION
+from mmsoc.utils.files import dump_json, load_json
 from mmsoc.visualization import write_video
 
 VERSION = 1  # to be raised when the same parameters give another twin

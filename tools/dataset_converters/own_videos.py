@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from mmsoc.apis import video_io
-from mmsoc.datasets.io import clean_text, dump_json, listed, read_ids
+from mmsoc.utils.files import clean_text, dump_json, listed, read_ids
 
 COLUMNS = ('video', 'object', 'expression')
 FRAME_SUFFIXES = ('.jpg', '.jpeg', '.png')

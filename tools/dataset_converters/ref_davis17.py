@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
-from mmsoc.datasets.io import dump_json, listed, load_json, read_ids
+from mmsoc.utils.files import dump_json, listed, load_json, read_ids
 
 SPLITS = {'train': 'train', 'valid': 'val'}
 """our name and that of DAVIS"""

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..io import dump_json, load_json
+from mmsoc.utils.files import dump_json, load_json
+
 from .families import draw_scene
 from .render import Video, render
 from .scene import FAMILIES, Scene, Settings

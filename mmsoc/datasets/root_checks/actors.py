@@ -9,8 +9,9 @@ import av
 import h5py
 import numpy as np
 
+from mmsoc.utils.files import listed
+
 from ..a2d_sentences import SUBSETS, A2DSentencesDataset, read_lines
-from ..io import listed
 from ..jhmdb_sentences import JHMDBSentencesDataset, _parse
 from ..transforms.video_loading import puppet_mask_shape, read_a2d_masks, read_puppet_mask, video_shape
 from .check import Fault, Finding, RootCheck, by, listing, picture_sizes, short

@@ -15,9 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from mmsoc.utils.files import listed, load_json
+from mmsoc.utils.masks import run_totals
+
 from ..a2d_sentences import read_csv
-from ..io import listed, load_json
-from ..rle import run_totals
 
 LEVELS = {
     'quick': 'the text files, and which files there are',

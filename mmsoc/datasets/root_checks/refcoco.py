@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..io import listed
+from mmsoc.utils.files import listed
+
 from ..refcoco import RefCOCODataset, load_plain_pickle
 from .actors import _check_file
 from .check import Fault, Finding, RootCheck, by, picture, rle_faults, short

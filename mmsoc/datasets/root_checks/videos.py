@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..io import listed
+from mmsoc.utils.files import listed
+
 from ..mevis import MeViSDataset
 from ..ref_youtube_vos import RefYouTubeVOSDataset
 from .check import Fault, Finding, RootCheck, by, listing, picture, picture_sizes, rle_faults, short

@@ -11,8 +11,8 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.mask import BitmapMasks
 
 from mmsoc.registry import TRANSFORMS
-
-from ..io import read_frame, read_ids
+from mmsoc.utils.files import read_frame, read_ids
+from mmsoc.utils.masks import box_of_mask
 
 
 def _where(results: dict) -> str:
@@ -20,14 +20,6 @@ def _where(results: dict) -> str:
     return f'video {results["video_id"]}, ' + (
         f'sentence {texts[0]!r}' if len(texts) == 1 else f'{len(texts)} sentences'
     )
-
-
-def box_of_mask(mask: np.ndarray) -> np.ndarray:
-    """Box of a mask (H, W): float32 (4,), x1 y1 x2 y2 = first and *last* set column and row; zeros if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows) == 0:
-        return np.zeros(4, np.float32)
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32)
 
 
 @TRANSFORMS.register_module()

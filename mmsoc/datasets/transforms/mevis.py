@@ -6,8 +6,9 @@ from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.masks import box_of_mask
 
-from .loading import _where, box_of_mask
+from .loading import _where
 
 
 @TRANSFORMS.register_module()

@@ -9,10 +9,10 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.rle import run_totals
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.masks import box_of_mask, run_totals
 
-from .loading import _where, box_of_mask
+from .loading import _where
 
 
 def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) -> dict:

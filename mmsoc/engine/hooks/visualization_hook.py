@@ -66,7 +66,7 @@ class RVOSVisualizationHook(Hook):
 
     def _draw_video(self, visualizer: Any, sample: Any, folder: Path) -> None:
         # Here, because the visualization package needs PyAV and fonts, which a run that draws nothing does not.
-        from mmsoc.datasets.io import atomic_path
+        from mmsoc.utils.files import atomic_path
         from mmsoc.visualization import VideoWriter, contact_sheet
 
         folder.mkdir(parents=True, exist_ok=True)

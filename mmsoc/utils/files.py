@@ -44,19 +44,6 @@ def get_field(record: Any, name: str, kind: type, where: str) -> Any:
     return record[name]
 
 
-def check_root(data_root: str, expected: str) -> None:
-    """Checks that there is a folder ``data_root`` (none is asked for if it is ''); ``expected`` says what should be in it.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    if data_root and not os.path.isdir(data_root):
-        raise FileNotFoundError(
-            f'data_root: there is no folder {data_root} (looked in {os.getcwd()}); expected the data set as it is published, '
-            f'unpacked there, with {expected}. The environment variable MMSOC_DATA names another folder than ./data'
-        )
-
-
 def load_json(path: str | Path, key: str) -> Any:
     """Reads a JSON file; ``key`` is the config key that names it.
 

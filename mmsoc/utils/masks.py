@@ -1,4 +1,4 @@
-"""COCO's run-length codes, looked at without decoding them."""
+"""Masks and their run-length codes."""
 
 from collections.abc import Sequence
 
@@ -53,3 +53,11 @@ def run_totals(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     areas = np.add.reduceat(pixels * (index % 2), run_starts)
     bad = np.logical_or.reduceat(wrong, ends - lengths) | np.array([not text for text in texts])
     return np.where(bad, -1, totals), np.where(bad, 0, areas)
+
+
+def box_of_mask(mask: np.ndarray) -> np.ndarray:
+    """Box of a mask (H, W): float32 (4,), x1 y1 x2 y2 = first and *last* set column and row; zeros if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return np.zeros(4, np.float32)
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32)
