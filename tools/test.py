@@ -20,6 +20,7 @@ from mmsoc.engine.cli import (
 )
 from mmsoc.engine.dist import finish_distributed, prepare_distributed
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 
 VISUALIZATION_HOOK = 'RVOSVisualizationHook'
 
@@ -48,7 +49,7 @@ def parse_args():
 def evaluators_of(cfg):
     """``cfg.test_evaluator`` as a list, in place."""
     if cfg.get('test_evaluator') is None:
-        raise ValueError('the config has no test_evaluator')
+        raise UserError('the config has no test_evaluator')
     if not isinstance(cfg.test_evaluator, list):
         cfg.test_evaluator = [cfg.test_evaluator]
     return cfg.test_evaluator
@@ -63,7 +64,7 @@ def set_out(cfg, out):
     init_default_scope(cfg.get('default_scope', 'mmsoc'))
     reporting = [e for e in evaluators if 'out_file' in inspect.signature(METRICS.get(e['type'])).parameters]
     if not reporting:
-        raise ValueError(
+        raise UserError(
             f'--out {out}: no metric of test_evaluator writes a report (setting `out_file`); found '
             f'{[e["type"] for e in evaluators]}'
         )

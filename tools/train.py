@@ -13,7 +13,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
 from mmsoc.engine.dist import finish_distributed, prepare_distributed
-from mmsoc.utils import keep_freed_memory
+from mmsoc.utils.errors import UserError
+from mmsoc.utils.memory import keep_freed_memory
 
 # What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range, so that there is nothing to scale, and a
 # disabled scaler does not make the host wait for the device to look for overflows.
@@ -76,7 +77,7 @@ def parse_args():
 def turn_on_amp(cfg, name):
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(
+        raise UserError(
             f'--amp: optim_wrapper.type is {kind!r} in the config; expected OptimWrapper or AmpOptimWrapper'
         )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -94,7 +95,7 @@ def turn_on_tf32(cfg):
 
 def turn_on_lr_scaling(cfg):
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-        raise ValueError(
+        raise UserError(
             '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size (the batch size, over all processes, '
             'that its learning rate is for)'
         )

@@ -30,6 +30,7 @@ from mmsoc.engine.cli import warn_of_variables
 from mmsoc.engine.hooks.strict_load_hook import StrictLoadHook
 from mmsoc.models import SOC
 from mmsoc.registry import HOOKS, MODELS, TRANSFORMS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, dump_json
 from mmsoc.utils.masks import box_of_mask
 from mmsoc.visualization import RVOSLocalVisualizer, VideoWriter
@@ -119,7 +120,7 @@ class SOCInferencer(BaseInferencer):
         show_progress: bool = True,
     ) -> None:
         if weights is None:
-            raise ValueError('weights: expected a checkpoint, found none')
+            raise UserError('weights: expected a checkpoint, found none')
         self.weights = os.fspath(weights)
         name = _check_device(device)
         checkpoint = _read_checkpoint(self.weights)
@@ -131,7 +132,7 @@ class SOCInferencer(BaseInferencer):
         warn_of_variables(cfg, options)
         cfg.merge_from_dict(options)
         if cfg.get('model') is None:
-            raise ValueError(f'config {self.config or self.weights}: expected the key `model`, found {sorted(cfg)}')
+            raise UserError(f'config {self.config or self.weights}: expected the key `model`, found {sorted(cfg)}')
         self._checkpoint: dict = checkpoint
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmsoc'):
             super().__init__(cfg, self.weights, name, cfg.get('default_scope') or 'mmsoc', show_progress)
@@ -150,11 +151,11 @@ class SOCInferencer(BaseInferencer):
                 "(in Python cfg_options={'model.text_encoder.pretrained': 'FOLDER'})"
             ) from error
         if not isinstance(model, SOC):
-            raise ValueError(f'config key `model`: expected a SOC, found {type(model).__name__}')
+            raise UserError(f'config key `model`: expected a SOC, found {type(model).__name__}')
         state = self._checkpoint.get('state_dict', self._checkpoint)
         problem = _load_hook(cfg).mismatch(model.state_dict(), state)
         if problem:
-            raise ValueError(f'checkpoint {weights} does not fit the model {type(model).__name__}:\n{problem}')
+            raise UserError(f'checkpoint {weights} does not fit the model {type(model).__name__}:\n{problem}')
         _load_checkpoint_to_model(model, self._checkpoint)
         # Both are for data sets' metrics, and say nothing of what a sentence names.
         model.test_cfg = {**model.test_cfg, 'all_queries': False, 'return_logits': False}
@@ -167,7 +168,7 @@ class SOCInferencer(BaseInferencer):
         while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
             dataset = dataset.get('dataset') or dataset['datasets'][0]  # data set wrappers
         if not dataset.get('pipeline'):
-            raise ValueError(
+            raise UserError(
                 'config key `test_dataloader.dataset.pipeline`: expected the transforms of a test, found none'
             )
         steps = dataset['pipeline']
@@ -240,7 +241,7 @@ class SOCInferencer(BaseInferencer):
         source = open_frames(inputs, fps)
         sentences = _check_texts(texts)
         if not 0 <= score_threshold <= 1:
-            raise ValueError(f'score_threshold must be in [0, 1], as scores are; found {score_threshold}')
+            raise UserError(f'score_threshold must be in [0, 1], as scores are; found {score_threshold}')
         seen_texts = [clean_text(text, 'texts') for text in sentences]
         record = _Record(sentences, return_masks)
         folders = [f'{MASKS}/{name}' for name in mask_folders(sentences)]
@@ -350,7 +351,7 @@ class SOCInferencer(BaseInferencer):
         try:
             packed = self.pipeline(sample)
         except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(
+            raise UserError(
                 f'{source.path or source.kind}: frames of {width}x{height} cannot be brought to the size of the network '
                 f'({error}); are their sides too unequal? Cut them first'
             ) from error
@@ -412,7 +413,7 @@ class SOCInferencer(BaseInferencer):
                         stack.enter_context(stream)
                     stream.feed(frames)
                 if stream is None:
-                    raise ValueError('there is no frame')
+                    raise UserError('there is no frame')
                 found = stream.finish()
                 yield VideoPrediction(
                     found.scores, found.frame_scores, lambda: (masks.numpy() for masks in stream.masks())
@@ -422,7 +423,7 @@ class SOCInferencer(BaseInferencer):
 
     def _whole(self, pieces: Sequence[dict]) -> VideoPrediction:
         if not pieces:
-            raise ValueError('there is no frame')
+            raise UserError('there is no frame')
         sample = pieces[0]['data_samples']
         sample.video_data_samples = [frame for piece in pieces for frame in piece['data_samples'].video_data_samples]
         frames = torch.cat([piece['inputs'] for piece in pieces])
@@ -545,10 +546,10 @@ def _written(
 def _check_texts(texts: str | Sequence[str]) -> list[str]:
     sentences = [texts] if isinstance(texts, str) else list(texts)
     if not sentences:
-        raise ValueError('texts: expected at least one sentence, found none')
+        raise UserError('texts: expected at least one sentence, found none')
     for text in sentences:
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f'texts: expected sentences that name an object, found {text!r}')
+            raise UserError(f'texts: expected sentences that name an object, found {text!r}')
     return sentences
 
 
@@ -559,14 +560,14 @@ def _check_device(device: str | torch.device | None) -> str:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f'device {device!r}: expected cpu, cuda, cuda:1, ...; {str(error).splitlines()[0]}') from None
+        raise UserError(f'device {device!r}: expected cpu, cuda, cuda:1, ...; {str(error).splitlines()[0]}') from None
     if wanted.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             f'device {device!r}: this machine shows no GPU to PyTorch {torch.__version__} (torch.cuda.is_available() is '
             'False); use cpu'
         )
     if wanted.type == 'cuda' and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'device {device!r}: there are {torch.cuda.device_count()} GPUs, counted from 0')
+        raise UserError(f'device {device!r}: there are {torch.cuda.device_count()} GPUs, counted from 0')
     return str(wanted)
 
 
@@ -577,12 +578,12 @@ def _read_checkpoint(path: str) -> dict:
     try:
         checkpoint = _load_checkpoint(path, map_location='cpu')
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f'weights {path} cannot be read: expected what torch.save wrote, tensors and plain values only; '
             f'{str(error).splitlines()[0] if str(error) else type(error).__name__}'
         ) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(f'weights {path}: expected a dict, found {type(checkpoint).__name__}')
+        raise UserError(f'weights {path}: expected a dict, found {type(checkpoint).__name__}')
     return checkpoint
 
 
@@ -590,7 +591,7 @@ def _config_of(checkpoint: Mapping, weights: str) -> Config:
     """The config that MMEngine keeps in its checkpoints."""
     text = (checkpoint.get('meta') or {}).get('cfg')
     if not isinstance(text, str):
-        raise ValueError(
+        raise UserError(
             f'weights {weights} hold no config (meta.cfg), as those that were converted or published alone; name it: '
             '--config configs/soc/NAME.py (in Python config=)'
         )

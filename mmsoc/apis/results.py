@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 import mmsoc
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed
 
 MASKS, VIDEO, PICTURE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
@@ -27,18 +28,18 @@ def check_out_dir(out_dir: str | Path, overwrite: bool) -> None:
     """
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
-        raise ValueError(f'the output folder {out} is a file')
+        raise UserError(f'the output folder {out} is a file')
     # Hidden: what a killed run left, and what file managers write.
     found = sorted(path.name for path in out.iterdir() if not path.name.startswith('.')) if out.exists() else []
     if not found:
         return
     if not overwrite:
-        raise ValueError(
+        raise UserError(
             f'the output folder {out} is not empty: it holds {listed(found, 5)}; name another one, or say `overwrite` '
             '(--overwrite) to replace earlier results'
         )
     if SCORES not in found:
-        raise ValueError(
+        raise UserError(
             f'the output folder {out} does not hold earlier results (it has no {SCORES}, but {listed(found, 5)}), and is not '
             'overwritten; name another one'
         )

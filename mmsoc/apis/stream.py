@@ -16,6 +16,7 @@ from mmsoc.models import SOC
 from mmsoc.models.soc import choose_queries, mask_threshold_logit
 from mmsoc.structures import FrameQueries, Predictions, TextFeatures
 from mmsoc.utils.device import to_device, to_host
+from mmsoc.utils.errors import UserError
 
 
 class StreamScores(NamedTuple):
@@ -74,15 +75,15 @@ class StreamPredictor:
         folder: str | Path | None = None,
     ) -> None:
         if not texts:
-            raise ValueError('StreamPredictor: texts is empty; expected at least one sentence')
+            raise UserError('StreamPredictor: texts is empty; expected at least one sentence')
         if chunk_frames < 1 or overlap < 0:
-            raise ValueError(
+            raise UserError(
                 'StreamPredictor: expected chunk_frames of at least 1 and overlap of at least 0, found '
                 f'{chunk_frames} and {overlap}'
             )
         for key in ('frames_per_clip', 'all_queries'):
             if model.test_cfg[key]:
-                raise ValueError(
+                raise UserError(
                     f'StreamPredictor: model.test_cfg.{key}={model.test_cfg[key]}, but a stream has one query for the '
                     'whole video and gives the masks of that alone; switch it off'
                 )
@@ -131,9 +132,9 @@ class StreamPredictor:
             ValueError: another size than ``frame_size``, or after `finish`.
         """
         if self._chosen:
-            raise ValueError('StreamPredictor.feed: the stream was finished')
+            raise UserError('StreamPredictor.feed: the stream was finished')
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (3, *self.frame_size) or not len(frames):
-            raise ValueError(
+            raise UserError(
                 f'StreamPredictor.feed: expected frames of shape (t, 3, {self.frame_size[0]}, {self.frame_size[1]}) with '
                 f't >= 1, found {tuple(frames.shape)}'
             )
@@ -149,7 +150,7 @@ class StreamPredictor:
             ValueError: nothing was fed, or it was called before.
         """
         if self._chosen or not self.num_frames:
-            raise ValueError('StreamPredictor.finish: ' + ('called twice' if self._chosen else 'no frame was fed'))
+            raise UserError('StreamPredictor.finish: ' + ('called twice' if self._chosen else 'no frame was fed'))
         while self._done < self.num_frames:
             self._run_chunk(min(self.chunk_frames, self.num_frames - self._done))
         self._waiting, self._first = [], self._done
@@ -186,7 +187,7 @@ class StreamPredictor:
             ValueError: before `finish`.
         """
         if not self._chosen:
-            raise ValueError('StreamPredictor: the masks are known after finish()')
+            raise UserError('StreamPredictor: the masks are known after finish()')
         position = 0
         for start in range(0, self._done, self.chunk_frames):
             stop = min(start + self.chunk_frames, self._done)

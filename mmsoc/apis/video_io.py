@@ -20,6 +20,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed, read_frame
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -79,7 +80,7 @@ def open_frames(source: Any, fps: float | None = None) -> FrameSource:
         if not os.path.isfile(path):
             raise FileNotFoundError(f'there is no file or folder {path} (looked in {os.getcwd()})')
         if fps is not None:
-            raise ValueError(f'{path}: fps is for folders and arrays; a video has its own')
+            raise UserError(f'{path}: fps is for folders and arrays; a video has its own')
         return _Picture(path) if _is_picture(path) else _Video(path)
     return _Array(source, fps)
 
@@ -102,12 +103,12 @@ class _Video(FrameSource):
                     self.length = max(round(duration * self.fps), 1)
                 first = next(_Decoding(container, stream).frames(), None)
         except av.FFmpegError as error:
-            raise ValueError(
+            raise UserError(
                 f'{path} cannot be read as a video ({error.strerror}); expected a video file, a picture or a folder of '
                 'pictures. Where the file is incomplete, its index, which some programs write last, may be missing'
             ) from None
         if first is None:
-            raise ValueError(f'{path}: not a single frame can be decoded; does a player show it?')
+            raise UserError(f'{path}: not a single frame can be decoded; does a player show it?')
         self.size = upright(first, path).shape[:2]
 
     def _stream(self, container: Any) -> Any:
@@ -116,7 +117,7 @@ class _Video(FrameSource):
         streams = [stream for stream in container.streams.video if not stream.disposition & cover]
         if not streams:
             kinds = [stream.type for stream in container.streams]
-            raise ValueError(f'{self.path} holds no video, only the streams {kinds}')
+            raise UserError(f'{self.path} holds no video, only the streams {kinds}')
         return streams[0]
 
     def read(self) -> Iterator[np.ndarray]:
@@ -129,7 +130,7 @@ class _Video(FrameSource):
             for frame in decoding.frames():
                 pixels = upright(frame, f'{self.path}, frame {count}')
                 if pixels.shape[:2] != self.size:
-                    raise ValueError(
+                    raise UserError(
                         f'{self.path}: frame {count} is {_wxh(pixels.shape)}, but the first one is {_wxh(self.size)}; expected '
                         'one size in the whole video'
                     )
@@ -287,13 +288,13 @@ class _Folder(FrameSource):
         seen: dict[str, str] = {}
         for name, file in zip(self._names, self._files):
             if seen.setdefault(name, file) != file:
-                raise ValueError(f'{seen[name]} and {file} would have masks of the same name; expected different names')
+                raise UserError(f'{seen[name]} and {file} would have masks of the same name; expected different names')
         self.length = len(self._files)
         self.size = _picture_size(self._files[0])
         for file in self._files:  # before hours are spent; only the files' first bytes are read
             size = _picture_size(file)
             if size != self.size:
-                raise ValueError(
+                raise UserError(
                     f'{file} is {_wxh(size)}, but {self._files[0]} is {_wxh(self.size)}; expected pictures of one size, the '
                     'frames of one video'
                 )
@@ -326,18 +327,18 @@ class _Array(FrameSource):
             frames = [np.asarray(frame) for frame in pixels]
             shapes = list(dict.fromkeys(frame.shape for frame in frames))
             if len(shapes) > 1:
-                raise ValueError(f'{expected}; found a list of arrays that differ in shape: {listed(shapes)}')
+                raise UserError(f'{expected}; found a list of arrays that differ in shape: {listed(shapes)}')
         elif isinstance(pixels, np.ndarray) and pixels.ndim == 3:
             frames = [pixels]
         elif isinstance(pixels, np.ndarray):
             frames = list(pixels) if pixels.ndim else []
         else:
-            raise ValueError(f'{expected}; found {type(pixels).__name__}')
+            raise UserError(f'{expected}; found {type(pixels).__name__}')
         if not frames or min(frames[0].shape, default=0) == 0:
-            raise ValueError(f'{expected}; found no pixels')
+            raise UserError(f'{expected}; found no pixels')
         if frames[0].ndim != 3 or frames[0].shape[2] != 3 or any(frame.dtype != np.uint8 for frame in frames):
             found = [f'{frame.dtype} {frame.shape}' for frame in frames if frame.dtype != np.uint8] or frames[0].shape
-            raise ValueError(f'{expected}; found {len(frames)} of {found if isinstance(found, tuple) else found[0]}')
+            raise UserError(f'{expected}; found {len(frames)} of {found if isinstance(found, tuple) else found[0]}')
         self.kind = 'image' if isinstance(pixels, np.ndarray) and pixels.ndim == 3 else 'array'
         self.fps = None if self.kind == 'image' else _fraction(fps)
         self.length = len(frames)
@@ -364,7 +365,7 @@ def _picture_size(path: str) -> tuple[int, int]:
             width, height = image.size
             return (width, height) if orientation(image) >= 5 else (height, width)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f'{path} cannot be read as a picture: {error}') from None
+        raise UserError(f'{path} cannot be read as a picture: {error}') from None
 
 
 def read_picture(path: str | Path, where: str = 'to be searched') -> np.ndarray:
@@ -391,7 +392,7 @@ def _fraction(fps: float | None) -> Fraction | None:
     if fps is None:
         return None
     if not 0 < fps < float('inf'):
-        raise ValueError(f'fps must be a positive number, found {fps}')
+        raise UserError(f'fps must be a positive number, found {fps}')
     return Fraction(fps).limit_denominator(1001)
 
 

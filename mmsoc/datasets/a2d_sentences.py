@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, listed
 
 from .data_root import check_root
@@ -78,11 +79,11 @@ class A2DSentencesDataset(BaseDataset):
         if data_prefix is None:
             data_prefix = dict(video='Release/clips320H', mask='text_annotations/a2d_annotation_with_instances')
         if set(data_prefix) != {'video', 'mask'}:
-            raise ValueError(f"data_prefix: expected the keys 'video' and 'mask', found {list(data_prefix)}")
+            raise UserError(f"data_prefix: expected the keys 'video' and 'mask', found {list(data_prefix)}")
         if subset not in SUBSETS.values():
-            raise ValueError(f"subset: expected 'train' or 'test', found {subset!r}")
+            raise UserError(f"subset: expected 'train' or 'test', found {subset!r}")
         if num_frames < 1:
-            raise ValueError(f'num_frames must be at least 1, found {num_frames}')
+            raise UserError(f'num_frames must be at least 1, found {num_frames}')
         self.subset = subset
         self.videoset_file = os.path.join(data_root, videoset_file)
         self.missed_file = os.path.join(data_root, missed_file)
@@ -141,14 +142,14 @@ class A2DSentencesDataset(BaseDataset):
         sentences, copies = read_sentences(self.ann_file)
         unknown = sorted({video for video, _, _ in sentences} - set(subset_of))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'ann_file {self.ann_file}: {len(unknown)} videos are not in {self.videoset_file}: {listed(unknown)}'
             )
         used = [row for row in sentences if row[0] not in missed and subset_of[row[0]] == self.subset]
         left_out = [row for row in sentences if row[0] in missed]
         videos = sorted({video for video, _, _ in used})
         if self.expected_videos is not None and len(videos) != self.expected_videos:
-            raise ValueError(
+            raise UserError(
                 f'expected_videos: {self.ann_file} should give {self.expected_videos} videos of the subset {self.subset}, found '
                 f'{len(videos)}; is the copy complete? None switches this check off'
             )
@@ -170,7 +171,7 @@ class A2DSentencesDataset(BaseDataset):
                     )
                 )
         if not samples:
-            raise ValueError(f'ann_file: {self.ann_file} gives no sample of the subset {self.subset}')
+            raise UserError(f'ann_file: {self.ann_file} gives no sample of the subset {self.subset}')
         logger.info(
             f'{self.ann_file}: {len(used)} sentences of {len(videos)} videos of the subset {self.subset}, {len(samples)} samples; '
             f'left out of the whole file: {len(copies)} rows whose instance is a copy {copies}, {len(left_out)} rows of videos '
@@ -208,7 +209,7 @@ class A2DSentencesDataset(BaseDataset):
         names = sorted(name for name in os.listdir(folder) if name.endswith('.h5'))
         numbers = [int(name[:-3]) if len(name) == 8 and name[:-3].isdecimal() else 0 for name in names]
         if not names or min(numbers) < 1:
-            raise ValueError(
+            raise UserError(
                 f"data_prefix['mask']: expected annotations 00001.h5 and so on in {folder}, found {listed(names) or 'no .h5 file'}"
             )
         return {number: read_a2d_instances(self._mask_path(video, number), f'video {video}') for number in numbers}
@@ -241,7 +242,7 @@ def read_sentences(path: str) -> tuple[list[tuple[str, int, str]], list[tuple[st
     rows = read_csv(path, 'ann_file')
     columns = ['video_id', 'instance_id', 'query']
     if not rows or rows[0][1][:3] != columns:
-        raise ValueError(
+        raise UserError(
             f'ann_file {path}: expected the columns {columns} in line 1, found {rows[0][1] if rows else "no line"}'
         )
     sentences, copies = [], []
@@ -249,16 +250,16 @@ def read_sentences(path: str) -> tuple[list[tuple[str, int, str]], list[tuple[st
     for line, row in rows[1:]:
         where = f'ann_file {path}, line {line}'
         if len(row) != len(rows[0][1]):
-            raise ValueError(f'{where}: expected {len(rows[0][1])} fields, found {len(row)}: {row}')
+            raise UserError(f'{where}: expected {len(rows[0][1])} fields, found {len(row)}: {row}')
         video, instance, text = row[:3]
         if instance.endswith(' (copy)'):
             copies.append((video, instance))
             continue
         if not instance.isdecimal():
-            raise ValueError(f'{where}: expected a number as instance_id, found {instance!r}')
+            raise UserError(f'{where}: expected a number as instance_id, found {instance!r}')
         earlier = seen.setdefault((video, int(instance)), line)
         if earlier != line:
-            raise ValueError(f'{where}: video {video} and instance {instance} are already in line {earlier}')
+            raise UserError(f'{where}: video {video} and instance {instance} are already in line {earlier}')
         sentences.append((video, int(instance), clean_text(text, where)))
     return sentences, copies
 
@@ -276,11 +277,11 @@ def read_videoset(path: str) -> dict[str, str]:
     result: dict[str, str] = {}
     for line, row in read_csv(path, 'videoset_file'):
         if len(row) != 9 or row[-1].strip() not in SUBSETS:
-            raise ValueError(
+            raise UserError(
                 f'videoset_file {path}, line {line}: expected 9 fields, the last one 0 (train) or 1 (test), found {row}'
             )
         if row[0] in result:
-            raise ValueError(f'videoset_file {path}, line {line}: video {row[0]} is there twice')
+            raise UserError(f'videoset_file {path}, line {line}: video {row[0]} is there twice')
         result[row[0]] = SUBSETS[row[-1].strip()]
     return result
 
@@ -297,7 +298,7 @@ def read_csv(path: str, key: str) -> list[tuple[int, list[str]]]:
         reader = csv.reader(lines, strict=True)
         return [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
-        raise ValueError(f'{key}: {path}, line {reader.line_num} is not CSV: {error}') from None
+        raise UserError(f'{key}: {path}, line {reader.line_num} is not CSV: {error}') from None
 
 
 def read_lines(path: str, key: str) -> list[str]:
@@ -313,4 +314,4 @@ def read_lines(path: str, key: str) -> list[str]:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FileNotFoundError(f'{key}: there is no file {path}') from None
     except UnicodeDecodeError as error:
-        raise ValueError(f'{key}: {path} is not UTF-8 text: {error}') from None
+        raise UserError(f'{key}: {path} is not UTF-8 text: {error}') from None

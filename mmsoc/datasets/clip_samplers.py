@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmsoc.registry import TASK_UTILS
+from mmsoc.utils.errors import UserError
 
 
 @TASK_UTILS.register_module()
@@ -22,7 +23,7 @@ class WindowClipSampler:
 
     def __init__(self, *, num_frames: int = 8) -> None:
         if num_frames < 1:
-            raise ValueError(f'WindowClipSampler: num_frames must be at least 1, found {num_frames}')
+            raise UserError(f'WindowClipSampler: num_frames must be at least 1, found {num_frames}')
         self.num_frames = num_frames
 
     def split(self, present: Sequence[bool]) -> list[list[int]]:
@@ -59,7 +60,7 @@ class SparseClipSampler:
 
     def __init__(self, *, num_frames: int = 5) -> None:
         if num_frames != 1 and num_frames < 3:
-            raise ValueError(
+            raise UserError(
                 'SparseClipSampler: num_frames must be 1 (the anchor alone) or at least 3 (the anchor and a '
                 f'neighbour on each side), found {num_frames}'
             )

@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, listed, load_json
 
 from .a2d_sentences import key_frame_flags, read_csv, window
@@ -71,11 +72,11 @@ class JHMDBSentencesDataset(BaseDataset):
     ) -> None:
         data_prefix = dict(img='Rename_Images', mask='puppet_mask') if data_prefix is None else data_prefix
         if set(data_prefix) != {'img', 'mask'}:
-            raise ValueError(f"data_prefix: expected the keys 'img' and 'mask', found {list(data_prefix)}")
+            raise UserError(f"data_prefix: expected the keys 'img' and 'mask', found {list(data_prefix)}")
         if not test_mode:
-            raise ValueError('JHMDB-Sentences is for evaluation only: test_mode must be True')
+            raise UserError('JHMDB-Sentences is for evaluation only: test_mode must be True')
         if num_frames < 1 or frames_per_video < 1:
-            raise ValueError(
+            raise UserError(
                 f'num_frames and frames_per_video must be at least 1, found {num_frames} and {frames_per_video}'
             )
         self.samples_file = None if samples_file is None else os.path.join(data_root, samples_file)
@@ -110,12 +111,12 @@ class JHMDBSentencesDataset(BaseDataset):
                 raise FileNotFoundError(f"data_prefix['{key}']: there is no folder {self.data_prefix[key]}")
         samples = self._draw() if self.samples_file is None else read_samples(self.samples_file)
         if self.expected_samples is not None and len(samples) != self.expected_samples:
-            raise ValueError(
+            raise UserError(
                 f'expected_samples: expected {self.expected_samples} samples, found {len(samples)} ({self._which_samples()}); '
                 'None switches this check off'
             )
         if not samples:
-            raise ValueError(f'no samples ({self._which_samples()})')
+            raise UserError(f'no samples ({self._which_samples()})')
         needed: dict[tuple[str, str], set[int]] = {}
         for sample in samples:
             needed.setdefault((sample['action'], sample['video_id']), set()).update(_clip(sample, self.num_frames))
@@ -176,7 +177,7 @@ class JHMDBSentencesDataset(BaseDataset):
             # The masks may end before the frames.
             length = min(len(pictures), puppet_mask_length(self._mask_path(action, video), where))
             if length < self.frames_per_video:
-                raise ValueError(f'{where}: frames_per_video={self.frames_per_video}, found {length} frames with masks')
+                raise UserError(f'{where}: frames_per_video={self.frames_per_video}, found {length} frames with masks')
             generator = np.random.default_rng([self.seed, *video.encode()])
             for index in sorted(generator.choice(length, self.frames_per_video, replace=False).tolist()):
                 samples.append(dict(video_id=video, action=action, key_frame=index, length=length, text=text))
@@ -199,14 +200,14 @@ def read_samples(path: str) -> list[dict]:
     """
     rows = load_json(path, 'samples_file')
     if not isinstance(rows, list):
-        raise ValueError(f'samples_file {path}: expected a list of rows, found {type(rows).__name__}')
+        raise UserError(f'samples_file {path}: expected a list of rows, found {type(rows).__name__}')
     samples = []
     seen: dict[tuple[str, int], int] = {}
     for number, row in enumerate(rows):
         sample = _parse(row, f'samples_file {path}, row {number}')
         earlier = seen.setdefault((sample['video_id'], sample['key_frame']), number)
         if earlier != number:
-            raise ValueError(
+            raise UserError(
                 f'samples_file {path}, row {number}: video {sample["video_id"]}, frame {sample["key_frame"] + 1} is already in '
                 f'row {earlier}'
             )
@@ -216,7 +217,7 @@ def read_samples(path: str) -> list[dict]:
 
 def _parse(row: Any, where: str) -> dict:
     if not isinstance(row, list) or [type(value) for value in row] != [str, str, str, int, str]:
-        raise ValueError(
+        raise UserError(
             f'{where}: expected [video, path of the frame, path of the mat, number of frames, sentence], found {row}'
         )
     video, frame, mat, length, text = row
@@ -224,14 +225,14 @@ def _parse(row: Any, where: str) -> dict:
     name = PurePosixPath(frame).stem
     fits = len(frame_parts) >= 3 and frame_parts[-2:] == (video, f'{name}.png')
     if not (fits and len(name) == 5 and name.isdecimal()):
-        raise ValueError(
+        raise UserError(
             f"{where}: expected the frame's path to end in <action>/{video}/<5 digits>.png, found {frame!r}"
         )
     action = frame_parts[-3]
     if mat_parts[-3:] != (action, video, 'puppet_mask.mat'):
-        raise ValueError(f"{where}: expected the mat's path to end in {action}/{video}/puppet_mask.mat, found {mat!r}")
+        raise UserError(f"{where}: expected the mat's path to end in {action}/{video}/puppet_mask.mat, found {mat!r}")
     if not 1 <= int(name) <= length:
-        raise ValueError(f'{where}: expected a frame from 1 to {length}, found {name}')
+        raise UserError(f'{where}: expected a frame from 1 to {length}, found {name}')
     return dict(video_id=video, action=action, key_frame=int(name) - 1, length=length, text=clean_text(text, where))
 
 
@@ -252,8 +253,8 @@ def read_jhmdb_sentences(path: str) -> dict[str, str]:
     for line, row in rows:
         where = f'ann_file {path}, line {line}'
         if len(row) != 2:
-            raise ValueError(f'{where}: expected video_id and query, found {row}')
+            raise UserError(f'{where}: expected video_id and query, found {row}')
         if row[0] in sentences:
-            raise ValueError(f'{where}: video {row[0]} is there twice')
+            raise UserError(f'{where}: video {row[0]} is there twice')
         sentences[row[0]] = clean_text(row[1], where)
     return sentences

@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import get_field, listed, load_json
 from mmsoc.utils.masks import run_totals
 
@@ -83,9 +84,9 @@ class MeViSDataset(ReferringVideoDataset):
     ) -> None:
         data_prefix = dict(img='train/JPEGImages') if data_prefix is None else data_prefix
         if set(data_prefix) != {'img'}:
-            raise ValueError(f"data_prefix: expected the key 'img', found {list(data_prefix)}")
+            raise UserError(f"data_prefix: expected the key 'img', found {list(data_prefix)}")
         if not test_mode and mask_file is None:
-            raise ValueError("mask_file: training needs the masks, e.g. mask_file='train/mask_dict.json'")
+            raise UserError("mask_file: training needs the masks, e.g. mask_file='train/mask_dict.json'")
         self.mask_file = self._below_root(mask_file, data_root)
         self.codes: RunLengthCodes | None = None
         super().__init__(
@@ -108,7 +109,7 @@ class MeViSDataset(ReferringVideoDataset):
     def _read_frames(self, record: dict, where: str) -> list[str]:
         frames = super()._read_frames(record, where)
         if frames != record['frames']:
-            raise ValueError(
+            raise UserError(
                 f"{where}: expected 'frames' in ascending order, in which mask_dict.json has a mask for each, found "
                 f'{listed(record["frames"])}'
             )
@@ -121,10 +122,10 @@ class MeViSDataset(ReferringVideoDataset):
         for key in self.OBJECT_KEYS:
             ids = get_field(item, key, list, where)
             if not ids or not all(type(i) is int for i in ids):
-                raise ValueError(f'{where}: {key!r} must be a list of at least one integer, found {ids}')
+                raise UserError(f'{where}: {key!r} must be a list of at least one integer, found {ids}')
             found[key] = tuple(map(str, ids))
         if len(set(found['anno_id'])) < len(found['anno_id']):
-            raise ValueError(f"{where}: 'anno_id' has an annotation twice: {item['anno_id']}")
+            raise UserError(f"{where}: 'anno_id' has an annotation twice: {item['anno_id']}")
         return found
 
     def _select_videos(self, videos: dict[str, dict]) -> dict[str, dict]:
@@ -149,7 +150,7 @@ class MeViSDataset(ReferringVideoDataset):
                 for anno_id in item['anno_id'] or ():
                     first = wanted.setdefault(anno_id, _Wanted(video, exp_id, len(record['frames'])))
                     if first.video != video:
-                        raise ValueError(
+                        raise UserError(
                             f'{_expression(self.ann_file, video, exp_id, item)}: the anno_id {anno_id} is also in video '
                             f'{first.video}, expression {first.exp_id}'
                         )
@@ -251,10 +252,10 @@ def load_mask_dict(path: str, wanted: Mapping[str, _Wanted]) -> RunLengthCodes:
     """
     content = load_json(path, 'mask_file')
     if not isinstance(content, dict):
-        raise ValueError(f'mask_file {path}: expected an object {{anno_id: masks}}, found {type(content).__name__}')
+        raise UserError(f'mask_file {path}: expected an object {{anno_id: masks}}, found {type(content).__name__}')
     unknown = [f'{i} (video {of.video}, expression {of.exp_id})' for i, of in wanted.items() if i not in content]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f'mask_file {path}: {len(unknown)} unknown anno_id, of which there are no masks: {listed(unknown)}'
         )
     first: dict[str, int] = {}
@@ -267,7 +268,7 @@ def load_mask_dict(path: str, wanted: Mapping[str, _Wanted]) -> RunLengthCodes:
         codes = content.pop(anno_id)  # its memory is free before the next one is copied
         if not isinstance(codes, list) or len(codes) != of.num_frames:
             found = f'{len(codes)} masks' if isinstance(codes, list) else type(codes).__name__
-            raise ValueError(f'{where}: expected a mask or null for each of {of.num_frames} frames, found {found}')
+            raise UserError(f'{where}: expected a mask or null for each of {of.num_frames} frames, found {found}')
         first[anno_id] = len(ends)
         size, of_frames, areas = _check_codes(codes, where)
         sizes[anno_id] = size
@@ -302,13 +303,13 @@ def _check_codes(codes: Sequence[Any], where: str) -> tuple[list[int], list[byte
             continue
         counts, of = (code.get('counts'), code.get('size')) if isinstance(code, dict) else (None, None)
         if not isinstance(counts, str) or not isinstance(of, list) or [type(side) for side in of] != [int, int]:
-            raise ValueError(
+            raise UserError(
                 f"{where}: expected null or a COCO run-length code, {{'size': [height, width], 'counts': string}}, in place "
                 f'{t}, found {str(code)[:80]}'
             )
         size = size or of
         if of != size:
-            raise ValueError(
+            raise UserError(
                 f'{where}: expected masks of one size (height, width), found {size} and, in place {t}, {of}'
             )
         of_frames.append(counts.encode())
@@ -320,7 +321,7 @@ def _check_codes(codes: Sequence[Any], where: str) -> tuple[list[int], list[byte
     for t, total in zip(places, totals.tolist()):
         if total != size[0] * size[1]:
             found = 'no such code' if total < 0 else f'{total}'
-            raise ValueError(
+            raise UserError(
                 f'{where}: the run-length code in place {t} is broken: expected runs of {size[0]} x {size[1]} pixels, found {found}'
             )
     return size, of_frames, areas

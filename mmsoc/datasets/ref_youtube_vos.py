@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import get_field
 
 from .object_frames import object_frames
@@ -111,13 +112,13 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
     ) -> None:
         data_prefix = dict(img='train/JPEGImages', mask='train/Annotations') if data_prefix is None else data_prefix
         if 'img' not in data_prefix or not set(data_prefix) <= {'img', 'mask'}:
-            raise ValueError(
+            raise UserError(
                 f"data_prefix: expected the keys 'img' and 'mask' (optional for testing), found {list(data_prefix)}"
             )
         if not test_mode and 'mask' not in data_prefix:
-            raise ValueError("data_prefix: training needs the folder of masks under the key 'mask'")
+            raise UserError("data_prefix: training needs the folder of masks under the key 'mask'")
         if use_category and meta_file is None:
-            raise ValueError('use_category=True needs meta_file (train/meta.json), which holds the categories')
+            raise UserError('use_category=True needs meta_file (train/meta.json), which holds the categories')
         if use_category and 'classes' not in (metainfo or {}):
             metainfo = dict(metainfo or {}, classes=YOUTUBE_VOS_CATEGORIES)
         self.meta_file = self._below_root(meta_file, data_root)
@@ -144,7 +145,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
     def _read_objects(self, item: dict, where: str) -> dict:
         obj_id = item.get('obj_id')
         if obj_id is not None and not (str(obj_id).isdecimal() and 1 <= int(obj_id) <= 255):
-            raise ValueError(f"{where}: 'obj_id' must be a palette index 1..255, found {obj_id!r}")
+            raise UserError(f"{where}: 'obj_id' must be a palette index 1..255, found {obj_id!r}")
         return dict(obj_id=obj_id and str(int(obj_id)))
 
     def _leave_out(self, videos: dict[str, dict]) -> dict[str, dict]:
@@ -199,9 +200,9 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         if meta is None or item['obj_id'] is None:
             return
         if video not in meta:
-            raise ValueError(f'meta_file {self.meta_file}: there is no video {video}, which {self.ann_file} has')
+            raise UserError(f'meta_file {self.meta_file}: there is no video {video}, which {self.ann_file} has')
         if item['obj_id'] not in meta[video]:
-            raise ValueError(
+            raise UserError(
                 f'{_expression(self.ann_file, video, exp_id, item)}: the unknown obj_id {item["obj_id"]!r}; '
                 f'{self.meta_file} has {sorted(meta[video], key=int)} for this video'
             )
@@ -211,7 +212,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         shown_in = objects.seen_in[video].get(item['obj_id'], set())
         present = [frame in shown_in for frame in record['frames']]
         if objects.meta is None and not any(present):
-            raise ValueError(
+            raise UserError(
                 f'{_expression(self.ann_file, video, exp_id, item)}: the unknown obj_id {item["obj_id"]!r}; the masks '
                 f'show {sorted(objects.seen_in[video], key=int)}'
             )
@@ -230,7 +231,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         category = get_field(objects.meta[video][item['obj_id']], 'category', str, where)
         classes = list(self._metainfo['classes'])
         if category not in classes:
-            raise ValueError(f"{where}: the category {category!r} is none of the {len(classes)} in metainfo['classes']")
+            raise UserError(f"{where}: the category {category!r} is none of the {len(classes)} in metainfo['classes']")
         return classes.index(category)
 
     def _add_masks(self, info: dict, has_masks: bool) -> None:

@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, get_field, listed, load_json
 
 from .data_root import check_root
@@ -85,11 +86,11 @@ class RefCOCODataset(BaseDataset):
     ) -> None:
         data_prefix = dict(img='train2014') if data_prefix is None else data_prefix
         if set(data_prefix) != {'img'}:
-            raise ValueError(f"data_prefix: expected the key 'img', found {list(data_prefix)}")
+            raise UserError(f"data_prefix: expected the key 'img', found {list(data_prefix)}")
         if refs_file is not None and split is None:
-            raise ValueError(f"split: refs_file {refs_file} holds all splits; expected the name of one, e.g. 'train'")
+            raise UserError(f"split: refs_file {refs_file} holds all splits; expected the name of one, e.g. 'train'")
         if refs_file is None and split is not None:
-            raise ValueError(
+            raise UserError(
                 f'split: {split!r} chooses among the references of refs_file, and there is none; without it, ann_file is of one '
                 'split (instances_refcoco_train.json)'
             )
@@ -120,7 +121,7 @@ class RefCOCODataset(BaseDataset):
             sentences = list(self._original(images, annotations))
         if self.expected_sentences is not None and len(sentences) != self.expected_sentences:
             of_split = '' if self.split is None else f' and the split {self.split} of {self.refs_file}'
-            raise ValueError(
+            raise UserError(
                 f'expected_sentences: {self.ann_file}{of_split} should give {self.expected_sentences} sentences, found '
                 f'{len(sentences)}; is it the right file, and complete? None switches this check off'
             )
@@ -147,18 +148,18 @@ class RefCOCODataset(BaseDataset):
         for i, annotation in annotations.items():
             image_id = get_field(annotation, 'image_id', int, f'{where}, annotation {i}')
             if image_id not in images:
-                raise ValueError(f'{where}, annotation {i}: there is no image {image_id}')
+                raise UserError(f'{where}, annotation {i}: there is no image {image_id}')
             if image_id in of_image:
-                raise ValueError(
+                raise UserError(
                     f'{where}, image {image_id}: expected one annotation, found {of_image[image_id]["id"]} and {i}; is this the '
                     'instances.json of the original form? That one needs refs_file and split'
                 )
             of_image[image_id] = annotation
         for i, image in images.items():
             if i not in of_image:
-                raise ValueError(f'{where}, image {i}: there is no annotation of it')
+                raise UserError(f'{where}, image {i}: there is no annotation of it')
             if 'caption' not in image:
-                raise ValueError(
+                raise UserError(
                     f"{where}, image {i}: the sentence 'caption' is missing; there are {sorted(image)}. The instances.json of the "
                     'original form needs refs_file and split'
                 )
@@ -169,7 +170,7 @@ class RefCOCODataset(BaseDataset):
         assert self.refs_file is not None
         refs = load_plain_pickle(self.refs_file, 'refs_file')
         if not isinstance(refs, list) or not refs:
-            raise ValueError(f'refs_file {self.refs_file}: expected a list of references, found {str(refs)[:80]!r}')
+            raise UserError(f'refs_file {self.refs_file}: expected a list of references, found {str(refs)[:80]!r}')
         ref_ids: set[int] = set()
         sent_ids: set[int] = set()
         splits: set[str] = set()
@@ -178,7 +179,7 @@ class RefCOCODataset(BaseDataset):
             ref_id = get_field(ref, 'ref_id', int, where)
             where = f'refs_file {self.refs_file}, ref_id {ref_id}'
             if ref_id in ref_ids:
-                raise ValueError(f'{where}: the id is there twice')
+                raise UserError(f'{where}: the id is there twice')
             ref_ids.add(ref_id)
             splits.add(get_field(ref, 'split', str, where))
             if ref['split'] != self.split:
@@ -188,19 +189,19 @@ class RefCOCODataset(BaseDataset):
                 for key, records in (('ann_id', annotations), ('image_id', images))
             )
             if annotation.get('image_id') != image['id']:
-                raise ValueError(
+                raise UserError(
                     f'{where}: expected an annotation of image {image["id"]}, found ann_id {annotation["id"]}, which '
                     f'{self.ann_file} says is of image {annotation.get("image_id")}'
                 )
             for sentence in get_field(ref, 'sentences', list, where):
                 sent_id = get_field(sentence, 'sent_id', int, where)
                 if sent_id in sent_ids:
-                    raise ValueError(f'{where}: the sent_id {sent_id} is there twice')
+                    raise UserError(f'{where}: the sent_id {sent_id} is there twice')
                 sent_ids.add(sent_id)
                 text = self._text(sentence, 'sent', f'{where}, sent_id {sent_id}')
                 yield _Sentence(text, str(sent_id), image, annotation)
         if self.split not in splits:
-            raise ValueError(f'split: {self.refs_file} has no split {self.split!r}; it has {sorted(splits)}')
+            raise UserError(f'split: {self.refs_file} has no split {self.split!r}; it has {sorted(splits)}')
 
     def _text(self, record: dict, name: str, where: str) -> str:
         text = get_field(record, name, str, where)
@@ -257,7 +258,7 @@ class RefCOCODataset(BaseDataset):
             item['segmentations'].append(rle)
         self._log(len(sentences), len(items), crowds, empty)
         if not items:
-            raise ValueError(f'ann_file: {self.ann_file} gives no sample')
+            raise UserError(f'ann_file: {self.ann_file} gives no sample')
         return list(items.values())
 
     def _log(self, num_sentences: int, num_items: int, crowds: Sequence[int], empty: Sequence[int]) -> None:
@@ -291,7 +292,7 @@ def load_plain_pickle(path: str, key: str) -> Any:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FileNotFoundError(f'{key}: there is no file {path}') from None
     except Exception as error:  # a broken pickle raises whatever its bytes lead to
-        raise ValueError(f'{key}: {path} cannot be read as a pickle: {type(error).__name__}: {error}') from None
+        raise UserError(f'{key}: {path} cannot be read as a pickle: {type(error).__name__}: {error}') from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -308,12 +309,12 @@ def _by_id(content: Any, name: str, where: str) -> dict[int, dict]:
     for number, record in enumerate(get_field(content, name, list, where)):
         i = get_field(record, 'id', int, f'{where}, {name}[{number}]')
         if i in found:
-            raise ValueError(f'{where}: {name} has the id {i} twice')
+            raise UserError(f'{where}: {name} has the id {i} twice')
         found[i] = record
     return found
 
 
 def _of_id(records: dict[int, dict], i: int, what: str, ann_file: str) -> dict:
     if i not in records:
-        raise ValueError(f'{what} {i} is not in {ann_file}')
+        raise UserError(f'{what} {i} is not in {ann_file}')
     return records[i]

@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import TASK_UTILS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, get_field, load_json
 
 from .data_root import check_root
@@ -78,9 +79,9 @@ class ReferringVideoDataset(BaseDataset):
         max_refetch: int,
     ) -> None:
         if not test_mode and clip_sampler is None:
-            raise ValueError("clip_sampler: training needs one, e.g. dict(type='WindowClipSampler', num_frames=8)")
+            raise UserError("clip_sampler: training needs one, e.g. dict(type='WindowClipSampler', num_frames=8)")
         if sentences_per_clip < 1:
-            raise ValueError(f'sentences_per_clip must be at least 1, found {sentences_per_clip}')
+            raise UserError(f'sentences_per_clip must be at least 1, found {sentences_per_clip}')
         self.clip_sampler = None if test_mode else TASK_UTILS.build(clip_sampler)
         self.sentences_per_clip = sentences_per_clip
         self.require_masks = require_masks
@@ -179,18 +180,18 @@ class ReferringVideoDataset(BaseDataset):
             expressions = get_field(record, 'expressions', dict, where)
             frames = self._read_frames(record, where)
             if not expressions:
-                raise ValueError(f"{where}: 'expressions' is empty")
+                raise UserError(f"{where}: 'expressions' is empty")
             checked = {i: self._check_expression(item, f'{where}, expression {i}') for i, item in expressions.items()}
             with_object = [item[key] is not None for item in checked.values()]
             if any(with_object) != all(with_object):
-                raise ValueError(f'{where}: some expressions have an {key!r} and some have none')
+                raise UserError(f'{where}: some expressions have an {key!r} and some have none')
             videos[video] = dict(frames=frames, expressions=checked)
         return videos
 
     def _read_frames(self, record: dict, where: str) -> list[str]:
         frames = get_field(record, 'frames', list, where)
         if not frames or not all(isinstance(frame, str) for frame in frames) or len(set(frames)) < len(frames):
-            raise ValueError(
+            raise UserError(
                 f"{where}: 'frames' must be a list of at least one frame name, each a string and none twice, found {frames}"
             )
         return sorted(frames)
@@ -198,10 +199,10 @@ class ReferringVideoDataset(BaseDataset):
     def _check_expression(self, item: Any, where: str) -> dict:
         text = get_field(item, 'exp', str, where)
         if not text.strip():
-            raise ValueError(f"{where}: the sentence 'exp' is empty")
+            raise UserError(f"{where}: the sentence 'exp' is empty")
         key = next(iter(self.OBJECT_KEYS))
         if item.get(key) is None and not self.test_mode:
-            raise ValueError(f'{where}: there is no {key!r}, which training needs')
+            raise UserError(f'{where}: there is no {key!r}, which training needs')
         for name, kind in (('family', str), ('held_out', bool)):
             if item.get(name) is not None:
                 get_field(item, name, kind, where)
@@ -219,12 +220,12 @@ class ReferringVideoDataset(BaseDataset):
         listed = len(videos)
         videos = self._leave_out(videos)
         if self.expected_videos is not None and len(videos) != self.expected_videos:
-            raise ValueError(
+            raise UserError(
                 f'expected_videos: {self.ann_file} should give {self.expected_videos} videos, found {len(videos)} '
                 f'(of {listed} in the file); is the copy complete? None switches this check off'
             )
         if not videos:
-            raise ValueError(f'ann_file: no video is left of the {listed} in {self.ann_file}')
+            raise UserError(f'ann_file: no video is left of the {listed} in {self.ann_file}')
         return videos
 
     def _check_masks_given(self, videos: dict, missing: str | None) -> None:
@@ -304,7 +305,7 @@ class ReferringVideoDataset(BaseDataset):
                 + '; '.join(never_seen)
             )
         if not items:
-            raise ValueError(f'ann_file: {self.ann_file} gives no training sample')
+            raise UserError(f'ann_file: {self.ann_file} gives no training sample')
         num_expressions = sum(len(record['expressions']) for record in videos.values())
         logger.info(
             f'{self.ann_file}: {len(videos)} videos, {num_expressions} expressions, {len(items)} training samples'
@@ -317,7 +318,7 @@ def _videos_of(path: str | None, key: str) -> dict[str, Any]:
     content = load_json(path, key)
     videos = get_field(content, 'videos', dict, f'{key} {path}')
     if not videos:
-        raise ValueError(f"{key} {path}: 'videos' is empty")
+        raise UserError(f"{key} {path}: 'videos' is empty")
     return videos
 
 

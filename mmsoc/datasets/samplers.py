@@ -4,6 +4,7 @@ import torch
 from mmengine.dataset import BaseDataset, DefaultSampler
 
 from mmsoc.registry import DATA_SAMPLERS
+from mmsoc.utils.errors import UserError
 
 
 @DATA_SAMPLERS.register_module()
@@ -35,7 +36,7 @@ class ShortEpochSampler(DefaultSampler):
     ) -> None:
         super().__init__(dataset, shuffle=True, seed=seed)
         if epoch_size < self.world_size or epoch_size % self.world_size:
-            raise ValueError(
+            raise UserError(
                 f'ShortEpochSampler: epoch_size must be a multiple of the number of processes '
                 f'({self.world_size}), found {epoch_size}'
             )
@@ -61,12 +62,10 @@ def _starts(dataset: BaseDataset, family_starts: dict[str, int]) -> list[int]:
     """The first epoch of each item."""
     families = [(dataset.get_data_info(index).get('families') or ['(none)'])[0] for index in range(len(dataset))]
     if set(families) != set(family_starts):
-        raise ValueError(
+        raise UserError(
             f'ShortEpochSampler: family_starts names {sorted(family_starts)}, the families of the data set are '
             f'{sorted(set(families))}'
         )
     if min(family_starts.values()) != 0:
-        raise ValueError(
-            f'ShortEpochSampler: some family of family_starts must start in epoch 0, found {family_starts}'
-        )
+        raise UserError(f'ShortEpochSampler: some family of family_starts must start in epoch 0, found {family_starts}')
     return [family_starts[family] for family in families]

@@ -9,6 +9,8 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mmsoc.utils.errors import UserError
+
 _PYTORCH_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
@@ -28,26 +30,26 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
     if launcher == 'pytorch':
         absent = [name for name in _PYTORCH_VARIABLES if name not in os.environ]
         if absent:
-            raise ValueError(
+            raise UserError(
                 f'--launcher pytorch: the environment variables {", ".join(absent)} are not set; expected to be '
                 'started by torchrun: use tools/dist_train.sh or tools/dist_test.sh'
             )
         local_rank = int(os.environ['LOCAL_RANK'])
         if device == 'cuda' and local_rank >= torch.cuda.device_count():
-            raise ValueError(
+            raise UserError(
                 f'process {local_rank + 1} of this machine has no GPU: {torch.cuda.device_count()} are visible. '
                 'Start at most that many processes, or set CUDA_VISIBLE_DEVICES= to run on the CPU'
             )
     if device != 'cpu':
         return
     if launcher != 'pytorch':
-        raise ValueError(
+        raise UserError(
             f'--launcher {launcher} needs GPUs and this machine shows none. On the CPU use --launcher pytorch '
             '(tools/dist_train.sh), which runs on gloo'
         )
     flexible = cfg.get('runner_type') == 'FlexibleRunner'
     if flexible and cfg.strategy.type != 'mmsoc.FSDPStrategy':
-        raise ValueError(
+        raise UserError(
             f'strategy.type={cfg.strategy.type!r}: on a machine without GPUs expected mmsoc.FSDPStrategy (or no '
             'runner_type)'
         )

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from mmsoc.registry import FUNCTIONS, OPTIM_WRAPPERS, STRATEGIES
+from mmsoc.utils.errors import UserError
 
 
 @FUNCTIONS.register_module()
@@ -81,7 +82,7 @@ class ShardedOptimWrapper(OptimWrapper):
         kind = settings.pop('type', 'norm')
         max_norm, norm_type = settings.get('max_norm'), settings.get('norm_type', 2)
         if kind != 'norm' or norm_type != 2 or max_norm is None:
-            raise ValueError(
+            raise UserError(
                 f'optim_wrapper.clip_grad={self.clip_grad_kwargs}: ShardedOptimWrapper clips by the 2-norm only; '
                 'expected dict(max_norm=..., norm_type=2)'
             )

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -68,19 +69,19 @@ class A2DMetric(BaseMetric):
     def _score(sample: dict, index: int) -> dict:
         where = f'A2DMetric: video {sample["video_id"]}, sentence {sample["texts"][index]!r}'
         if 'pred_masks_all' not in sample:
-            raise ValueError(f'{where}: there are no predictions of all queries; set model.test_cfg.all_queries=True')
+            raise UserError(f'{where}: there are no predictions of all queries; set model.test_cfg.all_queries=True')
         if sample.get('gt_rles') is None:
-            raise ValueError(
+            raise UserError(
                 f'{where}: there is no mask to compare with; the test pipeline needs LoadA2DMasks(evaluation=True) or '
                 'LoadJHMDBMask'
             )
         gt, masks = sample['gt_rles'][index], sample['pred_masks_all'][index]
         scores = [float(score) for score in sample['pred_scores_all'][index]]
         if not masks or len(masks) != len(scores):
-            raise ValueError(f'{where}: expected a score for each of the masks, found {len(scores)} for {len(masks)}')
+            raise UserError(f'{where}: expected a score for each of the masks, found {len(scores)} for {len(masks)}')
         sizes = {tuple(mask['size']) for mask in masks}
         if sizes != {tuple(gt['size'])}:
-            raise ValueError(
+            raise UserError(
                 f'{where}: expected masks of {tuple(gt["size"])} (height, width), as in the data set, found {sizes}'
             )
         best = int(np.argmax(scores))
@@ -98,7 +99,7 @@ class A2DMetric(BaseMetric):
         """Returns mAP, overall and mean IoU and P@K, and prints and writes them."""
         rows = unique_rows((row for of_sample in results for row in of_sample), metric='A2DMetric')
         if not rows:
-            raise ValueError('A2DMetric: there is nothing to evaluate; was the test loader empty?')
+            raise UserError('A2DMetric: there is nothing to evaluate; was the test loader empty?')
         coco_stats = average_precision(rows)
         # The first one is what `save_best='auto'` follows; the authors keep the checkpoint with the best mAP.
         metrics = {'mAP': coco_stats['mAP'], **iou_measures(rows)}

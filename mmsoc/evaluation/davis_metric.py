@@ -15,6 +15,7 @@ from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import atomic_path, dump_json, read_ids
 
 from .background import BackgroundMetric
@@ -91,22 +92,22 @@ def evaluate_sequence(
         ValueError: frames or sizes do not fit, the first mask is empty, or there are more than 20 proposals.
     """
     if len(gt) != len(pred):
-        raise ValueError(f'{where}: expected predictions of {len(gt)} frames, found {len(pred)}')
+        raise UserError(f'{where}: expected predictions of {len(gt)} frames, found {len(pred)}')
     for t, (truth, ids) in enumerate(zip(gt, pred)):
         if truth.shape != ids.shape:
-            raise ValueError(
+            raise UserError(
                 f'{where}: the prediction of frame {t} is {ids.shape[1]}x{ids.shape[0]}, but its mask is '
                 f'{truth.shape[1]}x{truth.shape[0]}'
             )
     kept = range(1, len(gt) - 1) if skip_first_last else range(len(gt))
     if not kept:
-        raise ValueError(f'{where}: {len(gt)} frames, of which none is to be scored')
+        raise UserError(f'{where}: {len(gt)} frames, of which none is to be scored')
     num_objects = _highest_id(gt[0])
     num_proposals = max(_highest_id(ids, void=False) for ids in pred)
     if num_objects == 0:
-        raise ValueError(f'{where}: the first mask shows no object, and the protocol scores those that it shows')
+        raise UserError(f'{where}: the first mask shows no object, and the protocol scores those that it shows')
     if num_proposals > MAX_PROPOSALS:
-        raise ValueError(
+        raise UserError(
             f'{where}: the protocol allows {MAX_PROPOSALS} predicted objects, found ids up to {num_proposals}'
         )
 
@@ -178,7 +179,7 @@ def evaluate_folders(
                 f'{pred_dir / name}: {len(missing)} of {len(frames)} frames are missing: {missing[:5]}'
             )
         if extra:
-            raise ValueError(f'{pred_dir / name}: {len(extra)} frames have no mask in {gt_dir / name}: {extra[:5]}')
+            raise UserError(f'{pred_dir / name}: {len(extra)} frames have no mask in {gt_dir / name}: {extra[:5]}')
         result = evaluate_sequence(
             [read_ids(gt_dir / name / frame, name) for frame in frames],
             [read_ids(pred_dir / name / frame, name) for frame in frames],
@@ -245,9 +246,9 @@ class RefDAVIS17Metric(BackgroundMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if overlap not in ('probability', 'score'):
-            raise ValueError(f"RefDAVIS17Metric: overlap must be 'probability' or 'score', found {overlap!r}")
+            raise UserError(f"RefDAVIS17Metric: overlap must be 'probability' or 'score', found {overlap!r}")
         if num_annotators < 1:
-            raise ValueError(f'RefDAVIS17Metric: num_annotators must be at least 1, found {num_annotators}')
+            raise UserError(f'RefDAVIS17Metric: num_annotators must be at least 1, found {num_annotators}')
         self.overlap = overlap
         self.num_annotators = num_annotators
         self.bound_th = bound_th
@@ -257,7 +258,7 @@ class RefDAVIS17Metric(BackgroundMetric):
     def score_video(self, sample: dict) -> dict:
         video, paths = sample['video_id'], sample['mask_paths']
         if paths is None:
-            raise ValueError(
+            raise UserError(
                 f"RefDAVIS17Metric: video {video} has no masks to compare with; set data_prefix['mask'] of the data set "
                 'to an existing folder'
             )
@@ -283,17 +284,17 @@ class RefDAVIS17Metric(BackgroundMetric):
         where = f'RefDAVIS17Metric: video {sample["video_id"]}'
         exp_ids, obj_ids, step = sample['exp_ids'], sample['obj_ids'], self.num_annotators
         if obj_ids is None:
-            raise ValueError(f"{where}: its expressions have no 'obj_id'; use an ann_file that has them")
+            raise UserError(f"{where}: its expressions have no 'obj_id'; use an ann_file that has them")
         position = {exp_id: i for i, exp_id in enumerate(exp_ids)}
         expected = [str(i) for i in range(len(exp_ids))]
         if set(position) != set(expected) or len(exp_ids) % step:
-            raise ValueError(
+            raise UserError(
                 f'{where}: expected expressions 0, 1, ..., {step} for each object (num_annotators={step}), found {list(exp_ids)}'
             )
         for exp_id in expected:
             obj_id = obj_ids[position[exp_id]]
             if int(obj_id) != int(exp_id) // step + 1:
-                raise ValueError(
+                raise UserError(
                     f'{where}: expression {exp_id} should speak of object {int(exp_id) // step + 1} '
                     f'(num_annotators={step} consecutive ones for each object), found obj_id {obj_id!r}'
                 )
@@ -304,20 +305,20 @@ class RefDAVIS17Metric(BackgroundMetric):
         wanted = [('pred_masks', [len(masks) for masks in sample['pred_masks']])]
         if self.overlap == 'probability':
             if sample.get('pred_logits') is None:
-                raise ValueError(
+                raise UserError(
                     f"{where}: the prediction has no 'pred_logits', by which overlaps are resolved: set "
                     "model.test_cfg.return_logits=True (or overlap='score', which is not the published protocol)"
                 )
             wanted.append(('pred_logits', [len(logits) for logits in sample['pred_logits']]))
         for key, found in wanted:
             if found != [len(gt)] * len(sample['exp_ids']):
-                raise ValueError(
+                raise UserError(
                     f'{where}: expected {key} of {len(sample["exp_ids"])} sentences and {len(gt)} frames, found {found} frames'
                 )
         for masks in sample['pred_masks']:
             for rle, ids in zip(masks, gt):
                 if tuple(rle['size']) != ids.shape:
-                    raise ValueError(
+                    raise UserError(
                         f'{where}: a predicted mask is {rle["size"][1]}x{rle["size"][0]}, but the mask of the data set is '
                         f'{ids.shape[1]}x{ids.shape[0]}'
                     )
@@ -345,7 +346,7 @@ class RefDAVIS17Metric(BackgroundMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Returns J&F, J and F, means over annotators, and those of each annotator, and prints and writes them."""
         if not results:
-            raise ValueError('RefDAVIS17Metric: there is nothing to evaluate; was the test loader empty?')
+            raise UserError('RefDAVIS17Metric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]
         of_annotators = [mean_jf([row for row in rows if row['annotator'] == a]) for a in range(self.num_annotators)]
         means = mean_jf(of_annotators)

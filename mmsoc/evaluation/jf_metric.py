@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json, read_ids
 
 from .background import BackgroundMetric
@@ -148,13 +149,13 @@ def frame_scores(
         truth = _PaintedTruth(sample, metric, void_label)
     predictions = sample['pred_masks']
     if len(predictions) != len(texts) or any(len(masks) != truth.num_frames for masks in predictions):
-        raise ValueError(
+        raise UserError(
             f'{metric}: video {video}: expected masks for {len(texts)} sentences and {truth.num_frames} frames, found '
             f'{[len(masks) for masks in predictions]} frames for the sentences'
         )
     kept = range(1, truth.num_frames - 1) if skip_first_last else range(truth.num_frames)
     if not kept:
-        raise ValueError(f'{metric}: video {video} has {truth.num_frames} frames, and skip_first_last leaves none')
+        raise UserError(f'{metric}: video {video} has {truth.num_frames} frames, and skip_first_last leaves none')
 
     region = np.empty((len(texts), len(kept)))
     contour = np.empty_like(region)
@@ -163,7 +164,7 @@ def frame_scores(
         for row, gt in enumerate(masks):
             pred = coco_mask.decode(predictions[row][t]).astype(bool)
             if pred.shape != gt.shape:
-                raise ValueError(
+                raise UserError(
                     f'{metric}: video {video}, sentence {texts[row]!r}: the predicted mask is '
                     f'{pred.shape[1]}x{pred.shape[0]}, but {name} is {gt.shape[1]}x{gt.shape[0]}'
                 )
@@ -192,12 +193,12 @@ class _CodedTruth(_Truth):
     def __init__(self, sample: dict, metric: str, void_label: int | None) -> None:
         codes, texts, where = sample['gt_rles'], sample['texts'], f'{metric}: video {sample["video_id"]}'
         if void_label is not None:
-            raise ValueError(
+            raise UserError(
                 f'{where}: run-length codes (gt_rles) mark no void; expected void_label=None, found {void_label}'
             )
         lengths = [len(of_sentence) for of_sentence in codes if isinstance(of_sentence, list)]
         if len(lengths) != len(texts) or len(set(lengths)) != 1:
-            raise ValueError(
+            raise UserError(
                 f'{where}: expected gt_rles to hold, for each of {len(texts)} sentences, a list with a run-length code of '
                 f'each frame, found lists of {lengths}'
             )
@@ -214,12 +215,12 @@ class _PaintedTruth(_Truth):
     def __init__(self, sample: dict, metric: str, void_label: int | None) -> None:
         self.video, self.where = sample['video_id'], f'{metric}: video {sample["video_id"]}'
         if sample['mask_paths'] is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.where} has no masks to compare with; set data_prefix['mask'] of the data set to an existing folder "
                 '(of MeViS: mask_file, and LoadMeViSMasks(evaluation=True) in its pipeline), or leave this evaluator out'
             )
         if sample['obj_ids'] is None:
-            raise ValueError(
+            raise UserError(
                 f"{metric}: the expressions of video {self.video} have no 'obj_id', so it is unknown which object of "
                 'the masks they name; use an ann_file of the data set that has them'
             )
@@ -246,7 +247,7 @@ class _PaintedTruth(_Truth):
         seen: set[int] = set().union(*self.seen.values())
         unknown = {obj_id for obj_id in self.obj_ids if int(obj_id) not in seen}
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'{self.where}: no mask shows the objects {sorted(unknown)}; the masks show {sorted(seen - {0})}'
             )
 
@@ -321,7 +322,7 @@ class JFMetric(BackgroundMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Returns J, F and J&F, and the same for each subset (`subsets`), and prints and writes them."""
         if not results:
-            raise ValueError('JFMetric: there is nothing to evaluate; was the test loader empty?')
+            raise UserError('JFMetric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]
         means = mean_jf(rows)
         for name, subset in subsets(rows).items():

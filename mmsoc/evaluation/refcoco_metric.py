@@ -7,6 +7,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json
 
 from .a2d_metric import iou, iou_measures, log_table, overlap, unique_rows
@@ -53,12 +54,12 @@ class RefCOCOMetric(BaseMetric):
     def _rows(sample: dict) -> list[dict]:
         picture, texts, predictions = sample['video_id'], sample['texts'], sample['pred_masks']
         if sample.get('gt_rles') is None:
-            raise ValueError(
+            raise UserError(
                 f'RefCOCOMetric: picture {picture}: there is no mask to compare with; the test pipeline needs '
                 'LoadRefCOCOMasks(evaluation=True)'
             )
         if len(predictions) != len(texts) or any(len(masks) != 1 for masks in predictions):
-            raise ValueError(
+            raise UserError(
                 f'RefCOCOMetric: picture {picture}: expected one mask for each of the {len(texts)} sentences, found '
                 f'{[len(masks) for masks in predictions]}'
             )
@@ -67,7 +68,7 @@ class RefCOCOMetric(BaseMetric):
             texts, sample['exp_ids'], sample['gt_rles'], predictions, sample['pred_scores'], strict=True
         ):
             if tuple(mask['size']) != tuple(gt['size']):
-                raise ValueError(
+                raise UserError(
                     f'RefCOCOMetric: picture {picture}, sentence {text!r}: expected a mask of {tuple(gt["size"])} (height, width), '
                     f'as in the data set, found {tuple(mask["size"])}'
                 )
@@ -82,7 +83,7 @@ class RefCOCOMetric(BaseMetric):
         """Returns overall and mean IoU and P@K, and prints and writes them."""
         rows = unique_rows((row for of_sample in results for row in of_sample), metric='RefCOCOMetric')
         if not rows:
-            raise ValueError('RefCOCOMetric: there is nothing to evaluate; was the test loader empty?')
+            raise UserError('RefCOCOMetric: there is nothing to evaluate; was the test loader empty?')
         metrics = iou_measures(rows)
         log_table(metrics, f'{len(rows)} sentences')
         if self.out_file is not None:

@@ -7,6 +7,7 @@ from mmengine.logging import MMLogger
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import atomic_path
 
 from .background import BackgroundMetric
@@ -49,9 +50,9 @@ class SubmissionWriter(BackgroundMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if layout not in LAYOUTS:
-            raise ValueError(f'SubmissionWriter: layout must be one of {sorted(LAYOUTS)}, found {layout!r}')
+            raise UserError(f'SubmissionWriter: layout must be one of {sorted(LAYOUTS)}, found {layout!r}')
         if not zip_file.endswith('.zip'):
-            raise ValueError(f'SubmissionWriter: zip_file must end in .zip, found {zip_file!r}')
+            raise UserError(f'SubmissionWriter: zip_file must end in .zip, found {zip_file!r}')
         self.zip_file = zip_file
         self.layout = layout
 
@@ -59,7 +60,7 @@ class SubmissionWriter(BackgroundMetric):
         """The pictures of a video, packed."""
         video, exp_ids, frames, predictions = (sample[key] for key in ('video_id', 'exp_ids', 'frames', 'pred_masks'))
         if [len(masks) for masks in predictions] != [len(frames)] * len(exp_ids):
-            raise ValueError(
+            raise UserError(
                 f'SubmissionWriter: video {video}: expected masks for {len(exp_ids)} sentences and {len(frames)} frames, '
                 f'found {[len(masks) for masks in predictions]} frames for the sentences'
             )
@@ -73,7 +74,7 @@ class SubmissionWriter(BackgroundMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, int]:
         """Writes the archive: the old one stays until the new one is complete."""
         if not results:
-            raise ValueError('SubmissionWriter: there is nothing to write; was the test loader empty?')
+            raise UserError('SubmissionWriter: there is nothing to write; was the test loader empty?')
         top = LAYOUTS[self.layout]
         with atomic_path(self.zip_file) as temporary, zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
             for result in results:

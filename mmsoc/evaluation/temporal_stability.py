@@ -4,6 +4,7 @@ import numpy as np
 from mmengine.logging import MMLogger
 
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json
 
 from .background import BackgroundMetric
@@ -66,7 +67,7 @@ class TemporalStabilityMetric(BackgroundMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Returns the mean variances, and logs and writes them."""
         if not results:
-            raise ValueError('TemporalStabilityMetric: there is nothing to evaluate; was the test loader empty?')
+            raise UserError('TemporalStabilityMetric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]
         means = {key: float(np.mean([row[key] for row in rows])) for key in ('var_J', 'var_J&F')}
         means |= {f'{key}_x100': 100 * value for key, value in means.items()}

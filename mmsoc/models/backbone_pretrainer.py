@@ -5,6 +5,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmsoc.registry import MODELS
+from mmsoc.utils.errors import UserError
 
 
 @MODELS.register_module()
@@ -48,6 +49,6 @@ class BackbonePretrainer(BaseModel):
             ValueError: any other mode; there is nothing to predict.
         """
         if mode not in ('loss', 'tensor'):
-            raise ValueError(f"BackbonePretrainer: mode must be 'loss' or 'tensor', found {mode!r}; it only trains")
+            raise UserError(f"BackbonePretrainer: mode must be 'loss' or 'tensor', found {mode!r}; it only trains")
         levels = self.neck(self.backbone(inputs)[1:])
         return self.head.loss_by_level(levels, data_samples) if mode == 'loss' else levels

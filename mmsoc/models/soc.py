@@ -18,6 +18,7 @@ from mmsoc.models.layers.recompute import max_elements
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FrameQueries, FusedFeatures, Predictions, TextFeatures, VisualFeatures
 from mmsoc.utils.device import to_device, to_host
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.precision import use_tf32
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
@@ -102,16 +103,16 @@ class SOC(BaseMOTModel):
         )
         unknown = set(test_cfg or {}) - set(defaults)
         if unknown:
-            raise ValueError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
+            raise UserError(f'model.test_cfg: unknown {sorted(unknown)}; expected some of {sorted(defaults)}')
         self.test_cfg = {**defaults, **(test_cfg or {})}
         if self.test_cfg['all_queries'] and self.test_cfg['return_logits']:
-            raise ValueError(
+            raise UserError(
                 'model.test_cfg: all_queries and return_logits do not go together; expected one of them at most'
             )
         if self.test_cfg['precision'] not in PRECISIONS:
-            raise ValueError(f'model.test_cfg.precision={self.test_cfg["precision"]!r}: expected one of {PRECISIONS}')
+            raise UserError(f'model.test_cfg.precision={self.test_cfg["precision"]!r}: expected one of {PRECISIONS}')
         if self.test_cfg['frames_per_pass'] < 1:
-            raise ValueError(f'model.test_cfg.frames_per_pass={self.test_cfg["frames_per_pass"]}: expected at least 1')
+            raise UserError(f'model.test_cfg.frames_per_pass={self.test_cfg["frames_per_pass"]}: expected at least 1')
         if self.test_cfg['compile']:
             # Not with symbolic sizes, to which PyTorch goes over at the second one: deriving windows from them takes it minutes.
             self.backbone.compile(dynamic=False)
@@ -120,7 +121,7 @@ class SOC(BaseMOTModel):
                 rearrange(tensor, 'n -> n')
         layers = self.sim.num_layers
         if not -layers <= self.test_cfg['predict_layer'] < layers:
-            raise ValueError(
+            raise UserError(
                 f'model.test_cfg.predict_layer={self.test_cfg["predict_layer"]}: the decoder has {layers} layers'
             )
 
@@ -309,7 +310,7 @@ class SOC(BaseMOTModel):
         num_frames = inputs.shape[1]
         step = self.test_cfg['frames_per_clip'] or num_frames
         if step < num_frames and any('key_frames_inds' in sample for sample in data_samples):
-            raise ValueError(
+            raise UserError(
                 f'model.test_cfg.frames_per_clip={step} cuts a clip of {num_frames} frames of which only some are '
                 f'annotated ({_names(data_samples)}); set it to None'
             )
@@ -394,7 +395,7 @@ class SOC(BaseMOTModel):
         texts, clip_of_expr = _sentences(data_samples)
         visual = self.extract_visual(inputs, data_samples)
         if visual.num_frames != 1:
-            raise ValueError(
+            raise UserError(
                 f'model.test_cfg.all_queries: expected clips with one annotated frame (key_frames_inds), found '
                 f'{visual.num_frames} ({_names(data_samples)})'
             )
@@ -585,7 +586,7 @@ def _key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Ten
     if all(len(indices) == num_frames for indices in kept):
         return None
     if len(set(map(len, kept))) > 1:
-        raise ValueError(
+        raise UserError(
             'the clips of a batch must have equally many annotated frames, found '
             f'{[len(indices) for indices in kept]} (key_frames_inds of {_names(data_samples)})'
         )
@@ -596,7 +597,7 @@ def _sentences(data_samples: Sequence[TrackDataSample]) -> tuple[list[str], list
     """All M sentences of the clips, and the clip of each."""
     for sample in data_samples:
         if not sample.metainfo.get('texts'):
-            raise ValueError(f'a sample without sentences (metainfo `texts`): {_names([sample])}')
+            raise UserError(f'a sample without sentences (metainfo `texts`): {_names([sample])}')
     texts = [text for sample in data_samples for text in sample.texts]
     return texts, [clip for clip, sample in enumerate(data_samples) for _ in sample.texts]
 

@@ -1,4 +1,1 @@
-from .memory import keep_freed_memory
-from .precision import set_tf32, use_tf32
-
-__all__ = ['keep_freed_memory', 'set_tf32', 'use_tf32']
+"""What every other part may stand on: files, masks, devices. Nothing is imported here, since some of it needs no PyTorch."""

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmsoc.utils.errors import UserError
+
 
 def listed(items: Sequence, most: int = 10) -> str:
     """The first few, for a message."""
@@ -25,7 +27,7 @@ def clean_text(text: str, where: str) -> str:
     """
     text = ' '.join(text.lower().split())
     if not text:
-        raise ValueError(f'{where}: the sentence is empty')
+        raise UserError(f'{where}: the sentence is empty')
     return text
 
 
@@ -36,11 +38,11 @@ def get_field(record: Any, name: str, kind: type, where: str) -> Any:
         ValueError: the record is no dict, or has no such key, or it is of another kind; ``where`` says whose record it is.
     """
     if not isinstance(record, dict):
-        raise ValueError(f'{where}: expected an object with the key {name!r}, found {type(record).__name__}')
+        raise UserError(f'{where}: expected an object with the key {name!r}, found {type(record).__name__}')
     if name not in record:
-        raise ValueError(f'{where}: the key {name!r} is missing; there are {sorted(record)}')
+        raise UserError(f'{where}: the key {name!r} is missing; there are {sorted(record)}')
     if not isinstance(record[name], kind):
-        raise ValueError(f'{where}: {name!r} must be a {kind.__name__}, found {record[name]!r}')
+        raise UserError(f'{where}: {name!r} must be a {kind.__name__}, found {record[name]!r}')
     return record[name]
 
 
@@ -57,9 +59,9 @@ def load_json(path: str | Path, key: str) -> Any:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FileNotFoundError(f'{key}: there is no file {path}') from None
     except json.JSONDecodeError as error:
-        raise ValueError(f'{key}: {path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
+        raise UserError(f'{key}: {path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
     except UnicodeDecodeError as error:
-        raise ValueError(f'{key}: {path} is not UTF-8 text: {error}') from None
+        raise UserError(f'{key}: {path} is not UTF-8 text: {error}') from None
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def _open(path: str | Path, what: str, where: str) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f'{what} {path} is missing ({where})') from None
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f'{what} {path} cannot be read ({where}): {error}') from None
+        raise UserError(f'{what} {path} cannot be read ({where}): {error}') from None
 
 
 def read_frame(path: str | Path, where: str = 'no context given') -> np.ndarray:
@@ -117,7 +119,7 @@ def read_frame(path: str | Path, where: str = 'no context given') -> np.ndarray:
         try:
             return np.array(image.convert('RGB'))
         except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNGs
-            raise ValueError(f'frame {path} cannot be read ({where}): {error}') from None
+            raise UserError(f'frame {path} cannot be read ({where}): {error}') from None
 
 
 def read_ids(path: str | Path, where: str = 'no context given') -> np.ndarray:
@@ -134,9 +136,9 @@ def read_ids(path: str | Path, where: str = 'no context given') -> np.ndarray:
         try:
             image.load()
         except (OSError, SyntaxError) as error:
-            raise ValueError(f'mask {path} cannot be read ({where}): {error}') from None
+            raise UserError(f'mask {path} cannot be read ({where}): {error}') from None
         if image.mode not in ('P', 'L'):
-            raise ValueError(
+            raise UserError(
                 f'mask {path} ({where}): expected a palette PNG whose pixel values are object ids '
                 f'(mode P, or L), found mode {image.mode}'
             )

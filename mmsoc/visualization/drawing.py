@@ -10,13 +10,15 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
+from mmsoc.utils.errors import UserError
+
 Color = tuple[int, int, int]
 
 
 def check_size(mask: np.ndarray, image: np.ndarray) -> None:
     """Raises ValueError if a mask (H, W) is not of its picture's size."""
     if mask.shape != image.shape[:2]:
-        raise ValueError(
+        raise UserError(
             f'the mask is {mask.shape[1]}x{mask.shape[0]}, but the picture is {image.shape[1]}x{image.shape[0]}'
         )
 
@@ -181,7 +183,7 @@ def contact_sheet(images: Sequence[np.ndarray], ncols: int, gap: int = 4) -> np.
         uint8 (rows, columns, 3).
     """
     if not images or ncols < 1:
-        raise ValueError(f'a contact sheet needs at least one picture and one column, found {len(images)} and {ncols}')
+        raise UserError(f'a contact sheet needs at least one picture and one column, found {len(images)} and {ncols}')
     cell_height = max(image.shape[0] for image in images) + gap
     cell_width = max(image.shape[1] for image in images) + gap
     sheet = np.full((-(-len(images) // ncols) * cell_height + gap, ncols * cell_width + gap, 3), 255, np.uint8)

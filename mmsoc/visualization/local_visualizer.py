@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import VISUALIZERS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import atomic_path
 
 from .drawing import (
@@ -122,7 +123,7 @@ class RVOSLocalVisualizer(Visualizer):
             ValueError: there are not as many masks, or scores, as sentences, or a mask is of another size.
         """
         if len(masks) != len(sentences) or (scores is not None and len(scores) != len(sentences)):
-            raise ValueError(
+            raise UserError(
                 f'draw_sentences: {len(sentences)} sentences, but {len(masks)} masks'
                 + ('' if scores is None else f' and {len(scores)} scores')
             )

@@ -7,6 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import atomic_path
 
 _TIME_BASE = Fraction(1, 90000)  # of frames with times; that of MPEG
@@ -35,9 +36,9 @@ class VideoWriter:
     def __init__(self, path: str | Path, *, fps: float | Fraction = 6, crf: int = 18) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in ('.mp4', '.mkv', '.mov'):
-            raise ValueError(f'a video must be named .mp4, .mkv or .mov, found {self.path}')
+            raise UserError(f'a video must be named .mp4, .mkv or .mov, found {self.path}')
         if not fps > 0:
-            raise ValueError(f'fps must be positive, found {fps} ({self.path})')
+            raise UserError(f'fps must be positive, found {fps} ({self.path})')
         self.fps = Fraction(fps).limit_denominator(1001)
         self.crf = crf
         self._shape: tuple[int, ...] | None = None
@@ -68,7 +69,7 @@ class VideoWriter:
                 later than the one before. None: they follow each other at ``fps``.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f'{self.path}: a frame must be uint8 (H, W, 3), found {frame.dtype} {frame.shape}')
+            raise UserError(f'{self.path}: a frame must be uint8 (H, W, 3), found {frame.dtype} {frame.shape}')
         height, width = frame.shape[:2]
         if self._shape is None:
             self._shape = frame.shape
@@ -80,18 +81,18 @@ class VideoWriter:
                 # With B-frames an MP4 with irregular times says that it is shorter than it is.
                 self._stream.options = {'crf': str(self.crf), 'bf': '0'}
         elif frame.shape != self._shape:
-            raise ValueError(
+            raise UserError(
                 f'{self.path}: the first frame is {self._shape[1]}x{self._shape[0]}, a later one {width}x{height}'
             )
         elif (time is None) != (self._ticks < 0):
-            raise ValueError(f'{self.path}: some frames have a time and some have none')
+            raise UserError(f'{self.path}: some frames have a time and some have none')
         # yuv420p keeps one colour per 2x2 pixels
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
         picture = self._av.VideoFrame.from_ndarray(even, format='rgb24')
         if time is not None:
             ticks = round(time / _TIME_BASE)
             if ticks <= self._ticks:
-                raise ValueError(
+                raise UserError(
                     f'{self.path}: a frame at {float(time):.5f} s does not come after the one before, at '
                     f'{float(self._ticks * _TIME_BASE):.5f} s'
                 )
@@ -112,7 +113,7 @@ class VideoWriter:
                 self._stack.__exit__(kind, error, trace)  # closes the container and removes the temporary file
                 return
             if self._shape is None:
-                raise ValueError(f'{self.path}: no frame was written')
+                raise UserError(f'{self.path}: no frame was written')
             self._mux(self._stream.encode())
 
 

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mmsoc.models import VideoSwin
 from mmsoc.models.layers.deformable_attention import MultiScaleDeformableAttention
 from mmsoc.structures import FrameQueries
-from mmsoc.utils import use_tf32
+from mmsoc.utils.precision import use_tf32
 from tests.conftest import reference_path
 from tests.helpers import make_sample, random_clip, small_model
 from tests.parity.golden import golden_batch, golden_model

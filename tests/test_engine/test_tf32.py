@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmsoc.utils import use_tf32
+from mmsoc.utils.precision import use_tf32
 from tests.conftest import ROOT
 
 CONFIG = ROOT / 'tests' / 'test_engine' / 'toy_config.py'

@@ -175,7 +175,7 @@ def test_rates_of_stochastic_depth(seeded):
     factors = torch.zeros(len(drawn), count)
     for branch, rate, of_clips in zip(drawn, rates, factors, strict=True):
         of_clips[branch.clips] = 1.0
-        assert len(branch.clips) == branch.count and branch.scale == pytest.approx(1 / (1 - rate))
+        assert len(branch.clips) == branch.num_clips and branch.scale == pytest.approx(1 / (1 - rate))
         assert abs(1 - of_clips.mean() - rate) < 4 * (rate * (1 - rate) / count) ** 0.5
     correlations = torch.corrcoef(factors) - torch.eye(8)
     assert correlations.abs().max() < 5 / count**0.5

@@ -8,7 +8,12 @@ python tools/analysis_tools/analyze_logs.py cal_train_time work_dirs/a
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+
+from mmsoc.utils.errors import UserError
 
 
 def parse_args():
@@ -48,12 +53,12 @@ def read_log(path):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f'{path}:{number}: expected one JSON object a line ({error})') from error
+            raise UserError(f'{path}:{number}: expected one JSON object a line ({error})') from error
         if not isinstance(record, dict):
-            raise ValueError(f'{path}:{number}: expected a JSON object, found {type(record).__name__}')
+            raise UserError(f'{path}:{number}: expected a JSON object, found {type(record).__name__}')
         records.append(record)
     if not any('loss' in record for record in records):
-        raise ValueError(f'{path}: no line of it is of training (none has `loss`)')
+        raise UserError(f'{path}: no line of it is of training (none has `loss`)')
     return records
 
 
@@ -65,7 +70,7 @@ def plot_curve(args):
 
     logs = [find_log(path) for path in args.logs]
     if args.legend and len(args.legend) != len(logs) * len(args.keys):
-        raise ValueError(
+        raise UserError(
             f'--legend: expected {len(logs) * len(args.keys)} names (logs x keys), found {len(args.legend)}'
         )
     names = iter(args.legend or [f'{path}: {key}' if len(logs) > 1 else key for path in args.logs for key in args.keys])
@@ -80,7 +85,7 @@ def plot_curve(args):
                 if key in record:
                     points.append((step, record[key]))
             if not points:
-                raise ValueError(
+                raise UserError(
                     f'{log} has no {key!r}; it has {sorted({name for record in records for name in record})}'
                 )
             axis.plot(

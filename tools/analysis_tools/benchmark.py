@@ -200,7 +200,7 @@ def measure(case):
     import torch
     from mmengine.logging import MMLogger
 
-    from mmsoc.utils import set_tf32
+    from mmsoc.utils.precision import set_tf32
 
     MMLogger.get_instance('mmengine', log_level='ERROR')
     if case['threads']:

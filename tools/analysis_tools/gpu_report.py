@@ -263,7 +263,7 @@ def measured_peaks(device, settings):
     """TFLOP/s of a large matrix product in each precision that the device has."""
     import torch
 
-    from mmsoc.utils import set_tf32
+    from mmsoc.utils.precision import set_tf32
 
     size = settings['size']
     gpu = device.startswith('cuda')

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsoc.evaluation import boundary_f, mean_jf, region_similarity, subsets
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import load_json, read_ids
 
 BASELINES = ('empty', 'whole_frame', 'random_object')
@@ -30,7 +31,7 @@ def baselines(
     content = load_json(data_root / 'meta_expressions' / split / 'meta_expressions.json', 'expressions')['videos']
     unknown = set(videos or ()) - set(content)
     if unknown:
-        raise ValueError(f'{data_root}: the {split} split has no videos {", ".join(sorted(unknown))}')
+        raise UserError(f'{data_root}: the {split} split has no videos {", ".join(sorted(unknown))}')
     rows: dict[str, list[dict]] = {name: [] for name in BASELINES}
     for video in content if videos is None else videos:
         folder = data_root / split / 'Annotations' / video

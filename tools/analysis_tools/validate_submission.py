@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from mmsoc.evaluation.submission import LAYOUTS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import load_json
 
 
@@ -38,9 +39,7 @@ def expected_videos(args: argparse.Namespace) -> dict[str, dict]:
     for video, record in videos.items():
         for key, kind in (('expressions', dict), ('frames', list)):
             if not isinstance(record, dict) or not isinstance(record.get(key), kind):
-                raise ValueError(
-                    f'--expressions {args.expressions}, video {video}: expected {key!r}, a {kind.__name__}'
-                )
+                raise UserError(f'--expressions {args.expressions}, video {video}: expected {key!r}, a {kind.__name__}')
     if args.exclude is not None:
         excluded = _videos(args.exclude, '--exclude')
         videos = {video: record for video, record in videos.items() if video not in excluded}
@@ -49,14 +48,14 @@ def expected_videos(args: argparse.Namespace) -> dict[str, dict]:
     if args.only_images:
         videos = {video: record for video, record in videos.items() if (Path(args.images) / video).is_dir()}
     if not videos:
-        raise ValueError(f'no video is left of those in {args.expressions}')
+        raise UserError(f'no video is left of those in {args.expressions}')
     return videos
 
 
 def _videos(path: str, option: str) -> dict[str, dict]:
     content = load_json(path, option)
     if not isinstance(content, dict) or not isinstance(content.get('videos'), dict):
-        raise ValueError(f"{option} {path}: expected an object with the key 'videos'")
+        raise UserError(f"{option} {path}: expected an object with the key 'videos'")
     return content['videos']
 
 

@@ -52,6 +52,7 @@ from mmsoc.datasets.moving_shapes.scene import COLORS, SHAPES
 from mmsoc.datasets.moving_shapes.sentences import sentence
 from mmsoc.datasets.moving_shapes.writer import PALETTE, _locked, pixel_counts
 from mmsoc.datasets.moving_shapes.writer import VERSION as GENERATOR_VERSION
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json, load_json
 from mmsoc.visualization import write_video
 
@@ -507,7 +508,7 @@ def is_there(folder: Path, expected: dict, overwrite: bool) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not (folder / MANIFEST).is_file():
-        raise ValueError(
+        raise UserError(
             f'{folder} exists and is no twin (it has no {MANIFEST}), so that it is not touched; name another --out'
         )
     found = load_json(folder / MANIFEST, MANIFEST)
@@ -518,9 +519,7 @@ def is_there(folder: Path, expected: dict, overwrite: bool) -> bool:
         if found.get(name) != value
     ]
     if differing and not overwrite:
-        raise ValueError(
-            f'{folder} holds a twin with other parameters: {", ".join(differing)}; --overwrite replaces it'
-        )
+        raise UserError(f'{folder} holds a twin with other parameters: {", ".join(differing)}; --overwrite replaces it')
     return not differing
 
 

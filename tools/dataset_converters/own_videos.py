@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from mmsoc.apis import video_io
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, dump_json, listed, read_ids
 
 COLUMNS = ('video', 'object', 'expression')
@@ -87,15 +88,15 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
             reader = csv.reader(file, strict=True)
             rows = [(reader.line_num, row) for row in reader if row]
     except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not UTF-8 text: {error}; save it as "CSV UTF-8"') from None
+        raise UserError(f'{path} is not UTF-8 text: {error}; save it as "CSV UTF-8"') from None
     except csv.Error as error:
-        raise ValueError(
+        raise UserError(
             f'{path}, line {reader.line_num}: not CSV ({error}); a quote within a quoted text is doubled'
         ) from None
     header = [name.strip() for name in rows[0][1]] if rows else []
     missing = [name for name in COLUMNS if name not in header]
     if missing or len(set(header)) < len(header):
-        raise ValueError(
+        raise UserError(
             f'{path}: expected the columns {", ".join(COLUMNS)}, separated by commas, each once; found {header}'
         )
     faults = []
@@ -131,7 +132,7 @@ def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
     if not (videos or faults):
         faults.append(f'{path}: there is no row below the header')
     if faults:
-        raise ValueError('\n'.join(faults))
+        raise UserError('\n'.join(faults))
     return videos, [name for name in header if name not in COLUMNS]
 
 
@@ -151,7 +152,7 @@ def find_video(folder: Path, name: str, where: str) -> Path:
             f'{folder / name}{hint}; {folder} holds {listed([path.name for path in visible]) or "nothing"}'
         )
     if len(found) > 1:
-        raise ValueError(f'{where}: several videos are called {name!r}: {", ".join(map(str, found))}; keep one')
+        raise UserError(f'{where}: several videos are called {name!r}: {", ".join(map(str, found))}; keep one')
     return found[0]
 
 
@@ -169,12 +170,12 @@ def numbered_files(folder: Path, suffixes: Sequence[str], what: str) -> dict[int
         if path.name.startswith('.'):
             continue
         if path.suffix.lower() not in suffixes or not (path.stem.isascii() and path.stem.isdecimal()):
-            raise ValueError(
+            raise UserError(
                 f'{path}: expected {what}, named by the number of the frame, e.g. 00012{suffixes[0]} (of {", ".join(suffixes)})'
             )
         other = files.setdefault(int(path.stem), path)
         if other != path:
-            raise ValueError(f'{path} and {other} are both number {int(path.stem)}')
+            raise UserError(f'{path} and {other} are both number {int(path.stem)}')
     if not files:
         raise FileNotFoundError(f'{folder} holds no {what}')
     return dict(sorted(files.items()))
@@ -195,12 +196,12 @@ def read_mask(path: Path, binary: bool) -> np.ndarray:
         with Image.open(path) as image:
             mode, pixels = image.mode, np.array(image)
     except (OSError, SyntaxError) as error:
-        raise ValueError(f'mask {path} cannot be read: {error}') from None
+        raise UserError(f'mask {path} cannot be read: {error}') from None
     if mode not in ('1', 'L', 'P', 'RGB'):
-        raise ValueError(f'mask {path}: expected a black-and-white PNG (mode 1, L, P or RGB), found mode {mode}')
+        raise UserError(f'mask {path}: expected a black-and-white PNG (mode 1, L, P or RGB), found mode {mode}')
     values = np.unique(pixels.astype(np.uint8))
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        raise ValueError(
+        raise UserError(
             f'--binary-masks: {path} should have 0 and one other value, found {len(values)}: {listed(values.tolist())}; '
             'a mask with soft edges has to be thresholded first'
         )
@@ -220,7 +221,7 @@ def plan_video(source: Path, name: str, sentences: list[Sentence], args: argpars
     if frames is None:
         early = [number for number in masks if number < args.first_number]
         if early:
-            raise ValueError(
+            raise UserError(
                 f'mask {masks[early[0]]}: the frames of {path} are counted from --first-number {args.first_number}'
             )
         place = {number: number - args.first_number for number in masks}
@@ -228,13 +229,13 @@ def plan_video(source: Path, name: str, sentences: list[Sentence], args: argpars
         place = {number: i for i, number in enumerate(frames)}
         beyond = [number for number in masks if number not in frames]
         if beyond:
-            raise ValueError(
+            raise UserError(
                 f'mask {masks[beyond[0]]}: {path} has no frame {beyond[0]}; it has {len(frames)}, numbered '
                 f'{min(frames)} to {max(frames)}'
             )
     used = {number: mask for number, mask in masks.items() if place[number] % args.every == 0}
     if not used:
-        raise ValueError(
+        raise UserError(
             f'--every {args.every} leaves no frame of {name!r} that has a mask; there are masks of the frames '
             f'{listed(list(masks))}'
         )
@@ -252,7 +253,7 @@ def plan_video(source: Path, name: str, sentences: list[Sentence], args: argpars
                 hint = '; if white is the only object, add --binary-masks (it is object 1 then)'
             elif video.unused_masks:
                 hint = f'; {video.unused_masks} more masks were left out by --every {args.every}'
-            raise ValueError(
+            raise UserError(
                 f'{source / "expressions.csv"}, line {sentence.line}: object {sentence.object} of {name!r} is in none of the '
                 f'{len(used)} masks that are used ({source / "masks" / name}); they show {sorted(video.seen) or "no object"}{hint}'
             )
@@ -270,24 +271,24 @@ def decode(path: Path) -> Iterator[av.VideoFrame]:
         with av.open(os.fspath(path)) as container:
             if not container.streams.video:
                 kinds = [stream.type for stream in container.streams]
-                raise ValueError(f'{path} holds no video, only the streams {kinds}')
+                raise UserError(f'{path} holds no video, only the streams {kinds}')
             stream = container.streams.video[0]
             stream.thread_type = 'AUTO'
             for frame in container.decode(stream):
                 yield frame
                 count += 1
     except av.FFmpegError as error:
-        raise ValueError(f'{path} cannot be decoded ({error}); {count} frames came before the fault') from None
+        raise UserError(f'{path} cannot be decoded ({error}); {count} frames came before the fault') from None
     if count == 0:
-        raise ValueError(f'{path} cannot be decoded: there is no frame in it')
+        raise UserError(f'{path} cannot be decoded: there is no frame in it')
 
 
 def upright(frame: av.VideoFrame, where: str) -> np.ndarray:
     """A frame as players show it: uint8 (H, W, 3); only turns that are certain, since masks must fit."""
     if not hasattr(frame, 'rotation'):
-        raise ValueError(f'PyAV {av.__version__} does not tell how a video is turned: pip install -U av ({where})')
+        raise UserError(f'PyAV {av.__version__} does not tell how a video is turned: pip install -U av ({where})')
     if round(frame.rotation) % 90:
-        raise ValueError(
+        raise UserError(
             f'{where}: the video is marked as turned by {frame.rotation} degrees, expected a multiple of 90'
         )
     return video_io.upright(frame, where)
@@ -301,12 +302,12 @@ def frames_of_file(video: Video, first_number: int) -> Iterator[tuple[int, np.nd
             continue
         where = f'{video.path}, frame {number}'
         if frame.is_corrupt:
-            raise ValueError(f'{where} is damaged')
+            raise UserError(f'{where} is damaged')
         yield number, upright(frame, where), None
     last = first_number + video.total_frames - 1
     beyond = [number for number in video.masks if number > last]
     if beyond:
-        raise ValueError(
+        raise UserError(
             f'mask {video.masks[beyond[0]]}: {video.path} has no frame {beyond[0]}; it has {video.total_frames}, '
             f'numbered {first_number} to {last}'
         )
@@ -338,12 +339,10 @@ def write_video(video: Video, folder: Path, args: argparse.Namespace, progress: 
         ids = read_mask(video.masks[number], args.binary_masks)
         height, width = pixels.shape[:2]
         if size not in (None, (width, height)):
-            raise ValueError(
-                f'{video.path}, frame {number} is {width}x{height}, but an earlier one {size[0]}x{size[1]}'
-            )
+            raise UserError(f'{video.path}, frame {number} is {width}x{height}, but an earlier one {size[0]}x{size[1]}')
         size = width, height
         if ids.shape != (height, width):
-            raise ValueError(
+            raise UserError(
                 f'mask {video.masks[number]} is {ids.shape[1]}x{ids.shape[0]}, but its frame ({video.path}, frame {number}) '
                 f'is {width}x{height}'
             )
@@ -368,7 +367,7 @@ def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float
     if valid is not None:
         unknown = [name for name in valid if name not in names]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'--valid: no row of expressions.csv names the videos {unknown}; it names {listed(sorted(names))}'
             )
         chosen = set(valid)
@@ -376,7 +375,7 @@ def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float
         number = max(round(share * len(names)), 1) if share else 0
         chosen = set(random.Random(seed).sample(sorted(names), number))
     if len(chosen) == len(names):
-        raise ValueError(
+        raise UserError(
             f'no video is left for training: the csv names {len(names)}, and {listed(sorted(chosen))} would be the valid '
             'split; add videos (a long one can be cut into several), or --valid-share 0 for a set without '
             'a valid split, which cannot be scored'
@@ -458,16 +457,16 @@ def check_out(out: Path, source: Path, overwrite: bool) -> None:
         ValueError: ``out`` holds something that may not be replaced.
     """
     if out == source or out in source.parents:
-        raise ValueError(f'--out {out} is, or holds, the folder {source} that is read')
+        raise UserError(f'--out {out} is, or holds, the folder {source} that is read')
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
         # Also with --overwrite: a mistyped name must not cost anybody a folder.
-        raise ValueError(
+        raise UserError(
             f'--out {out} exists and was not written by this tool (it has no {MANIFEST}); name another folder'
         )
     if not overwrite:
-        raise ValueError(f'--out {out} is not empty; add --overwrite to replace it')
+        raise UserError(f'--out {out} is not empty; add --overwrite to replace it')
 
 
 def convert(args: argparse.Namespace) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json, listed, load_json, read_ids
 
 SPLITS = {'train': 'train', 'valid': 'val'}
@@ -80,7 +81,7 @@ def read_sentences(path: Path, encoding: str, notes: list[str]) -> dict[str, dic
     try:
         lines = path.read_text(encoding=encoding).splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not {encoding} text: {error}') from None
+        raise UserError(f'{path} is not {encoding} text: {error}') from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -100,7 +101,7 @@ def read_sentences(path: Path, encoding: str, notes: list[str]) -> dict[str, dic
             faults.append(f'{where}: a second sentence for object {obj_id} of {video}')
         sentences[video][obj_id] = quoted[1:-1]
     if faults:
-        raise ValueError('\n'.join(faults))
+        raise UserError('\n'.join(faults))
     if unquoted:
         notes.append(
             f'{path.name}: the first and last character of {len(unquoted)} sentences are no quotes and were taken off all '
@@ -126,12 +127,12 @@ def frames_of(source: Path, video: str) -> list[str]:
     frames = found['.jpg']
     if frames != found['.png']:
         odd = sorted(set(frames) ^ set(found['.png']))
-        raise ValueError(
+        raise UserError(
             f'{video}: {len(frames)} frames in {source / IMAGES} but {len(found[".png"])} masks in {source / MASKS}; only in '
             f'one of them: {listed(odd)}'
         )
     if frames != [f'{t:05d}' for t in range(len(frames))] or not frames:
-        raise ValueError(
+        raise UserError(
             f'{source / IMAGES / video}: expected 00000.jpg, 00001.jpg, ..., found {listed(frames) or "nothing"}'
         )
     return frames
@@ -146,7 +147,7 @@ def plan_split(source: Path, split: str, texts: list[dict[str, dict[int, str]]],
     list_file = source / f'DAVIS/ImageSets/2017/{SPLITS[split]}.txt'
     videos = list_file.read_text(encoding='utf-8').split()
     if not videos or len(set(videos)) < len(videos):
-        raise ValueError(f'{list_file}: expected the names of videos, none twice, found {len(videos)}')
+        raise UserError(f'{list_file}: expected the names of videos, none twice, found {len(videos)}')
     semantics = load_json(source / 'DAVIS/davis_semantics.json', 'davis_semantics.json')
     expressions: dict[str, dict] = {}
     meta: dict[str, dict] = {}
@@ -176,7 +177,7 @@ def plan_split(source: Path, split: str, texts: list[dict[str, dict[int, str]]],
         if extra:
             undescribed.append(f'{video} {extra:+d}')
     if faults:
-        raise ValueError('\n'.join(faults))
+        raise UserError('\n'.join(faults))
     if without_category:
         notes.append(f'{split}: no category in davis_semantics.json: {listed(without_category)}')
     if undescribed:
@@ -205,7 +206,7 @@ def check_counts(plans: dict[str, dict]) -> None:
         if plan['counts'][name] != expected
     ]
     if faults:
-        raise ValueError('\n'.join([*faults, 'is the copy complete? --no-expect converts it all the same']))
+        raise UserError('\n'.join([*faults, 'is the copy complete? --no-expect converts it all the same']))
 
 
 def place(source: Path, target: Path, final: Path, copy: bool, within: Path) -> None:
@@ -228,7 +229,7 @@ def convert(args: argparse.Namespace) -> str:
     for split in args.splits:
         for path in (out / split, out / 'meta_expressions' / split):
             if path.exists():
-                raise ValueError(f'{path} exists; move it away, or name another --out')
+                raise UserError(f'{path} exists; move it away, or name another --out')
     notes: list[str] = []
     texts = [read_sentences(source / 'davis_text_annotations' / name, encoding, notes) for name, encoding in TEXTS]
     plans = {split: plan_split(source, split, texts, notes) for split in args.splits}

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmsoc.utils.errors import UserError
+
 # (pattern of a released name, mmsoc's name). A layer's third, second ... norm keeps its place unless a comment says otherwise.
 _RULES: list[tuple[str, str]] = [
     # Video Swin: released as the torchvision-style layers / downsamples, here each stage owns its downsample.
@@ -134,7 +136,7 @@ def convert(released: dict[str, Tensor]) -> 'OrderedDict[str, Tensor]':
             unequal.append(key)
     missing = _missing(released)
     if unexpected or missing or unequal:
-        raise ValueError(
+        raise UserError(
             'not a checkpoint of the released SOC:\n'
             + '\n'.join(
                 f'  {title} ({len(keys)}): {", ".join(keys)}'

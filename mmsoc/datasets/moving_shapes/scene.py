@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mmsoc.utils.errors import UserError
+
 EVENT_AT = ('start', 'end')
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 TEXTURES = ('plain', 'striped', 'dotted')
@@ -133,7 +135,7 @@ class Settings:
     def __post_init__(self) -> None:
         def check(name: str, good: bool, expected: str) -> None:
             if not good:
-                raise ValueError(f'MovingShapes: {name} must be {expected}, found {getattr(self, name)!r}')
+                raise UserError(f'MovingShapes: {name} must be {expected}, found {getattr(self, name)!r}')
 
         for name in ('seed', 'train_videos', 'valid_videos', 'width', 'height', 'num_frames'):
             check(name, type(getattr(self, name)) is int, 'an integer')

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json, load_json
 
 from .families import draw_scene
@@ -81,7 +82,7 @@ def generate(
     out = Path(out).absolute()
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
-        raise ValueError(f'MovingShapes: workers must be at least 1, found {workers}')
+        raise UserError(f'MovingShapes: workers must be at least 1, found {workers}')
     out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         if _is_complete(out, settings):
@@ -109,7 +110,7 @@ def _is_complete(out: Path, settings: Settings) -> bool:
         return False
     manifest = out / MANIFEST
     if not manifest.is_file():
-        raise ValueError(f'MovingShapes: {out} exists and is no MovingShapes set (it has no {MANIFEST}); name another')
+        raise UserError(f'MovingShapes: {out} exists and is no MovingShapes set (it has no {MANIFEST}); name another')
     found = load_json(manifest, MANIFEST)
     expected = dict(version=VERSION, **asdict(settings))
     found = dict(version=found.get('version'), **found.get('parameters', {}))
@@ -119,7 +120,7 @@ def _is_complete(out: Path, settings: Settings) -> bool:
         if found.get(name) != expected.get(name)
     ]
     if differing:
-        raise ValueError(
+        raise UserError(
             f'MovingShapes: {out} holds a set with other parameters: {", ".join(differing)}. Remove it, or write '
             'elsewhere'
         )

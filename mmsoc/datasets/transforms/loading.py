@@ -11,6 +11,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.mask import BitmapMasks
 
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import read_frame, read_ids
 from mmsoc.utils.masks import box_of_mask
 
@@ -35,13 +36,13 @@ class RandomFrames(BaseTransform):
 
     def __init__(self, *, num_frames: int = 1) -> None:
         if num_frames < 1:
-            raise ValueError(f'RandomFrames: num_frames must be at least 1, found {num_frames}')
+            raise UserError(f'RandomFrames: num_frames must be at least 1, found {num_frames}')
         self.num_frames = num_frames
 
     def transform(self, results: dict) -> dict:
         length = len(results['img_paths'])
         if length < self.num_frames:
-            raise ValueError(
+            raise UserError(
                 f'RandomFrames: num_frames={self.num_frames}, but the clip has {length} ({_where(results)})'
             )
         kept = sorted(np.random.choice(length, self.num_frames, replace=False).tolist())
@@ -68,7 +69,7 @@ class LoadVideoFrames(BaseTransform):
         images = [read_frame(path, where) for path in paths]
         for path, image in zip(paths, images):
             if image.shape != images[0].shape:
-                raise ValueError(
+                raise UserError(
                     f'frame {path} is {image.shape[1]}x{image.shape[0]}, but {paths[0]} of the same clip is '
                     f'{images[0].shape[1]}x{images[0].shape[0]} ({where})'
                 )
@@ -104,7 +105,7 @@ class LoadReferredMasks(BaseTransform):
             ids = read_ids(path, where)
             height, width = ids.shape
             if (height, width) != image.shape[:2]:
-                raise ValueError(
+                raise UserError(
                     f'mask {path} is {width}x{height}, but its frame {frame_path} is '
                     f'{image.shape[1]}x{image.shape[0]} ({where})'
                 )
@@ -133,19 +134,19 @@ class LoadCategoryMaps(BaseTransform):
 
     def __init__(self, *, classes: Sequence[str]) -> None:
         if len(classes) > 254:
-            raise ValueError(f'LoadCategoryMaps: at most 254 classes fit into a map, found {len(classes)}')
+            raise UserError(f'LoadCategoryMaps: at most 254 classes fit into a map, found {len(classes)}')
         self.classes = list(classes)
 
     def transform(self, results: dict) -> dict:
         where = _where(results)
         if results.get('categories') is None:
-            raise ValueError(
+            raise UserError(
                 f'LoadCategoryMaps: the data set needs meta_file, which says what the objects are ({where})'
             )
         value_of_id: np.ndarray = np.zeros(256, np.uint8)
         for obj_id, category in results['categories'].items():
             if category not in self.classes:
-                raise ValueError(
+                raise UserError(
                     f'LoadCategoryMaps: the category of object {obj_id} is {category!r} ({where}), which is none of the '
                     f'{len(self.classes)} in `classes`'
                 )
@@ -155,7 +156,7 @@ class LoadCategoryMaps(BaseTransform):
             ids = read_ids(path, where)
             unknown = sorted(set(np.unique(ids).tolist()) - {0} - set(map(int, results['categories'])))
             if unknown:
-                raise ValueError(f'LoadCategoryMaps: meta_file does not say what the objects {unknown} in {path} are')
+                raise UserError(f'LoadCategoryMaps: meta_file does not say what the objects {unknown} in {path} are')
             maps.append(value_of_id[ids])
         results['gt_seg_map'] = maps
         return results

@@ -6,6 +6,7 @@ from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask
 
 from .loading import _where
@@ -34,14 +35,14 @@ class LoadMeViSMasks(BaseTransform):
         if results['mask_rles'] is None:
             if self.evaluation:
                 return results
-            raise ValueError(f'LoadMeViSMasks: there are no masks ({where}); mask_file of the data set names them')
+            raise UserError(f'LoadMeViSMasks: there are no masks ({where}); mask_file of the data set names them')
         unions = []  # per frame, per sentence
         for frame, path, image in zip(results['frames'], results['img_path'], results['img'], strict=True):
             height, width = image.shape[:2]
             of_sentences = results['mask_rles'][frame]
             for code in (code for codes in of_sentences for code in codes):
                 if code['size'] != [height, width]:
-                    raise ValueError(
+                    raise UserError(
                         f'mask of frame {frame} is {code["size"][1]}x{code["size"][0]}, but its frame {path} is '
                         f'{width}x{height} ({where})'
                     )

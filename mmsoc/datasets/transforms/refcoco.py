@@ -10,6 +10,7 @@ from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask, run_totals
 
 from .loading import _where
@@ -33,7 +34,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) 
     if isinstance(segmentation, dict):
         return _check_rle(segmentation, height, width, where)
     if not isinstance(segmentation, list):
-        raise ValueError(
+        raise UserError(
             f"{where}: 'segmentation' must be polygons or a run-length code, found {str(segmentation)[:80]!r}"
         )
     if not segmentation:
@@ -41,15 +42,15 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) 
     for polygon in segmentation:
         # pycocotools takes four numbers for a box.
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(
+            raise UserError(
                 f"{where}: 'segmentation' must be polygons of three corners x, y at least, found {str(polygon)[:80]!r} among them"
             )
     try:
         if not all(np.isfinite(polygon).all() for polygon in segmentation):
-            raise ValueError('not all numbers are finite')
+            raise UserError('not all numbers are finite')
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: the polygons of 'segmentation' cannot be drawn: {error}") from None
+        raise UserError(f"{where}: the polygons of 'segmentation' cannot be drawn: {error}") from None
 
 
 def _check_rle(code: dict, height: int, width: int, where: str) -> dict:
@@ -59,24 +60,24 @@ def _check_rle(code: dict, height: int, width: int, where: str) -> dict:
         or list(size) != [height, width]
         or not isinstance(counts, list | str | bytes)
     ):
-        raise ValueError(
+        raise UserError(
             f"{where}: expected a run-length code with 'counts' and the 'size' {[height, width]} (height, width), as the picture "
             f'is, found the keys {sorted(code)} and the size {size}'
         )
     try:
         if isinstance(counts, list):
             if sum(counts) != height * width:
-                raise ValueError(f'the counts sum up to {sum(counts)} pixels of {height * width}')
+                raise UserError(f'the counts sum up to {sum(counts)} pixels of {height * width}')
             return coco_mask.frPyObjects(code, height, width)
         text = counts.encode() if isinstance(counts, str) else counts
         ((total,), _) = run_totals([text])  # pycocotools may never return from a code that is too short
         if total != height * width:
-            raise ValueError(
+            raise UserError(
                 f'its runs cover {total} pixels of {height * width}' if total >= 0 else 'it is no such code'
             )
         return dict(size=[height, width], counts=text)
     except (ValueError, TypeError) as error:
-        raise ValueError(f'{where}: the run-length code cannot be read: {error}') from None
+        raise UserError(f'{where}: the run-length code cannot be read: {error}') from None
 
 
 @TRANSFORMS.register_module()
@@ -168,9 +169,9 @@ class PseudoClip(BaseTransform):
             ('blur_prob', blur_prob, 0, 1),
         ):
             if not least <= value <= most:
-                raise ValueError(f'PseudoClip: {name} must be in {least}..{most}, found {value}')
+                raise UserError(f'PseudoClip: {name} must be in {least}..{most}, found {value}')
         if not blur_kernels or any(size < 3 or size % 2 == 0 for size in blur_kernels):
-            raise ValueError(f'PseudoClip: blur_kernels must be odd numbers from 3 on, found {blur_kernels}')
+            raise UserError(f'PseudoClip: blur_kernels must be odd numbers from 3 on, found {blur_kernels}')
         self.num_frames = num_frames
         self.brightness = brightness
         self.perspective = perspective
@@ -182,7 +183,7 @@ class PseudoClip(BaseTransform):
     def transform(self, results: dict) -> dict:
         if len(results['img']) != 1 or 'gt_masks' not in results:
             found = 'masks' if 'gt_masks' in results else 'no masks; LoadRefCOCOMasks must come before'
-            raise ValueError(
+            raise UserError(
                 f'PseudoClip: expected one frame with masks, found {len(results["img"])} with {found} ({_where(results)})'
             )
         image, masks = results['img'][0], results['gt_masks'][0]

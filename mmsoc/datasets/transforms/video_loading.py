@@ -18,6 +18,7 @@ from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import TRANSFORMS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask
 
 from .loading import _where
@@ -48,7 +49,7 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
         with av.open(path) as container:  # once: it takes as long as decoding tens of small frames
             times = _frame_times(container, path, where)
             if annotated >= len(times):
-                raise ValueError(
+                raise UserError(
                     f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
                     f'({where}); is the file complete?'
                 )
@@ -60,10 +61,10 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
             with av.open(path) as container:
                 found = _decode(container, wanted, None)
     except av.FFmpegError as error:
-        raise ValueError(f'video {path} cannot be read ({where}): {error}') from None
+        raise UserError(f'video {path} cannot be read ({where}): {error}') from None
     missing = sorted({index for index in kept if times[index] not in found})
     if missing:
-        raise ValueError(
+        raise UserError(
             f'video {path} cannot be read ({where}): the frames {[index + 1 for index in missing]} of {len(times)}, counted '
             'from 1, cannot be decoded'
         )
@@ -85,17 +86,17 @@ def video_shape(path: str, where: str) -> tuple[int, int, int]:
             stream = container.streams.video[0]
             return len(times), stream.height, stream.width
     except av.FFmpegError as error:
-        raise ValueError(f'video {path} cannot be read ({where}): {error}') from None
+        raise UserError(f'video {path} cannot be read ({where}): {error}') from None
 
 
 def _frame_times(container: Any, path: str, where: str) -> list[int]:
     if not container.streams.video:
-        raise ValueError(f'video {path} cannot be read ({where}): it has no video stream')
+        raise UserError(f'video {path} cannot be read ({where}): it has no video stream')
     packets = container.demux(container.streams.video[0])
     # The last packet is empty: it ends the stream. Those to discard are outside of the edit list, and never shown.
     times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
     if None in times or len(set(times)) < len(times):
-        raise ValueError(f'video {path} cannot be read ({where}): its frames are not told apart by their time')
+        raise UserError(f'video {path} cannot be read ({where}): its frames are not told apart by their time')
     return sorted(times)
 
 
@@ -179,13 +180,13 @@ def read_a2d_masks(path: str, instances: Sequence[int], where: str) -> np.ndarra
     if masks.ndim == 2:
         masks = masks[None]
     if masks.ndim != 3 or len(masks) != len(ids):
-        raise ValueError(
+        raise UserError(
             f"annotation {path} ({where}): expected 'reMask' of shape (N, W, H), or (W, H), for the N = {len(ids)} ids in "
             f"'instance', found {masks.shape}"
         )
     unknown = sorted(set(instances) - set(ids))
     if unknown:
-        raise ValueError(f'annotation {path} ({where}): expected the instances {list(instances)}, found {ids}')
+        raise UserError(f'annotation {path} ({where}): expected the instances {list(instances)}, found {ids}')
     rows = [ids.index(instance) for instance in instances]
     return (masks[rows].transpose(0, 2, 1) != 0).astype(np.uint8)
 
@@ -197,12 +198,12 @@ def _read_h5(path: str, fields: Sequence[str], where: str) -> list[np.ndarray]:
         with h5py.File(path, 'r') as file:
             missing = [field for field in fields if field not in file]
             if missing:
-                raise ValueError(
+                raise UserError(
                     f'annotation {path} ({where}): expected the fields {list(fields)}, found {sorted(file)}'
                 )
             return [np.array(file[field]) for field in fields]
     except OSError as error:
-        raise ValueError(f'annotation {path} cannot be read ({where}): {error}') from None
+        raise UserError(f'annotation {path} cannot be read ({where}): {error}') from None
 
 
 @TRANSFORMS.register_module()
@@ -256,7 +257,7 @@ class LoadJHMDBMask(BaseTransform):
         index = results['frame_ids'][results['key_frame_flags'].index(True)]
         masks = read_puppet_mask(results['mask_path'], where)
         if index >= masks.shape[2]:
-            raise ValueError(
+            raise UserError(
                 f"mask {results['mask_path']} ({where}): expected a 'part_mask' of frame {index + 1}, counted from 1, found "
                 f'{masks.shape[2]} frames'
             )
@@ -292,20 +293,20 @@ def _of_mat(path: str, where: str, read: Any) -> np.ndarray:
     try:
         content = read(path)
     except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise ValueError(f'mask {path} cannot be read ({where}): {error}') from None
+        raise UserError(f'mask {path} cannot be read ({where}): {error}') from None
     fields = {name: value.shape for name, value in content.items() if not name.startswith('__')}
     shape = fields.get('part_mask', ())
     if len(shape) == 2:  # MATLAB drops a last axis of length 1
         return content['part_mask'][:, :, None]
     if len(shape) != 3:
-        raise ValueError(f"mask {path} ({where}): expected the field 'part_mask' of shape (H, W, T), found {fields}")
+        raise UserError(f"mask {path} ({where}): expected the field 'part_mask' of shape (H, W, T), found {fields}")
     return content['part_mask']
 
 
 def _check_size(masks: np.ndarray, results: dict, where: str) -> None:
     height, width = results['img'][0].shape[:2]
     if masks.shape[1:] != (height, width):
-        raise ValueError(
+        raise UserError(
             f'annotation {results["mask_path"]} ({where}): expected masks of {width}x{height}, as the frames of '
             f'{results["img_path"][0]} are, found {masks.shape[2]}x{masks.shape[1]}'
         )

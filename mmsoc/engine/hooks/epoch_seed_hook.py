@@ -3,6 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmsoc.registry import HOOKS
+from mmsoc.utils.errors import UserError
 
 from ..seeding import epoch_seed, seed_everything, seed_worker
 
@@ -25,14 +26,14 @@ class EpochSeedHook(Hook):
         if loader.num_workers == 0:
             return
         if loader.persistent_workers:
-            raise ValueError(
+            raise UserError(
                 'train_dataloader.persistent_workers is True: expected False. Persistent workers are seeded once, so a '
                 'resumed run would draw other augmentations than an unbroken one. (Or drop EpochSeedHook from '
                 'custom_hooks.)'
             )
         function = getattr(loader.worker_init_fn, 'func', loader.worker_init_fn)
         if function is not seed_worker:
-            raise ValueError(
+            raise UserError(
                 f'train_dataloader.worker_init_fn is {getattr(function, "__qualname__", function)}: expected '
                 "dict(type='mmsoc.seed_worker'). MMEngine's default gives each worker the same seed in every epoch, so "
                 'every epoch would repeat the same augmentations. (Or drop EpochSeedHook from custom_hooks.)'

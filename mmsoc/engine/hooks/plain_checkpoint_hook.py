@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmsoc.registry import HOOKS
+from mmsoc.utils.errors import UserError
 
 
 def plain(value: Any, key: str) -> Any:
@@ -43,7 +44,7 @@ def plain(value: Any, key: str) -> Any:
     for kind in (int, float, str):  # IntEnum and the like
         if isinstance(value, kind):
             return kind(value)
-    raise ValueError(
+    raise UserError(
         f'checkpoint[{key}] is a {type(value).__module__}.{type(value).__qualname__}: expected a tensor or a plain '
         'Python value, so that torch.load(weights_only=True) can read the file'
     )

@@ -8,6 +8,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from mmsoc.registry import HOOKS
+from mmsoc.utils.errors import UserError
 
 _TEMPORARY = '.tmp'
 # In the message hub, hence in the checkpoint: files to remove once this one is complete; the last validated step.
@@ -201,7 +202,7 @@ class SafeCheckpointHook(CheckpointHook):
         metrics = {_shell_safe(key): value for key, value in metrics.items()}
         absent = [key for key in self.save_best or [] if key != 'auto' and key not in metrics]
         if absent:
-            raise ValueError(
+            raise UserError(
                 f'default_hooks.checkpoint.save_best names {absent}: expected scores of val_evaluator, which are '
                 f'{sorted(metrics)}'
             )

@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
 from mmsoc.registry import HOOKS
+from mmsoc.utils.errors import UserError
 
 from .strict_load_hook import whole_state_dict
 
@@ -29,7 +30,7 @@ class StartingPointHook(Hook):
 
     def __init__(self, *, wanted: str, anew: Sequence[str] = ()) -> None:
         if isinstance(anew, str):
-            raise ValueError(f'StartingPointHook.anew is the string {anew!r}: expected a list of regular expressions')
+            raise UserError(f'StartingPointHook.anew is the string {anew!r}: expected a list of regular expressions')
         self.wanted = wanted
         self.anew = list(anew)
 
@@ -44,7 +45,7 @@ class StartingPointHook(Hook):
         for pattern in self.anew:
             names = [name for name in own if re.search(pattern, name)]
             if not names:
-                raise ValueError(f'StartingPointHook.anew: no tensor of the model has a name like {pattern!r}')
+                raise UserError(f'StartingPointHook.anew: no tensor of the model has a name like {pattern!r}')
             for name in names:
                 found.pop(f'module.{name}', None)  # DistributedDataParallel's name for it
                 found[name] = own[name]

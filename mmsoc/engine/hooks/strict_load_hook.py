@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from mmsoc.registry import HOOKS
+from mmsoc.utils.errors import UserError
 
 _SHOWN = 10
 
@@ -29,7 +30,7 @@ class StrictLoadHook(Hook):
     def __init__(self, *, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()) -> None:
         for key, patterns in (('allow_missing', allow_missing), ('allow_unexpected', allow_unexpected)):
             if isinstance(patterns, str):
-                raise ValueError(
+                raise UserError(
                     f'StrictLoadHook.{key} is the string {patterns!r}: expected a list of regular expressions'
                 )
         self.allow_missing = [re.compile(pattern) for pattern in allow_missing]
@@ -40,7 +41,7 @@ class StrictLoadHook(Hook):
         problem = self.mismatch(whole_state_dict(runner.model), checkpoint.get('state_dict', checkpoint))
         if problem:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            raise ValueError(
+            raise UserError(
                 f'checkpoint {source or "(file not known)"} does not fit the model {type(model).__name__}:\n{problem}'
             )
 

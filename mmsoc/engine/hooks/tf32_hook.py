@@ -2,7 +2,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmsoc.registry import HOOKS
-from mmsoc.utils import set_tf32
+from mmsoc.utils.precision import set_tf32
 
 
 @HOOKS.register_module()

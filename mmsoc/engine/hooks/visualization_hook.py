@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import HOOKS
+from mmsoc.utils.errors import UserError
 
 
 @HOOKS.register_module()
@@ -35,7 +36,7 @@ class RVOSVisualizationHook(Hook):
         self, *, show_dir: str | None = None, fps: float = 6, sheet_frames: int = 8, interval: int = 1
     ) -> None:
         if sheet_frames < 1 or interval < 1:
-            raise ValueError(
+            raise UserError(
                 f'RVOSVisualizationHook: expected sheet_frames >= 1 and interval >= 1, found {sheet_frames}, {interval}'
             )
         self.show_dir = show_dir
@@ -57,7 +58,7 @@ class RVOSVisualizationHook(Hook):
         if self.show_dir is None or batch_idx % self.interval:
             return
         if not hasattr(runner.visualizer, 'draw_frame'):
-            raise ValueError(
+            raise UserError(
                 f'visualizer.type is {type(runner.visualizer).__name__}: RVOSVisualizationHook (--show-dir) expects '
                 'RVOSLocalVisualizer'
             )

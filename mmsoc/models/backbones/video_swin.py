@@ -21,6 +21,7 @@ from mmsoc.models.layers.attention import attend_with_bias
 from mmsoc.models.layers.recompute import linear_of_gelu, map_chunks, max_elements
 from mmsoc.registry import MODELS
 from mmsoc.utils.device import to_device
+from mmsoc.utils.errors import UserError
 
 
 def _load_mmaction_swin() -> ModuleType:
@@ -246,8 +247,8 @@ class _Kept(NamedTuple):
     """The clips of a batch in which stochastic depth keeps a branch; the others are not computed."""
 
     #: How many.
-    count: int
-    #: (count,) int64; None if that is all of them.
+    num_clips: int
+    #: (num_clips,) int64; None if that is all of them.
     clips: Tensor | None
     #: What the branch is multiplied by, 1 / (1 - p).
     scale: float
@@ -287,7 +288,7 @@ class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
         """``x`` plus the residual branch ``function(x, *args)``, which runs ``modules``."""
         if kept is None:
             return x + self._part(function, x, *args)
-        if not kept.count:
+        if not kept.num_clips:
             return _Skip.apply(x, *(p for module in modules for p in module.parameters()))
         if kept.clips is None:
             return torch.add(x, self._part(function, x, *args), alpha=kept.scale)
@@ -413,7 +414,7 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         x_BTHWC = rearrange(x_BCTHW, 'b c t h w -> b t h w c').contiguous()
         outputs = []
         depth = self._stochastic_depth(len(x_BTHWC), x_BTHWC.device)
-        num_clips = [[len(x_BTHWC) if kept is None else kept[0].count for kept in of_blocks] for of_blocks in depth]
+        num_clips = [[len(x_BTHWC) if kept is None else kept[0].num_clips for kept in of_blocks] for of_blocks in depth]
         grids = self._grids(num_clips, x_BTHWC.shape[1:4], x_BTHWC.device)
         for stage, of_blocks, kept in zip(self.layers, grids, depth, strict=True):
             level_BTHWC, x_BTHWC = stage(x_BTHWC, of_blocks, kept)
@@ -442,7 +443,7 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         if not self.training or not any(flat):
             return [[None] * len(stage) for stage in rates]
         keeps_2KB = torch.rand((2, len(flat), num_clips)) >= torch.tensor(flat)[:, None]
-        clips_2KB = to_device(keeps_2KB.byte().argsort(-1, descending=True, stable=True), device)
+        clips_2KB = to_device(keeps_2KB.byte().argsort(stable=True, dim=-1, descending=True), device)
         kept = [
             [
                 _Kept(count, None if count == num_clips else clips[:count], 1 / (1 - rate))
@@ -530,7 +531,7 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             def shorten(keys: list[str]) -> str:
                 return f'{len(keys)}' + (f' ({", ".join(keys[:5])}{", ..." if len(keys) > 5 else ""})' if keys else '')
 
-            raise ValueError(
+            raise UserError(
                 f'{source} does not hold the weights of this VideoSwin (config key `backbone.pretrained`): missing '
                 f'{shorten(missing)}, unexpected {shorten(unexpected)}, of another shape {shorten(shapes)}. '
                 "Does `backbone.arch` name the checkpoint's architecture?"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FusedFeatures, VisualFeatures
 from mmsoc.utils.device import to_device
+from mmsoc.utils.errors import UserError
 
 _IGNORED = 255  # no target: padding, as everywhere in OpenMMLab
 
@@ -129,7 +130,7 @@ class CategoryMapHead(BaseModule):
             for index in getattr(sample, 'key_frames_inds', range(len(sample))):
                 frame = sample[index]
                 if 'gt_sem_seg' not in frame:
-                    raise ValueError(
+                    raise UserError(
                         'CategoryMapHead: the samples have no gt_sem_seg; add LoadCategoryMaps to the pipeline'
                     )
                 category = frame.gt_sem_seg.sem_seg
@@ -141,7 +142,7 @@ class CategoryMapHead(BaseModule):
         if map_F1HW.device.type == 'cpu':  # a GPU would make the host wait; there a wrong class stops the loss
             highest = int(torch.where(map_F1HW == _IGNORED, 0, map_F1HW).max())
             if highest > self.num_classes:
-                raise ValueError(
+                raise UserError(
                     f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} '
                     '(counted from 1); `LoadCategoryMaps.classes` names more'
                 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmsoc.models.layers.transformer import refine_boxes
 from mmsoc.registry import MODELS
 from mmsoc.structures import FrameQueries, ObjectQueries, Predictions
+from mmsoc.utils.errors import UserError
 
 
 @MODELS.register_module()
@@ -45,7 +46,7 @@ class DynamicMaskHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if num_classes < 1:
-            raise ValueError(
+            raise UserError(
                 f'DynamicMaskHead: num_classes counts the logits and must be at least 1, found {num_classes} '
                 '(the paper\'s K = 0, "referred or not", is num_classes=1)'
             )

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
+from mmsoc.utils.errors import UserError
 
 
 @MODELS.register_module()
@@ -32,7 +33,7 @@ class FPNPixelDecoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if len(channels) != 5 or any(channel % num_groups for channel in channels):
-            raise ValueError(
+            raise UserError(
                 f'FPNPixelDecoder: `channels` must be five multiples of num_groups={num_groups}, '
                 f'found {tuple(channels)}'
             )

@@ -13,6 +13,7 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 from mmsoc.registry import MODELS, TASK_UTILS
 from mmsoc.structures import TextFeatures
 from mmsoc.utils.device import to_device
+from mmsoc.utils.errors import UserError
 
 # Written down, not fetched, so that every config builds offline.
 _ROBERTA_BASE = dict(
@@ -72,12 +73,12 @@ class RobertaTextEncoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if tokenizer is None and pretrained is None:
-            raise ValueError(
+            raise UserError(
                 'RobertaTextEncoder: with `pretrained=None` a `tokenizer` is needed, '
                 "e.g. dict(type='HashTokenizer', vocab_size=8192)"
             )
         if pretrained is None and frozen:
-            raise ValueError(
+            raise UserError(
                 'RobertaTextEncoder: `frozen=True` with `pretrained=None` would freeze random weights; '
                 'set `frozen=False`, or name weights in `pretrained` '
                 '(if a checkpoint will supply them, keep `pretrained` and do not call init_weights)'
@@ -111,7 +112,7 @@ class RobertaTextEncoder(BaseModule):
                 f'{folder_config}: no such file; `text_encoder.pretrained` must be a folder that '
                 'transformers wrote, or a hub name'
             )
-        raise ValueError(
+        raise UserError(
             f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(_HUB_CONFIGS)}; '
             'for another hub name give its sizes in `text_encoder.config`'
         )
@@ -175,14 +176,14 @@ class RobertaTextEncoder(BaseModule):
                 f'model.text_encoder.pretrained=FOLDER ({error})'
             ) from error
         except RuntimeError as error:
-            raise ValueError(
+            raise UserError(
                 f'{self.pretrained!r} (config key `text_encoder.pretrained`) holds other sizes than '
                 f'`text_encoder.config`: {error}'
             ) from error
         missing = set(report['missing_keys'])
         pooler = {key for key in missing if key.startswith('pooler.')}
         if missing - pooler:
-            raise ValueError(
+            raise UserError(
                 f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of RoBERTa: '
                 f'{sorted(missing - pooler)[:10]}'
             )
@@ -223,16 +224,16 @@ class RobertaTextEncoder(BaseModule):
         """
         for text in texts:
             if not text.strip():
-                raise ValueError(f'empty sentence {text!r}: expected the words that name an object')
+                raise UserError(f'empty sentence {text!r}: expected the words that name an object')
         ids = self.tokenizer(list(texts))['input_ids']
         for text, sentence_ids in zip(texts, ids, strict=True):
             if len(sentence_ids) > self.max_tokens:
-                raise ValueError(
+                raise UserError(
                     f'sentence of {len(sentence_ids)} tokens; the text encoder takes at most {self.max_tokens} '
                     f'(`text_encoder.config.max_position_embeddings`): {text!r}'
                 )
             if max(sentence_ids) >= self.roberta.config.vocab_size:
-                raise ValueError(
+                raise UserError(
                     f"the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder's "
                     f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)'
                 )

@@ -3,6 +3,7 @@ import zlib
 from collections.abc import Sequence
 
 from mmsoc.registry import TASK_UTILS
+from mmsoc.utils.errors import UserError
 
 
 @TASK_UTILS.register_module()
@@ -20,7 +21,7 @@ class HashTokenizer:
 
     def __init__(self, *, vocab_size: int = 8192) -> None:
         if vocab_size <= self.num_special:
-            raise ValueError(f'HashTokenizer: vocab_size must be above {self.num_special}, found {vocab_size}')
+            raise UserError(f'HashTokenizer: vocab_size must be above {self.num_special}, found {vocab_size}')
         self.vocab_size = vocab_size
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
+from mmsoc.utils.errors import UserError
 
 from .base_cluster import BaseCluster
 
@@ -43,7 +44,7 @@ class Conv1dCluster(BaseCluster):
     ) -> None:
         super().__init__(init_cfg)
         if kernel_size % 2 == 0:
-            raise ValueError(f'Conv1dCluster: kernel_size must be odd, found {kernel_size}')
+            raise UserError(f'Conv1dCluster: kernel_size must be odd, found {kernel_size}')
         layers: list[nn.Module] = []
         for index in range(num_layers):
             layers += [nn.ReLU()] if index else []
