@@ -1,16 +1,19 @@
 """The folder of results that a person gets."""
 
+import os
 import platform
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from importlib import metadata
+from logging import WARNING
 from pathlib import Path
 from types import TracebackType
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 
 import mmsoc
 from mmsoc.utils.errors import UserError
@@ -18,24 +21,30 @@ from mmsoc.utils.files import listed
 
 MASKS, VIDEO, PICTURE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
 
+# Hidden folders beside the results, with a suffix per run; what each means: `_Replacement`.
+PARTIAL, NEW, EARLIER, REPLACED = '.mmsoc-partial-', '.mmsoc-new-', '.mmsoc-earlier-', '.mmsoc-replaced-'
+
 
 def check_out_dir(out_dir: str | Path, overwrite: bool) -> None:
-    """Checks that results may be written there.
+    """Checks that results may be written there; before that, completes what a killed run began (see `ResultFolder`).
 
     Raises:
-        ValueError: it is a file, or holds something: without ``overwrite`` anything at all, else anything but earlier results
+        UserError: it is a file, or holds something: without ``overwrite`` anything at all, else anything but earlier results
             (a mistyped name must not cost anybody a folder).
     """
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
         raise UserError(f'the output folder {out} is a file')
-    # Hidden: what a killed run left, and what file managers write.
-    found = sorted(path.name for path in out.iterdir() if not path.name.startswith('.')) if out.exists() else []
+    if not out.exists():
+        return
+    _complete_interrupted(out)
+    # Hidden: incomplete results of a killed run, and what file managers write.
+    found = sorted(path.name for path in out.iterdir() if not path.name.startswith('.'))
     if not found:
         return
     if not overwrite:
         raise UserError(
-            f'the output folder {out} is not empty: it holds {listed(found, 5)}; name another one, or say `overwrite` '
+            f'the output folder {out} is not empty: it holds {listed(found, 5)}; name another one, or set `overwrite` '
             '(--overwrite) to replace earlier results'
         )
     if SCORES not in found:
@@ -51,10 +60,18 @@ class ResultFolder:
         with ResultFolder('out', overwrite=False) as folder:  # a temporary folder
             (folder / 'scores.json').write_text(...)
 
-    Earlier results are replaced then; other files stay.
+    They replace earlier results; other files stay. After any exception, wherever it is raised, the earlier results are in
+    place as they were, or all new ones are.
+
+    A process that is killed (SIGKILL, a power cut) cannot tidy up. Before the block ends, the earlier results are untouched and
+    the new ones incomplete in ``out_dir/.mmsoc-partial-*``; the next run warns of that folder. While results are replaced, both are
+    complete: a new file is in ``.mmsoc-new-*`` or in its place, an earlier one in its place or in ``.mmsoc-earlier-*``
+    (``.mmsoc-replaced-*`` once all are there); the next run puts the new ones in place before it does anything else.
+
+    Only one process at a time may write to a folder.
 
     Raises:
-        ValueError: as `check_out_dir`.
+        UserError: as `check_out_dir`.
     """
 
     def __init__(self, out_dir: str | Path, overwrite: bool = False) -> None:
@@ -64,26 +81,99 @@ class ResultFolder:
     def __enter__(self) -> Path:
         self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._partial = Path(tempfile.mkdtemp(prefix='.partial-', dir=self.path))
-        return self._partial
+        left = sorted(map(str, self.path.glob(f'{PARTIAL}*')))
+        if left:
+            print_log(
+                f'{self.path}: incomplete results of a run that was killed: {listed(left)}; delete them',
+                logger='current',
+                level=WARNING,
+            )
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.path))
+        self._replacement = _Replacement(self.path, partial.name.removeprefix(PARTIAL))
+        return partial
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if error is None:
-                for name in (MASKS, VIDEO, PICTURE, SCORES):
-                    earlier = self.path / name
-                    if earlier.is_dir():
-                        shutil.rmtree(earlier)
-                    else:
-                        earlier.unlink(missing_ok=True)
-                for path in self._partial.iterdir():
-                    path.replace(self.path / path.name)
+                self._replacement.run()
         finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            if error is not None and self._made and not any(self.path.iterdir()):
+            self._replacement.tidy_up()
+            if self._made and not any(self.path.iterdir()):
                 self.path.rmdir()
+
+
+class _Replacement:
+    """The renames within ``out`` that replace earlier results by new ones. What has been done can be told from the names alone:
+
+    1. ``partial`` becomes ``new``: the new results are complete.
+    2. Earlier results move to ``earlier``, which becomes ``replaced`` when all are there.
+    3. The new ones move out of ``new``. It is removed when it is empty: this is the moment at which the new results count.
+    4. ``replaced`` is removed.
+    """
+
+    def __init__(self, out: Path, token: str) -> None:
+        self.out = out
+        self.partial, self.new, self.earlier, self.replaced = (
+            out / f'{prefix}{token}' for prefix in (PARTIAL, NEW, EARLIER, REPLACED)
+        )
+        self._moves: list[tuple[Path, Path]] = []
+
+    def run(self) -> None:
+        """Replaces the results, or raises and puts the earlier ones back."""
+        try:
+            self._move(self.partial, self.new)
+            self.go_on()
+        except BaseException:
+            if self.new.exists():
+                self._undo()
+            raise
+
+    def go_on(self) -> None:
+        """Steps 2 and 3, from wherever they were interrupted."""
+        if not self.replaced.exists():
+            self.earlier.mkdir(exist_ok=True)
+            for name in sorted({MASKS, VIDEO, PICTURE, SCORES, *(path.name for path in self.new.iterdir())}):
+                if os.path.lexists(self.out / name):
+                    self._move(self.out / name, self.earlier / name)
+            self._move(self.earlier, self.replaced)
+        for path in sorted(self.new.iterdir()):
+            self._move(path, self.out / path.name)
+        self.new.rmdir()
+
+    def tidy_up(self) -> None:
+        """Removes what is of no more use: nothing while both results are needed."""
+        if self.new.exists():
+            return
+        for folder in (self.partial, self.replaced):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.earlier.exists():
+            self.earlier.rmdir()
+
+    def _move(self, source: Path, target: Path) -> None:
+        self._moves.append((source, target))  # before it is done: an interrupt may come right after
+        source.replace(target)
+
+    def _undo(self) -> None:
+        for source, target in reversed(self._moves):
+            if not os.path.lexists(source):  # else this is the move that failed
+                target.replace(source)
+
+
+def _complete_interrupted(out: Path) -> None:
+    """Puts results in place whose run was killed while it replaced earlier ones."""
+    for new in sorted(out.glob(f'{NEW}*')):
+        replacement = _Replacement(out, new.name.removeprefix(NEW))
+        replacement.go_on()
+        replacement.tidy_up()
+        print_log(
+            f'{out}: a run was killed while it replaced earlier results; its results are in place now',
+            logger='current',
+            level=WARNING,
+        )
+    for replaced in sorted(out.glob(f'{REPLACED}*')):
+        _Replacement(out, replaced.name.removeprefix(REPLACED)).tidy_up()
 
 
 def mask_folders(texts: Sequence[str]) -> list[str]:

@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import copy
 import inspect
 import logging
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 
+from mmsoc.utils.errors import UserError
+
 
 class OptionAction(DictAction):
     """MMEngine's ``KEY=VALUE`` options, except that spaces inside a value are kept (there ``'a b'`` becomes ``'ab'``).
 
-    Values are read like there (numbers, True, None, ``1,2``, ``[a,b]``), and as Python if they start with a bracket or
+    Values are parsed as there (numbers, True, None, ``1,2``, ``[a,b]``), and as Python if they start with a bracket or
     a quote: ``"['a b', 'c']"``.
     """
 
@@ -61,12 +65,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='override config settings, e.g. train_cfg.max_epochs=1 "work_dir=/a folder" \'model.names=["a b", "c"]\'',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    # Not used: torch.distributed.launch passes it; torchrun sets the environment variable.
+    # Unused: torch.distributed.launch passes it; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; a config that is not there ends the program with a message that names it."""
+    """Parse the command line; end the program with a message if the config file is missing."""
     args = parser.parse_args(arguments)
     require_file(parser, args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -82,12 +86,12 @@ def require_file(parser: argparse.ArgumentParser, path: str, what: str) -> None:
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--precision``, ``--compile``; what they say to the config: `speed_options`."""
+    """``--precision``, ``--compile``; `speed_options` turns them into options of the config."""
     parser.add_argument(
         '--precision',
         type=_precision,
         metavar='NAME',
-        help='of predictions: fp32, tf32, bf16 or fp16 (model.test_cfg.precision)',
+        help='precision of predictions: fp32, tf32, bf16 or fp16 (model.test_cfg.precision)',
     )
     parser.add_argument(
         '--compile', action='store_true', help='torch.compile for the backbone (model.test_cfg.compile)'
@@ -101,14 +105,14 @@ def speed_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _precision(name: str) -> str:
-    from mmsoc.models.soc import PRECISIONS  # here, since it takes seconds
+    from mmsoc.inference import PRECISIONS  # here, because it takes seconds
 
     if name not in PRECISIONS:
         raise argparse.ArgumentTypeError(f'expected one of {", ".join(PRECISIONS)}, found {name}')
     return name
 
 
-# What MMEngine's runners read at a config's top level, and what this package's tools do.
+# Top-level keys of a config that MMEngine's runners or this package's tools read.
 _TOP_LEVEL = {
     *inspect.signature(Runner.__init__).parameters,
     *inspect.signature(FlexibleRunner.__init__).parameters,
@@ -122,7 +126,7 @@ _TOP_LEVEL = {
 
 
 def warn_of_variables(cfg: Config, options: dict[str, Any]) -> None:
-    """Warn of options that change a variable which the config file has used up when it was read: nothing would come of them."""
+    """Warn about overrides of variables that were already expanded: they have no effect."""
     for key, value in options.items():
         old = cfg.get(key)
         if '.' in key or key in _TOP_LEVEL or key not in cfg or isinstance(old, dict):
@@ -134,8 +138,8 @@ def warn_of_variables(cfg: Config, options: dict[str, Any]) -> None:
             and (path.rsplit('.', 1)[-1] == key or (old is not None and not isinstance(old, bool) and found == old))
         ]
         print_log(
-            f'--cfg-options {key}={value}: {key!r} is a variable of the config file, which was used when the file was read; '
-            'nothing reads it now. '
+            f'--cfg-options {key}={value}: {key!r} is a variable of the config file that was already expanded; the override '
+            'has no effect. '
             + (
                 f'Set what it stands for: {", ".join(places[:8])}'
                 if places
@@ -159,21 +163,72 @@ def _leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f'{path}.{key}' if path else str(key))
 
 
+def read_config(path: str) -> Config:
+    """The config file. Whatever goes wrong while it is read and run lies in it, or in the files that it inherits from or imports.
+
+    Raises:
+        FileNotFoundError: one of these files does not exist.
+        UserError: anything else; the message has the exception, and the line if it has one.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        found = f'there is no file {error.filename}' if error.filename else error
+        raise FileNotFoundError(f'config {path}: {found}') from error
+    except Exception as error:
+        # KeyError prints its argument with quotes.
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        # Configs and the modules that they import run at module level.
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
+        where = f' ({lines[-1].filename}, line {lines[-1].lineno})' if lines else ''
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {text}{where}') from error
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """``--cfg-options`` into a config, in place.
+
+    Raises:
+        UserError: one does not fit the config, such as a key below a number; the config is left as it was.
+    """
+    try:
+        cfg.merge_from_dict(options)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        given = ' '.join(f'{key}={value}' for key, value in _misfits(cfg, options).items())
+        raise UserError(
+            f'--cfg-options {given}: expected keys of the config (tools/analysis_tools/print_config.py shows them); '
+            f'found {error.args[0] if error.args else type(error).__name__}'
+        ) from error
+
+
+def _misfits(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that cannot be merged on their own; all if each of them can."""
+    found = {}
+    for key, value in options.items():
+        try:
+            copy.deepcopy(cfg).merge_from_dict({key: value})
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            found[key] = value
+    return found or options
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config with ``--cfg-options``, launcher and work_dir (command line, else config, else its name) set.
 
-    Where there is a GPU, loaders pin memory unless the config says otherwise.
+    Where there is a GPU, loaders pin memory unless the config sets it.
+
+    Raises:
+        FileNotFoundError, UserError: the config cannot be read (`read_config`), or an option does not fit (`merge_options`).
     """
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     warn_of_variables(cfg, args.cfg_options)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     if get_device() == 'cuda':
-        # Not in the configs: without a GPU, PyTorch warns of it for every loader.
+        # Not in the configs: without a GPU, PyTorch warns about it for every loader.
         for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if cfg.get(key):
                 cfg[key].setdefault('pin_memory', True)

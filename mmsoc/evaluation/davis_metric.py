@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmsoc.registry import METRICS
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import atomic_path, dump_json, read_ids
+from mmsoc.utils.files import atomic_path, check_file_name, dump_json, read_ids
 
 from .background import BackgroundMetric
 from .jf_metric import boundary_f, mean_jf, region_similarity
@@ -227,7 +227,8 @@ class RefDAVIS17Metric(BackgroundMetric):
             evaluation reads.
 
     Raises:
-        ValueError: the sentences are not numbered like that, or masks and predictions do not fit.
+        UserError: the sentences are not numbered like that, masks and predictions do not fit, or ``masks_dir`` is given and a name
+            of a video or frame cannot be one of a file (`check_file_name`).
     """
 
     default_prefix = 'davis17'
@@ -263,6 +264,10 @@ class RefDAVIS17Metric(BackgroundMetric):
                 'to an existing folder'
             )
         sentences = self._sentences(sample)
+        if self.masks_dir is not None:
+            check_file_name(video, 'RefDAVIS17Metric: video_id')
+            for frame in sample['frames']:
+                check_file_name(frame, f'RefDAVIS17Metric: frames of video {video}')
         gt = [read_ids(path, f'video {video}') for path in paths]
         self._check_predictions(sample, gt)
         rows, late = [], []
@@ -307,7 +312,8 @@ class RefDAVIS17Metric(BackgroundMetric):
             if sample.get('pred_logits') is None:
                 raise UserError(
                     f"{where}: the prediction has no 'pred_logits', by which overlaps are resolved: set "
-                    "model.test_cfg.return_logits=True (or overlap='score', which is not the published protocol)"
+                    "model.test_cfg.output=dict(type='MasksAndLogits') (or overlap='score', which is not the published "
+                    'protocol)'
                 )
             wanted.append(('pred_logits', [len(logits) for logits in sample['pred_logits']]))
         for key, found in wanted:

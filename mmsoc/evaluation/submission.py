@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.registry import METRICS
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import atomic_path
+from mmsoc.utils.files import atomic_path, check_file_name
 
 from .background import BackgroundMetric
 
@@ -34,7 +34,8 @@ class SubmissionWriter(BackgroundMetric):
         layout: ``'ref-youtube-vos'`` or ``'mevis'``.
 
     Raises:
-        ValueError: an unknown layout, another suffix than .zip, or frames and predictions do not fit.
+        UserError: an unknown layout, another suffix than .zip, frames and predictions do not fit, or a name of a video, a
+            sentence or a frame cannot be one of a file (`check_file_name`).
     """
 
     default_prefix = 'submission'
@@ -64,6 +65,10 @@ class SubmissionWriter(BackgroundMetric):
                 f'SubmissionWriter: video {video}: expected masks for {len(exp_ids)} sentences and {len(frames)} frames, '
                 f'found {[len(masks) for masks in predictions]} frames for the sentences'
             )
+        check_file_name(video, 'SubmissionWriter: video_id')
+        for key in ('exp_ids', 'frames'):
+            for name in sample[key]:
+                check_file_name(name, f'SubmissionWriter: {key} of video {video}')
         pictures = {
             f'{video}/{exp_id}/{frame}.png': _png(rle)
             for exp_id, masks in zip(exp_ids, predictions)

@@ -1,5 +1,79 @@
+"""Errors of the user, and how the tools show them. Needs nothing but Python."""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TRACEBACK = 'MMSOC_TRACEBACK'
+"""environment variable: 1 shows the traceback of user errors, too"""
+
+_FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|not enough memory|can't allocate memory|insufficient memory|STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+
+
 class UserError(ValueError):
     """What the user gave is wrong: a file, a config key, an option, an argument. The message says what was expected and found.
 
-    The tools print its message alone; any other exception is a fault of the program and keeps its traceback.
+    The tools print its message alone (`user_errors`); any other exception is a fault of the program and keeps its traceback.
     """
+
+
+@contextmanager
+def user_errors(status: int = 1) -> Iterator[None]:
+    """Ends the program with the message alone if the user or the machine is at fault: a `UserError`, or an `OSError` about a
+    file or a full disk. All other exceptions pass through and keep their traceback.
+
+    For the ``main`` of a tool, as a decorator or around a block. ``MMSOC_TRACEBACK=1`` keeps the traceback of these errors, too.
+
+    Args:
+        status: exit status of the program; 2 is that of argparse.
+
+    Raises:
+        SystemExit: in place of such an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_user_error(error) or os.environ.get(TRACEBACK, '0') not in ('', '0'):
+            raise
+        message = f'error: {_message(error)}'
+        if status == 1:
+            raise SystemExit(message) from None  # Python prints it and ends with 1
+        print(message, file=sys.stderr)
+        raise SystemExit(status) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the CPU or of a GPU.
+
+    Python and NumPy raise a MemoryError, PyTorch a RuntimeError (of a class of its own on a GPU), OpenCV its own error, the
+    operating system an OSError.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError) or type(error).__module__ == 'cv2':
+        return _OUT_OF_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError)
+
+
+def _is_user_error(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return isinstance(error, _FILE_ERRORS) or error.filename is not None or error.errno in _DISK_ERRORS
+    return isinstance(error, UserError)
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
+        text = ': '.join([*([' -> '.join(paths)] if paths else []), error.strerror])
+    elif text.startswith('Caught ') and '\nOriginal Traceback' in text:
+        # From a worker of a DataLoader: PyTorch raises the same class again, with the worker's traceback as its message.
+        text = text.rpartition(f'{type(error).__name__}: ')[2].strip()
+    return text

@@ -1,8 +1,10 @@
 """Reading of frames, id masks and JSON, and safe writing: every failure names the file."""
 
+import hashlib
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmsoc.utils.errors import UserError
+
+MAX_NAME_BYTES = 255
+"""of one component of a path, on all common file systems"""
 
 
 def listed(items: Sequence, most: int = 10) -> str:
@@ -64,6 +69,64 @@ def load_json(path: str | Path, key: str) -> Any:
         raise UserError(f'{key}: {path} is not UTF-8 text: {error}') from None
 
 
+def check_file_name(name: str, where: str) -> str:
+    """``name``, if it can be one component of a path as it stands: for names of a data set that results must keep.
+
+    Args:
+        where: whose name it is, for the error.
+
+    Raises:
+        UserError: it is no text, is empty, ``.`` or ``..``, holds a slash, a backslash or a control character, is not
+            valid Unicode, or is longer than 255 bytes.
+    """
+    fault = _fault_of_name(name)
+    if fault:
+        raise UserError(f'{where}: expected a name that can be a file or folder, found {name!r}: {fault}')
+    return name
+
+
+def _fault_of_name(name: Any) -> str | None:
+    if not isinstance(name, str):
+        return f'it is {type(name).__name__}, not text'
+    if name in ('', '.', '..'):
+        return 'it is empty or names a folder above'
+    if '/' in name or '\\' in name:  # so no absolute path either
+        return 'it holds a path separator'
+    if any(unicodedata.category(character) == 'Cc' for character in name):
+        return 'it holds a control character'
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return 'it is not valid Unicode'
+    return f'it is {length} bytes long, and a file system takes {MAX_NAME_BYTES}' if length > MAX_NAME_BYTES else None
+
+
+_PLAIN = frozenset('abcdefghijklmnopqrstuvwxyz0123456789_-.')
+
+
+def safe_file_name(text: str) -> str:
+    """Any text as one component of a path. Different texts give different names, also where case does not count.
+
+    Lower-case ASCII letters, digits and ``_-.`` stand for themselves, except a dot at the beginning; ``+`` marks an
+    upper-case letter; anything else becomes ``%`` and the hexadecimal digits of each of its UTF-8 bytes. The empty text is ``%``.
+    A name of more than 200 characters is cut and ends in ``%~`` and the SHA-256 of the text, which leaves room for a suffix.
+    """
+    name = ''.join(_escaped(character) for character in text)
+    if name.startswith('.'):
+        name = f'%2e{name[1:]}'
+    if len(name) > 200:
+        name = f'{name[:120]}%~{hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()}'
+    return name or '%'
+
+
+def _escaped(character: str) -> str:
+    if character in _PLAIN:
+        return character
+    if character.isascii() and character.isupper():
+        return f'+{character}'
+    return ''.join(f'%{byte:02x}' for byte in character.encode('utf-8', 'surrogatepass'))
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path in the same folder (same suffix) that takes the place of ``path`` when the block ends without an
@@ -96,7 +159,7 @@ def _open(path: str | Path, what: str, where: str) -> Image.Image:
         return Image.open(path)
     except FileNotFoundError:
         raise FileNotFoundError(f'{what} {path} is missing ({where})') from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f'{what} {path} cannot be read ({where}): {error}') from None
 
 

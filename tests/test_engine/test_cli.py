@@ -1,8 +1,10 @@
 import argparse
+import re
 
 import pytest
 
 from mmsoc.engine.cli import add_common_arguments, load_config
+from mmsoc.utils.errors import UserError
 
 
 def parse(*options, config='c.py'):
@@ -83,3 +85,59 @@ def test_loaders_pin_memory_where_there_is_a_gpu(tmp_path, monkeypatch):
         and cfg.val_dataloader.pin_memory is False
         and cfg.test_dataloader is None
     )
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('a = b', r"config .*c\.py cannot be read: NameError: name 'b' is not defined \(.*c\.py, line 1\)"),
+        ('a = 1\nb = dict(c=1)[a]', r'cannot be read: KeyError: 1 \(.*c\.py, line 2\)'),
+        ('a = (', 'cannot be read: SyntaxError: '),
+        ("a = '{{$MMSOC_NO_SUCH_VARIABLE:}}'", 'cannot be read: KeyError: .*MMSOC_NO_SUCH_VARIABLE.* cannot be found'),
+        ("_base_ = ['a.py', 'b.py']", 'cannot be read: KeyError: Duplicate key is not allowed among bases'),
+        (
+            "custom_imports = dict(imports=['no_such_module'])",
+            'cannot be read: ImportError: Failed to import custom modules',
+        ),
+        ("_base_ = 'no_such_package::a/b.py'", 'cannot be read: .*no_such_package'),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_a_mistake_of_the_user(tmp_path, text, message):
+    file = tmp_path / 'c.py'
+    file.write_text(text + '\n')
+    for base in ('a', 'b'):
+        (tmp_path / f'{base}.py').write_text('x = 1\n')
+    with pytest.raises(UserError, match=message):
+        load_config(parse('y=2', config=str(file)))
+
+
+def test_a_config_of_another_kind(tmp_path):
+    file = tmp_path / 'c.txt'
+    file.write_text('a = 1\n')
+    with pytest.raises(UserError, match=r'config .*c\.txt cannot be read: OSError: Only py/yml/yaml/json type'):
+        load_config(parse('a=2', config=str(file)))
+
+
+def test_a_base_that_is_missing(tmp_path):
+    file = tmp_path / 'c.py'
+    file.write_text("_base_ = 'none.py'\n")
+    with pytest.raises(FileNotFoundError, match=r'config .*c\.py: there is no file .*none\.py'):
+        load_config(parse('a=2', config=str(file)))
+
+
+@pytest.mark.parametrize(
+    'options, named, found',
+    [
+        (['new=2', 'new.x=1'], 'new=2 new.x=1', "'int' object"),  # each of them fits
+        (['x=1', 'lr.x=1'], 'lr.x=1', 'x.*cannot inherit from base because lr is a dict in the child config'),
+        (['steps.5=1'], 'steps.5=1', 'Index 5 exceeds the length of list'),
+        (['steps.0=1'], 'steps.0=1', "'int' object"),
+    ],
+)
+def test_options_that_do_not_fit_are_mistakes_of_the_user(tmp_path, options, named, found):
+    file = tmp_path / 'c.py'
+    file.write_text('lr = 1\nsteps = [1, 2]\n')
+    with pytest.raises(
+        UserError, match=f'--cfg-options {re.escape(named)}: expected keys of the config .*; found .*{found}'
+    ):
+        load_config(parse(*options, config=str(file)))

@@ -38,7 +38,7 @@ def test_writes_a_video_and_a_sheet_per_sentence(sample, tmp_path):
     av = pytest.importorskip('av')
     hook = RVOSVisualizationHook(show_dir=str(tmp_path / 'out'), sheet_frames=2)
     hook.after_test_iter(runner(RVOSLocalVisualizer()), 0, outputs=[sample])
-    folder = tmp_path / 'out' / 'v_1'
+    folder = tmp_path / 'out' / 'v%2f1'
     assert sorted(path.name for path in folder.iterdir()) == ['0.mp4', '0.png', '1.mp4', '1.png']
     with av.open(str(folder / '0.mp4')) as video:
         assert video.streams.video[0].codec_context.name == 'h264'
@@ -46,7 +46,7 @@ def test_writes_a_video_and_a_sheet_per_sentence(sample, tmp_path):
     # two frames of 30 pixels with gaps beside each other
     assert mmcv.imread(str(folder / '0.png')).shape[1] > 60
     hook.after_val_iter(runner(RVOSLocalVisualizer()), 0, outputs=[sample])
-    assert (tmp_path / 'out' / 'epoch_2' / 'v_1' / '1.mp4').is_file()
+    assert (tmp_path / 'out' / 'epoch_2' / 'v%2f1' / '1.mp4').is_file()
 
 
 def test_does_nothing_unless_asked(sample, tmp_path, monkeypatch):
@@ -89,3 +89,18 @@ def test_a_clip_of_a_video_file_with_one_annotated_frame(tmp_path):
     inside = shown[: height // 4].reshape(-1, 3).astype(int)
     values = np.abs(inside - grey(5)).max(1)
     assert (values < 6).mean() > 0.3 and (np.abs(inside - grey(4)).max(1) < 6).mean() < 0.3
+
+
+def test_names_of_a_data_set_stay_below_the_folder_and_apart(sample, tmp_path):
+    """``a/b`` and ``a_b`` are different videos and different expressions; ``..`` is no folder above."""
+    pytest.importorskip('av')
+    hook = RVOSVisualizationHook(show_dir=str(tmp_path / 'out'), sheet_frames=1)
+    for video, expressions in (('a/b', ['x/0', 'x_0']), ('a_b', ['..', '.']), ('..', ['0', '1'])):
+        sample.set_metainfo(dict(video_id=video, exp_ids=expressions))
+        hook.after_test_iter(runner(RVOSLocalVisualizer()), 0, outputs=[sample])
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.mp4')}
+    assert written == {
+        *('out/a%2fb/x%2f0.mp4', 'out/a%2fb/x_0.mp4'),
+        *('out/a_b/%2e..mp4', 'out/a_b/%2e.mp4'),
+        *('out/%2e./0.mp4', 'out/%2e./1.mp4'),
+    }

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.evaluation import SubmissionWriter
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from tools.analysis_tools import validate_submission
 
 SIZE = 24, 40
@@ -276,3 +277,21 @@ def test_missing_inputs(data):
     (data / 'images/b/00010.jpg').unlink()
     with pytest.raises(FileNotFoundError, match='--images: .*00010.jpg is missing'):
         faults_of(data, archive)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            dict(video_id='../a'),
+            r"SubmissionWriter: video_id: expected a name .*, found '\.\./a': it holds a path separator",
+        ),
+        (dict(video_id=''), 'SubmissionWriter: video_id: .*it is empty'),
+        (dict(exp_ids=['0', '/etc/x']), "SubmissionWriter: exp_ids of video a: .*found '/etc/x'"),
+        (dict(frames=['00000', '..']), r"SubmissionWriter: frames of video a: .*found '\.\.'"),
+    ],
+)
+def test_names_that_would_leave_the_archive_are_refused(tmp_path, change, message):
+    """Who unpacks the archive must not write elsewhere."""
+    with pytest.raises(UserError, match=message):
+        SubmissionWriter(zip_file=str(tmp_path / 'x.zip')).score_video(sample_of('a') | change)

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.registry import HOOKS
 from mmsoc.utils.errors import UserError
+from mmsoc.utils.files import atomic_path, safe_file_name
 
 
 @HOOKS.register_module()
@@ -18,9 +19,9 @@ class RVOSVisualizationHook(Hook):
     """Draws predictions while a model is validated or tested: per video and sentence one H.264 video and one contact
     sheet.
 
-    Files: ``SHOW_DIR/VIDEO/EXPRESSION.mp4`` and ``.png``; from validation in ``SHOW_DIR/epoch_N``. Reads ``pred_masks``
-    and ``pred_scores`` of each ``TrackDataSample``, its metainfo ``texts``, ``video_id``, ``exp_ids``, and the frames'
-    ``img_path``.
+    Files: ``SHOW_DIR/VIDEO/EXPRESSION.mp4`` and ``.png``, names as in `safe_file_name`; from validation in
+    ``SHOW_DIR/epoch_N``. Reads ``pred_masks`` and ``pred_scores`` of each ``TrackDataSample``, its metainfo ``texts``,
+    ``video_id``, ``exp_ids``, and the frames' ``img_path``.
 
     Args:
         show_dir: None: draws nothing.
@@ -63,11 +64,12 @@ class RVOSVisualizationHook(Hook):
                 'RVOSLocalVisualizer'
             )
         for sample in outputs or ():
-            self._draw_video(runner.visualizer, sample, Path(self.show_dir) / folder / _file_name(sample.video_id))
+            self._draw_video(
+                runner.visualizer, sample, Path(self.show_dir) / folder / safe_file_name(str(sample.video_id))
+            )
 
     def _draw_video(self, visualizer: Any, sample: Any, folder: Path) -> None:
         # Here, because the visualization package needs PyAV and fonts, which a run that draws nothing does not.
-        from mmsoc.utils.files import atomic_path
         from mmsoc.visualization import VideoWriter, contact_sheet
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ class RVOSVisualizationHook(Hook):
         length = len(frames)
         shown = set(np.linspace(0, length - 1, min(self.sheet_frames, length)).round().astype(int).tolist())
         for i, (text, expression) in enumerate(zip(sample.texts, sample.exp_ids, strict=True)):
-            name = _file_name(expression)
+            name = safe_file_name(str(expression))
             sheet = []
             with VideoWriter(folder / f'{name}.mp4', fps=self.fps) as video:
                 # Frames are read once per sentence: a video's frames at full size need not fit into memory.
@@ -98,8 +100,3 @@ def _read_frame(frame: Any) -> np.ndarray:
 
         return read_window(frame.img_path, [frame.frame_id], frame.frame_id, 'to be drawn')[0][0]
     return mmcv.imread(frame.img_path, channel_order='rgb')
-
-
-def _file_name(identifier: str) -> str:
-    """An identifier as one component of a path."""
-    return str(identifier).replace('/', '_')
