@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmsoc.conversion import ReleasedStateDictAdapter
 from tests.conftest import reference_path
 from tests.parity.golden import LOSSES, golden_batch, golden_model, loss_weights
-from tools.model_converters.released_to_mmsoc import mmsoc_name
 
 GOLDEN = sorted((reference_path() / 'golden').glob('*.npz'))
 # The released code adds 1e-6 to numerators and denominators of the GIoU, mmdet does not: up to 1e-3 at a box side of 0.03.
@@ -95,10 +95,11 @@ def _compare_losses(model, inputs, samples, case, errors):
 def _compare_gradients(model, case, errors):
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     golden = {key.removeprefix('gradnorm_'): float(value) for key, value in case.items() if key.startswith('gradnorm_')}
+    names = ReleasedStateDictAdapter.mmsoc_names(golden)
     largest = max(golden.values())
     compared = set()
     for released_name, expected in golden.items():
-        name = mmsoc_name(released_name)
+        name = names[released_name]
         gradient = gradients[name]
         compared.add(name)
         found = 0.0 if gradient is None else gradient.norm().item()

@@ -13,10 +13,10 @@ import torch
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 
+from mmsoc.conversion import ReleasedStateDictAdapter
 from tests.conftest import reference_path
 from tests.helpers import make_sample
 from tests.parity.golden import LOSSES, golden_model, loss_weights
-from tools.model_converters.released_to_mmsoc import mmsoc_name
 
 TRAJECTORIES = sorted((reference_path() / 'golden_trajectory').glob('*.npz'))
 # Relative. After FIRST_STEPS the recorded run's own rounding shows in the losses of the mask.
@@ -123,9 +123,10 @@ def test_trajectory(path, dtype, root, reference, tmp_path, record_property):
         expect('gradient norm', f'step {step}, gradient norm', norm, case['grad_norm'][step])
 
     moved = dict(zip(map(str, case['names']), case['moved'], strict=True))
-    assert {mmsoc_name(name) for name in moved} == set(parameters)
+    names = ReleasedStateDictAdapter.mmsoc_names(moved)
+    assert {names[name] for name in moved} == set(parameters)
     for released_name in moved.keys() - NOT_COMPARED[dtype]:
-        name = mmsoc_name(released_name)
+        name = names[released_name]
         found = (parameters[name].detach() - start[name]).norm().item()
         expect('movement', released_name, found, moved[released_name])
     for kind, error in errors.items():

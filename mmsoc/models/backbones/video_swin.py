@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from mmaction.registry import MODELS as MMACTION_MODELS
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmsoc.models.layers.attention import attend_with_bias
 from mmsoc.models.layers.recompute import linear_of_gelu, map_chunks, max_elements
 from mmsoc.registry import MODELS
+from mmsoc.utils.checkpoints import read_checkpoint
 from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
 
@@ -482,11 +482,11 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
                 'current',
             )
         try:
-            return _load_checkpoint(source, map_location='cpu')
-        except OSError as error:  # no such file; no network (URLError and HTTPError are OSErrors)
+            return read_checkpoint(source, what='backbone weights (config key `model.backbone.pretrained`)')
+        except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'the backbone weights {source} (config key `model.backbone.pretrained`) cannot be '
-                f'{"downloaded" if is_url else "read"} ({error}); '
+                f'{"downloaded" if is_url else "read"} ({error.__cause__ or error}); '
                 + (
                     f'on a machine with a network `wget {source}`, then give the file'
                     if is_url

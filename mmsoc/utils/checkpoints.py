@@ -1,0 +1,220 @@
+"""Reading of checkpoints that somebody else made: nothing in the file is executed, and what is returned can be used."""
+
+import math
+import os
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from mmsoc.utils.checkpoint_format import check_format
+from mmsoc.utils.config_text import MAX_CHARACTERS, config_of_text
+from mmsoc.utils.errors import UserError
+from mmsoc.utils.files import listed
+
+_DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+}
+_SHOWN = 5
+# Names that share a storage, as those of one module under two names do, may add up to this many times the file.
+_MAX_SHARING = 16
+
+
+def read_checkpoint(source: str | Path, *, weights_key: str = 'state_dict', what: str = 'weights') -> dict[str, Any]:
+    """A checkpoint whose weights can be loaded into a model, on the CPU.
+
+    The file is what `torch.save` wrote, or ends in ``.safetensors`` (which needs the package safetensors). It passes
+    `check_format` and is read with ``weights_only=True``. MMEngine's loader executes what the file holds if PyTorch is older
+    than 2.6 or the source is an address.
+
+    Args:
+        source: file, or address, which is downloaded to ``torch.hub.get_dir()/checkpoints`` unless the file is there. In a
+            distributed run each process does so.
+        weights_key: where the weights are; a checkpoint without this key is the state dict itself.
+        what: what the messages call the file.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it cannot be downloaded.
+        UserError: it is not a checkpoint, declares more than it holds, or holds anything but tensors and plain values; the
+            weights are not dense tensors of finite real numbers under names; the config in it is too long.
+    """
+    path = _download(str(source), what) if '://' in str(source) else Path(source).expanduser()
+    if not path.is_file():
+        found = 'it is a folder' if path.is_dir() else f'there is no such file (looked in {Path.cwd()})'
+        raise FileNotFoundError(f'{what} {source}: {found}')
+    where = f'{what} {source}' + (f' (in {path})' if '://' in str(source) else '')
+    if not os.access(path, os.R_OK):
+        raise UserError(f'{where} cannot be read: permission denied')
+    if path.suffix == '.safetensors':
+        checkpoint: Any = {weights_key: _read_safetensors(path, where)}
+    else:
+        checkpoint = _read_torch(path, where)
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'{where}: expected a dict, found a value of type {type(checkpoint).__name__}')
+    weights = weights_of(checkpoint, weights_key)
+    place = f'the key {weights_key}' if weights_key in checkpoint else f'the key {weights_key}, or a state dict alone'
+    _check_weights(weights, place, where)
+    _check_size(weights, path.stat().st_size, where)
+    _check_finite(weights, where)
+    text = _config_text(checkpoint)
+    if text is not None and len(text) > MAX_CHARACTERS:
+        raise UserError(
+            f'{where}: its config (meta.cfg) has {len(text):,} characters: expected at most {MAX_CHARACTERS:,}'
+        )
+    return checkpoint
+
+
+def weights_of(checkpoint: Mapping[str, Any], weights_key: str = 'state_dict') -> dict[str, Tensor]:
+    """The weights of a checkpoint by name: what is under ``weights_key``, else the checkpoint itself."""
+    return checkpoint.get(weights_key, checkpoint)
+
+
+def config_of_checkpoint(checkpoint: Mapping[str, Any], source: str | Path, allow_imports: bool = False) -> Config:
+    """The config that MMEngine keeps in its checkpoints (``meta.cfg``), read by `config_of_text`.
+
+    Args:
+        source: the checkpoint's file, for messages.
+        allow_imports: import what the config's ``custom_imports`` list, and accept import paths as types.
+
+    Raises:
+        UserError: there is no config in the checkpoint, it is not data, or it imports modules.
+    """
+    text = _config_text(checkpoint)
+    if text is None:
+        raise UserError(
+            f'weights {source} hold no config (meta.cfg), like all that were converted or published alone; name it: '
+            '--config configs/soc/NAME.py (in Python config=)'
+        )
+    return config_of_text(text, f'weights {source}: config (meta.cfg)', allow_imports)
+
+
+def register_loader() -> None:
+    """Makes MMEngine read with `read_checkpoint`: ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')``.
+
+    It applies to the whole process. Sources of another scheme than http and https (``s3://``) keep MMEngine's loader.
+    """
+    CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_mmsoc, force=True)
+
+
+def load_from_mmsoc(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """`read_checkpoint` as MMEngine calls it; tensors stay on the CPU, and modules and optimizers copy them from there."""
+    return read_checkpoint(filename, what='checkpoint')
+
+
+def _download(url: str, what: str) -> Path:
+    name = Path(urlparse(url).path).name
+    if name in ('', '..'):
+        raise UserError(f'{what} {url}: expected an address that ends in the name of a file')
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=is_main_process())  # removes a part of a file
+        except (OSError, ValueError, HTTPException) as error:
+            raise FileNotFoundError(
+                f'{what} {url} cannot be downloaded ({error}); on a machine with a network `wget {url}`, then give the file'
+            ) from error
+    return path
+
+
+def _read_torch(path: Path, where: str) -> Any:
+    check_format(path, f'{where} cannot be read')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a broken pickle fails in any of its parts
+        raise UserError(
+            f'{where} cannot be read: expected what torch.save wrote, tensors and plain values only; {_first_line(error)}'
+        ) from error
+
+
+def _read_safetensors(path: Path, where: str) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(
+            f'{where} cannot be read: .safetensors needs the package safetensors (pip install safetensors)'
+        ) from None
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has one exception for all, Python's file errors aside
+        raise UserError(f'{where} cannot be read: it is not a safetensors file; {_first_line(error)}') from error
+
+
+def _first_line(error: Exception) -> str:
+    """Of the reason; what PyTorch writes before it recommends unsafe ways to read the file."""
+    reason = str(error).rpartition('WeightsUnpickler error:')[2].strip()
+    return reason.partition('\n')[0] or type(error).__name__
+
+
+def _check_weights(weights: Any, place: str, where: str) -> None:
+    if not isinstance(weights, dict):
+        raise UserError(f'{where}: expected weights under {place}, found a value of type {type(weights).__name__}')
+    unnamed = [name for name in weights if not isinstance(name, str)]
+    if unnamed:
+        raise UserError(f'{where}: expected weights by name, found a key of type {type(unnamed[0]).__name__}')
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others or not weights:
+        names = listed(sorted(others)) or 'nothing'
+        raise UserError(f'{where}: expected weights under {place}, found {names}')
+    faults = [f'{name} ({fault})' for name, tensor in weights.items() if (fault := _fault(tensor))]
+    if faults:
+        raise UserError(
+            f'{where}: {len(faults)} of its {len(weights)} weights cannot be used: {listed(faults, _SHOWN)}; expected '
+            'dense tensors of floating-point numbers (16, 32 or 64 bits), integers or booleans'
+        )
+
+
+def _fault(tensor: Tensor) -> str:
+    """Why a tensor can be no weight; '' if it can."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return 'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')
+    if tensor.device.type != 'cpu':
+        return f'on the device {tensor.device}, without values'
+    if tensor.dtype not in _DTYPES:
+        return str(tensor.dtype).removeprefix('torch.')
+    held = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if tensor.numel() > held:
+        return f'{tensor.numel():,} values of shape {tuple(tensor.shape)}, of which the file holds {held:,}'
+    return ''
+
+
+def _check_size(weights: dict[str, Tensor], size: int, where: str) -> None:
+    total = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    if total > _MAX_SHARING * size:
+        raise UserError(f'{where}: its weights declare {total:,} bytes, the file has {size:,}')
+
+
+def _check_finite(weights: dict[str, Tensor], where: str) -> None:
+    broken = [name for name, tensor in weights.items() if not _is_finite(tensor)]
+    if broken:
+        counts = [f'{name} ({_count_not_finite(weights[name])} of {weights[name].numel()})' for name in broken[:_SHOWN]]
+        raise UserError(
+            f'{where}: {len(broken)} of its {len(weights)} weights have values that are NaN or infinite: '
+            f'{", ".join(counts)}{", ..." if len(broken) > _SHOWN else ""}. Training diverged, or the file is damaged: '
+            'give an earlier checkpoint'
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    # The sum needs no memory; it can overflow where every value is finite.
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
+
+
+def _count_not_finite(tensor: Tensor) -> int:
+    return int(tensor.isfinite().logical_not().sum())
+
+
+def _config_text(checkpoint: Mapping[str, Any]) -> str | None:
+    meta = checkpoint.get('meta')
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    return text if isinstance(text, str) else None
