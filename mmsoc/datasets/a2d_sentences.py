@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.progress import track
 
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import clean_text, listed
+from mmsoc.utils.files import check_file_name, clean_text, listed
 
 from .data_root import check_root
-from .transforms.video_loading import frame_name, read_a2d_instances
+from .scanning import ScannedFiles, scan_ids
+from .transforms.video_loading import A2D_INSTANCES_HINT, frame_name, read_a2d_instances
 
 SUBSETS = {'0': 'train', '1': 'test'}
+_ANNOTATIONS = ScannedFiles(
+    name='a2d_instances', what='annotations', shown='instances', suffix='.h5', read=read_a2d_instances
+)
 
 
 @DATASETS.register_module()
@@ -43,11 +45,14 @@ class A2DSentencesDataset(BaseDataset):
     the video's end not yet clamped: ``LoadVideoWindow`` does it), ``frames`` (their names), ``key_frame_flags``, ``texts``,
     ``exp_ids`` (the image ids of the published COCO file, ``v_<video>_f_<frame>_i_<instance>``), ``obj_ids``.
 
-    All h5 files are opened when the data set is loaded, to see which instances they hold (some 10,000: seconds to minutes).
+    When the data set is loaded for the first time, all its h5 files are opened to see which instances they hold (some 10,000:
+    seconds to minutes). The result is kept (`scan_ids`).
 
     Args:
         subset: 'train' or 'test'.
         num_frames: w, the length of a clip.
+        cache_dir: where to keep which instances the h5 files hold; None: beside data_prefix['mask'], or in the user's cache
+            folder.
         expected_videos: number of videos with sentences that a complete copy has (train 3017, test 737).
 
     Raises:
@@ -67,6 +72,7 @@ class A2DSentencesDataset(BaseDataset):
         data_root: str = '',
         data_prefix: dict | None = None,
         num_frames: int = 8,
+        cache_dir: str | None = None,
         expected_videos: int | None = None,
         metainfo: dict | None = None,
         indices: int | Sequence[int] | None = None,
@@ -88,6 +94,7 @@ class A2DSentencesDataset(BaseDataset):
         self.videoset_file = os.path.join(data_root, videoset_file)
         self.missed_file = os.path.join(data_root, missed_file)
         self.num_frames = num_frames
+        self.cache_dir = cache_dir
         self.expected_videos = expected_videos
         super().__init__(
             ann_file=ann_file,
@@ -199,20 +206,20 @@ class A2DSentencesDataset(BaseDataset):
                     f"data_prefix['{key}']: {len(missing)} of {len(videos)} videos are missing in {self.data_prefix[key]}: "
                     f'{listed(missing)}'
                 )
-        return {
-            video: self._instances_of(video)
-            for video in track(videos, description='annotations', transient=True, console=Console(stderr=True))
-        }
+        frames = {video: self._annotated_frames(video) for video in videos}
+        found = scan_ids(_ANNOTATIONS, self.data_prefix['mask'], frames, self.cache_dir)
+        return {video: {int(frame): ids for frame, ids in of_video.items()} for video, of_video in found.items()}
 
-    def _instances_of(self, video: str) -> dict[int, list[int]]:
+    def _annotated_frames(self, video: str) -> list[str]:
         folder = os.path.join(self.data_prefix['mask'], video)
         names = sorted(name for name in os.listdir(folder) if name.endswith('.h5'))
-        numbers = [int(name[:-3]) if len(name) == 8 and name[:-3].isdecimal() else 0 for name in names]
-        if not names or min(numbers) < 1:
+        frames = [name[:-3] for name in names if len(name) == 8 and name[:-3].isdecimal() and int(name[:-3])]
+        if not names or len(frames) < len(names):
             raise UserError(
-                f"data_prefix['mask']: expected annotations 00001.h5 and so on in {folder}, found {listed(names) or 'no .h5 file'}"
+                f"data_prefix['mask']: expected annotations 00001.h5 and so on in {folder}, found "
+                f'{listed(names) or "no .h5 file"}. {A2D_INSTANCES_HINT}'
             )
-        return {number: read_a2d_instances(self._mask_path(video, number), f'video {video}') for number in numbers}
+        return frames
 
 
 def window(center: int, num_frames: int) -> list[int]:
@@ -237,7 +244,8 @@ def read_sentences(path: str) -> tuple[list[tuple[str, int, str]], list[tuple[st
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has other columns, an instance that is no number, an empty sentence, or a pair twice.
+        ValueError: it has other columns, a video whose name cannot be that of a file, an instance that is no number, an empty
+            sentence, or a pair twice.
     """
     rows = read_csv(path, 'ann_file')
     columns = ['video_id', 'instance_id', 'query']
@@ -260,12 +268,12 @@ def read_sentences(path: str) -> tuple[list[tuple[str, int, str]], list[tuple[st
         earlier = seen.setdefault((video, int(instance)), line)
         if earlier != line:
             raise UserError(f'{where}: video {video} and instance {instance} are already in line {earlier}')
-        sentences.append((video, int(instance), clean_text(text, where)))
+        sentences.append((check_file_name(video, where), int(instance), clean_text(text, where)))
     return sentences, copies
 
 
 def read_videoset(path: str) -> dict[str, str]:
-    """Reads videoset.csv, 9 columns without header.
+    """Reads videoset.csv, 9 columns, with or without a header.
 
     Returns:
         ``{video: 'train' or 'test'}``.
@@ -275,7 +283,7 @@ def read_videoset(path: str) -> dict[str, str]:
         ValueError: a row has not 9 columns, a last one that is neither 0 nor 1, or a video again.
     """
     result: dict[str, str] = {}
-    for line, row in read_csv(path, 'videoset_file'):
+    for line, row in without_videoset_header(read_csv(path, 'videoset_file')):
         if len(row) != 9 or row[-1].strip() not in SUBSETS:
             raise UserError(
                 f'videoset_file {path}, line {line}: expected 9 fields, the last one 0 (train) or 1 (test), found {row}'
@@ -284,6 +292,17 @@ def read_videoset(path: str) -> dict[str, str]:
             raise UserError(f'videoset_file {path}, line {line}: video {row[0]} is there twice')
         result[row[0]] = SUBSETS[row[-1].strip()]
     return result
+
+
+def without_videoset_header(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The rows of videoset.csv (`read_csv`) without the header, which only some copies have.
+
+    A header is a first line of 9 fields of which none from the second on holds a digit; those of a video are numbers and
+    times.
+    """
+    if rows and len(rows[0][1]) == 9 and not any(character.isdigit() for character in ''.join(rows[0][1][1:])):
+        return rows[1:]
+    return rows
 
 
 def read_csv(path: str, key: str) -> list[tuple[int, list[str]]]:

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import clean_text, listed, load_json
+from mmsoc.utils.files import check_file_name, clean_text, listed, load_json
 
 from .a2d_sentences import key_frame_flags, read_csv, window
 from .data_root import check_root
@@ -233,6 +233,8 @@ def _parse(row: Any, where: str) -> dict:
         raise UserError(f"{where}: expected the mat's path to end in {action}/{video}/puppet_mask.mat, found {mat!r}")
     if not 1 <= int(name) <= length:
         raise UserError(f'{where}: expected a frame from 1 to {length}, found {name}')
+    for component in (video, action):
+        check_file_name(component, where)
     return dict(video_id=video, action=action, key_frame=int(name) - 1, length=length, text=clean_text(text, where))
 
 
@@ -244,7 +246,7 @@ def read_jhmdb_sentences(path: str) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a row has not two fields, an empty sentence, or a video again.
+        ValueError: a row has not two fields, a name that cannot be that of a file, an empty sentence, or a video again.
     """
     rows = read_csv(path, 'ann_file')
     if rows and rows[0][1][0] == 'video_id':
@@ -256,5 +258,5 @@ def read_jhmdb_sentences(path: str) -> dict[str, str]:
             raise UserError(f'{where}: expected video_id and query, found {row}')
         if row[0] in sentences:
             raise UserError(f'{where}: video {row[0]} is there twice')
-        sentences[row[0]] = clean_text(row[1], where)
+        sentences[check_file_name(row[0], where)] = clean_text(row[1], where)
     return sentences

@@ -24,21 +24,22 @@ class MeViSDataset(ReferringVideoDataset):
           train/JPEGImages/<video>/<frame>.jpg    data_prefix['img']
 
     and likewise ``valid_u``, which is for evaluation, and ``valid`` (without obj_id, anno_id and masks), whose masks are
-    on a server. What a sentence names is the union of its annotations; a frame with null shows nothing of one.
+    on a server. What a sentence names is the union of its annotations; a frame with null shows nothing of one. In version
+    2 some sentences have no target: their ``anno_id`` is empty, and so is their mask in every frame.
 
     Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` further
     expressions of the video beside it. The text is in lower case, with single spaces between the words and none around
-    them. Videos of fewer than two frames are left out, as LMPM does, and expressions whose objects no frame shows; the
-    log counts both.
+    them. The log counts what is left out: videos of fewer than two frames, as in LMPM; expressions without a target,
+    since a training clip must show what its sentence names; expressions whose objects no frame shows.
 
     Testing: an item is one video with all its sentences and all its frames, and the text stays as it is in the file.
     Nothing is left out.
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
-    ``img_paths``, ``texts``, ``exp_ids``, ``obj_ids`` and ``anno_ids`` (a tuple of strings per sentence; None where the
-    file has none), ``mask_rles`` for ``LoadMeViSMasks`` (per name of a frame and sentence a list with the code of each
-    of its objects that the frame shows; None without masks), ``families``; for training ``labels`` (zeros:
-    "referred"), for testing ``held_out``. ``mask_paths`` and ``categories`` are None.
+    ``img_paths``, ``texts``, ``exp_ids``, ``obj_ids`` and ``anno_ids`` (a tuple of strings per sentence, empty without a
+    target; None where the file has none), ``mask_rles`` for ``LoadMeViSMasks`` (per name of a frame and sentence a list
+    with the code of each of its objects that the frame shows; None without masks), ``families``, ``held_out``; for
+    training ``labels`` (zeros: "referred"). ``mask_paths`` and ``categories`` are None.
 
     mask_file is read once, when the data set is loaded. The codes of the annotations that sentences name are kept as
     they are, in one array that loader workers and subsets share (`RunLengthCodes`).
@@ -118,6 +119,13 @@ class MeViSDataset(ReferringVideoDataset):
     def _read_objects(self, item: dict, where: str) -> dict:
         if item.get('anno_id') is None:
             return dict(anno_id=None, obj_id=None)
+        if item['anno_id'] == []:  # no target
+            if item.get('obj_id'):
+                raise UserError(
+                    f"{where}: 'anno_id' is empty, so the expression has no target; expected an empty 'obj_id' as well, "
+                    f'found {item["obj_id"]}'
+                )
+            return dict(anno_id=(), obj_id=())
         found = {}
         for key in self.OBJECT_KEYS:
             ids = get_field(item, key, list, where)
@@ -136,7 +144,22 @@ class MeViSDataset(ReferringVideoDataset):
                 f'{self.ann_file}: {len(short)} of {len(videos)} videos are left out, since they have fewer than 2 '
                 f'frames: {listed(short)}'
             )
-        return {video: record for video, record in videos.items() if video not in short}
+        videos = {video: record for video, record in videos.items() if video not in short}
+        return videos if self.test_mode else self._with_targets(videos)
+
+    def _with_targets(self, videos: dict[str, dict]) -> dict[str, dict]:
+        """The videos without the expressions that have no target, and without those that have no others."""
+        kept = {
+            video: dict(record, expressions={i: item for i, item in record['expressions'].items() if item['anno_id']})
+            for video, record in videos.items()
+        }
+        total, remaining = (sum(len(record['expressions']) for record in of.values()) for of in (videos, kept))
+        if remaining < total:
+            MMLogger.get_current_instance().info(
+                f'{self.ann_file}: {total - remaining} of {total} expressions have no target and are left out, since a '
+                'training clip must show what its sentence names'
+            )
+        return {video: record for video, record in kept.items() if record['expressions']}
 
     def _missing_masks(self) -> str | None:
         return 'mask_file is None' if self.mask_file is None else None
@@ -161,14 +184,24 @@ class MeViSDataset(ReferringVideoDataset):
         return self.codes
 
     def _count_never_seen(self, videos: dict[str, dict], codes: 'RunLengthCodes') -> None:
-        never_seen = [
-            _expression(self.ann_file, video, exp_id, item)
+        logger = MMLogger.get_current_instance()
+        expressions = [
+            (_expression(self.ann_file, video, exp_id, item), item['anno_id'])
             for video, record in videos.items()
             for exp_id, item in record['expressions'].items()
-            if not any(codes.shown(anno_id).any() for anno_id in item['anno_id'] or ())
+            if item['anno_id'] is not None
         ]
+        without_target = [where for where, anno_ids in expressions if not anno_ids]
+        never_seen = [
+            where for where, anno_ids in expressions if anno_ids and not any(codes.shown(i).any() for i in anno_ids)
+        ]
+        if without_target:
+            logger.info(
+                f'{self.ann_file}: {len(without_target)} of {len(expressions)} expressions have no target: their mask is '
+                'empty in every frame, and they are scored like the others'
+            )
         if never_seen:
-            MMLogger.get_current_instance().warning(
+            logger.warning(
                 f'{len(never_seen)} expressions name objects that no frame shows; the protocol scores them as well: '
                 + '; '.join(never_seen)
             )

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import clean_text, get_field, listed, load_json
+from mmsoc.utils.files import check_file_name, clean_text, get_field, listed, load_json
 
 from .data_root import check_root
 from .transforms.refcoco import segmentation_to_rle
@@ -215,10 +215,10 @@ class RefCOCODataset(BaseDataset):
                 f"data_prefix['img']: there is no folder {folder}; expected COCO's pictures of 2014"
             )
         present = set(os.listdir(folder))  # once: there are 80,000
-        wanted = dict.fromkeys(
-            get_field(image, 'file_name', str, f'ann_file {self.ann_file}, image {image["id"]}')
-            for _, _, image, _ in sentences
-        )
+        wanted: dict[str, None] = {}  # in the order of the file
+        for _, _, image, _ in sentences:
+            where = f'ann_file {self.ann_file}, image {image["id"]}'
+            wanted[check_file_name(get_field(image, 'file_name', str, where), f'{where}, file_name')] = None
         missing = [name for name in wanted if name not in present]
         if missing:
             raise FileNotFoundError(
@@ -239,7 +239,7 @@ class RefCOCODataset(BaseDataset):
             height, width = (get_field(image, key, int, where) for key in ('height', 'width'))
             if i not in masks:
                 where = f'ann_file {self.ann_file}, annotation {i}'
-                segmentation = get_field(annotation, 'segmentation', object, where)  # its kind: segmentation_to_rle
+                segmentation = self._segmentation(annotation, where)
                 rle = segmentation_to_rle(segmentation, height, width, where)
                 masks[i] = rle, not coco_mask.area(rle)
             rle, is_empty = masks[i]
@@ -260,6 +260,17 @@ class RefCOCODataset(BaseDataset):
         if not items:
             raise UserError(f'ann_file: {self.ann_file} gives no sample')
         return list(items.values())
+
+    def _segmentation(self, annotation: dict, where: str) -> Any:
+        if 'segmentation' not in annotation:
+            raise UserError(
+                f"{where}: the key 'segmentation' is missing; there are {sorted(annotation)}. Files of boxes alone, such as "
+                "MDETR's finetune_refcoco_train.json, cannot be used, since masks are needed. Take the original form of "
+                'https://github.com/lichengunc/refer (refs_file and split), or what '
+                'tools/data/convert_refexp_to_coco.py of https://github.com/wjn922/ReferFormer makes of it '
+                '(instances_refcoco_train.json)'
+            )
+        return annotation['segmentation']
 
     def _log(self, num_sentences: int, num_items: int, crowds: Sequence[int], empty: Sequence[int]) -> None:
         of_split = '' if self.split is None else f', split {self.split}'

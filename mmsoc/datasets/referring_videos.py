@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 
 from mmsoc.registry import TASK_UTILS
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import clean_text, get_field, load_json
+from mmsoc.utils.files import check_file_name, clean_text, get_field, load_json
 
 from .data_root import check_root
 
@@ -29,10 +29,10 @@ class ReferringVideoDataset(BaseDataset):
     that is what the published numbers were made with.
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
-    ``img_paths``, ``texts``, ``exp_ids``, ``families`` and what a subclass adds: the objects of each sentence and where
-    their masks are; for training ``labels`` and ``categories``, for testing ``held_out``. ``families`` and ``held_out``
-    are what the expressions' optional keys ``family`` (a name) and ``held_out`` (true or false) say, one per sentence,
-    else None.
+    ``img_paths``, ``texts``, ``exp_ids``, ``families``, ``held_out`` and what a subclass adds: the objects of each
+    sentence and where their masks are; for training also ``labels`` and ``categories``. ``families`` and ``held_out``
+    hold the expressions' optional keys ``family`` (a name) and ``held_out`` (true or false), one entry per sentence, None
+    where an expression has no such key; where none has one, the whole list is None.
 
     A subclass says with ``OBJECT_KEYS`` which keys of an expression name its objects, and with the methods that have no
     body how they are read, and where their masks are.
@@ -49,8 +49,8 @@ class ReferringVideoDataset(BaseDataset):
 
     Raises:
         FileNotFoundError: a file, a folder, or a frame that the expressions list is missing.
-        ValueError: a file's content is not as above, the number of videos is not ``expected_videos``, or nothing is
-            left.
+        ValueError: a file's content is not as above, a video or frame has a name that cannot be that of a file, the number
+            of videos is not ``expected_videos``, or nothing is left.
     """
 
     METAINFO: dict = dict(classes=('referred',))
@@ -161,9 +161,8 @@ class ReferringVideoDataset(BaseDataset):
             info['frame_ids'] = self.clip_sampler.draw(info.pop('clip'), len(info['frames']))
             info['frames'] = [info['frames'][i] for i in info['frame_ids']]
             others = info.pop('others')
-            for i in np.random.permutation(len(others))[: self.sentences_per_clip - 1]:
-                for key, value in others[i].items():
-                    info[key] = info[key] and [*info[key], *value]
+            drawn = np.random.permutation(len(others))[: self.sentences_per_clip - 1]
+            info.update(self._of_sentences([info.pop('sentence'), *(others[i] for i in drawn)]))
         info['img_paths'] = self._paths('img', info, '.jpg')
         self._add_masks(info, info.pop('has_masks'))
         return info
@@ -176,6 +175,8 @@ class ReferringVideoDataset(BaseDataset):
         videos = {}
         key = next(iter(self.OBJECT_KEYS))
         for video, record in _videos_of(self.ann_file, 'ann_file').items():
+            where = f'ann_file {self.ann_file}, video {video!r}'
+            check_file_name(video, where)
             where = f'ann_file {self.ann_file}, video {video}'
             expressions = get_field(record, 'expressions', dict, where)
             frames = self._read_frames(record, where)
@@ -194,6 +195,8 @@ class ReferringVideoDataset(BaseDataset):
             raise UserError(
                 f"{where}: 'frames' must be a list of at least one frame name, each a string and none twice, found {frames}"
             )
+        for frame in frames:
+            check_file_name(frame, f"{where}, 'frames'")
         return sorted(frames)
 
     def _check_expression(self, item: Any, where: str) -> dict:
@@ -235,7 +238,7 @@ class ReferringVideoDataset(BaseDataset):
             return
         error: type[Exception]
         if missing is None:
-            error, reason = ValueError, f'{without_object} expressions of {self.ann_file} have no {key!r}'
+            error, reason = UserError, f'{without_object} expressions of {self.ann_file} have no {key!r}'
         else:
             error, reason = FileNotFoundError, missing
         raise error(
@@ -244,28 +247,35 @@ class ReferringVideoDataset(BaseDataset):
             'require_masks=False to make predictions only'
         )
 
-    def _object_lists(self, expressions: Sequence[dict]) -> dict[str, list | None]:
-        lists = {name: [item[key] for item in expressions] for key, name in self.OBJECT_KEYS.items()}
-        return {name: None if None in values else values for name, values in lists.items()}
+    def _of_sentences(self, sentences: Sequence[dict]) -> dict[str, list | None]:
+        """What the pipeline gets of some sentences (``_sentence``): lists with an entry for each.
+
+        An optional key that no sentence has becomes None; so do the objects unless all sentences have them.
+        """
+        lists: dict[str, list | None] = {key: [sentence[key] for sentence in sentences] for key in sentences[0]}
+        for key in ('families', 'held_out'):
+            if all(value is None for value in lists[key] or ()):
+                lists[key] = None
+        for key in self.OBJECT_KEYS.values():
+            if None in (lists[key] or ()):
+                lists[key] = None
+        return lists
+
+    def _sentence(self, exp_id: str, item: dict) -> dict:
+        objects = {name: item[key] for key, name in self.OBJECT_KEYS.items()}
+        return dict(objects, texts=item['exp'], exp_ids=exp_id, families=item['family'], held_out=item['held_out'])
 
     def _test_items(self, videos: dict, has_masks: bool) -> list[dict]:
-        items = []
-        for video, record in videos.items():
-            expressions = record['expressions']
-            items.append(
-                dict(
-                    self._object_lists(list(expressions.values())),
-                    video_id=video,
-                    frames=record['frames'],
-                    frame_ids=list(range(len(record['frames']))),
-                    texts=[item['exp'] for item in expressions.values()],
-                    exp_ids=list(expressions),
-                    families=_listed(expressions, 'family'),
-                    held_out=_listed(expressions, 'held_out'),
-                    has_masks=has_masks,
-                )
+        return [
+            dict(
+                self._of_sentences([self._sentence(exp_id, item) for exp_id, item in record['expressions'].items()]),
+                video_id=video,
+                frames=record['frames'],
+                frame_ids=list(range(len(record['frames']))),
+                has_masks=has_masks,
             )
-        return items
+            for video, record in videos.items()
+        ]
 
     def _train_items(self, videos: dict, objects: Any) -> list[dict]:
         assert self.clip_sampler is not None
@@ -273,13 +283,7 @@ class ReferringVideoDataset(BaseDataset):
         never_seen = []
         for video, record in videos.items():
             sentences = {
-                exp_id: dict(
-                    self._object_lists([item]),
-                    texts=[item['exp']],
-                    exp_ids=[exp_id],
-                    families=_listed({exp_id: item}, 'family'),
-                    labels=[self._label(video, item, objects)],
-                )
+                exp_id: dict(self._sentence(exp_id, item), labels=self._label(video, item, objects))
                 for exp_id, item in record['expressions'].items()
             }
             categories = self._categories(video, objects)
@@ -290,7 +294,7 @@ class ReferringVideoDataset(BaseDataset):
                     continue
                 others = [sentence for i, sentence in sentences.items() if i != exp_id]
                 common = dict(
-                    sentences[exp_id],
+                    sentence=sentences[exp_id],
                     video_id=video,
                     frames=record['frames'],
                     categories=categories,
@@ -320,12 +324,6 @@ def _videos_of(path: str | None, key: str) -> dict[str, Any]:
     if not videos:
         raise UserError(f"{key} {path}: 'videos' is empty")
     return videos
-
-
-def _listed(expressions: dict[str, dict], name: str) -> list | None:
-    """What each expression says under an optional key; None if none says anything."""
-    values = [item[name] for item in expressions.values()]
-    return None if all(value is None for value in values) else values
 
 
 def _check_files(root: str, video: str, frames: Sequence[str], suffix: str, key: str) -> None:

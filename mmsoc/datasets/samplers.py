@@ -17,8 +17,8 @@ class ShortEpochSampler(DefaultSampler):
     Args:
         epoch_size: samples per epoch, over all processes.
         family_starts: a curriculum: the first epoch (counted from 0) in which sentences of a family
-            are drawn, for every family of the data set (what its items say under ``families``). Where it grows, the row of
-            shuffles starts anew. None: all samples from the start.
+            are drawn, for every family of the data set (the first of the item's ``families``; '(none)' without one). Where
+            it grows, the row of shuffles starts again. None: all samples from the start.
         seed: of the shuffles, the same in all processes.
 
     Raises:
@@ -60,7 +60,9 @@ class ShortEpochSampler(DefaultSampler):
 
 def _starts(dataset: BaseDataset, family_starts: dict[str, int]) -> list[int]:
     """The first epoch of each item."""
-    families = [(dataset.get_data_info(index).get('families') or ['(none)'])[0] for index in range(len(dataset))]
+    families = [
+        (dataset.get_data_info(index).get('families') or [None])[0] or '(none)' for index in range(len(dataset))
+    ]
     if set(families) != set(family_starts):
         raise UserError(
             f'ShortEpochSampler: family_starts names {sorted(family_starts)}, the families of the data set are '

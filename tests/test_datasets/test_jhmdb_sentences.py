@@ -129,6 +129,14 @@ def test_half_unpacked_without_a_list(data, path):
             "row 1: expected the mat's path to end in pullup/first_video/",
         ),
         (lambda rows: rows.clear(), 'no samples'),
+        (
+            lambda rows: rows.append(['..', 'x/run/../00001.png', 'x/run/../puppet_mask.mat', 5, 'up']),
+            r"row 3: expected a name that can be a file or folder, found '\.\.'",
+        ),
+        (
+            lambda rows: rows.append(['v', 'x/../v/00001.png', 'x/../v/puppet_mask.mat', 5, 'up']),
+            r"row 3: expected a name that can be a file or folder, found '\.\.'",
+        ),
     ],
 )
 def test_wrong_lists(data, change, message):
@@ -151,6 +159,9 @@ def test_wrong_settings(data):
         build(data)
     (data / 'jhmdb_annotation.txt').write_text('v,a,b\n')
     with pytest.raises(ValueError, match='line 1: expected video_id and query, found'):
+        build(data)
+    (data / 'jhmdb_annotation.txt').write_text('../v,a\n')
+    with pytest.raises(ValueError, match="jhmdb_annotation.txt, line 1: expected a name .* found '../v'"):
         build(data)
     with pytest.raises(ValueError, match=r"expected the keys 'img' and 'mask', found \['img'\]"):
         build(data, data_prefix=dict(img='x'))

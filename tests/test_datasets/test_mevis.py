@@ -237,6 +237,30 @@ def test_objects_that_no_frame_shows(tmp_path, log):
     assert any(line.startswith('2 expressions name objects that no frame shows') for line in log)
 
 
+def test_sentences_without_a_target(tmp_path, log):
+    """Version 2: nothing in the video is meant, and ``anno_id`` is empty."""
+    videos = copy.deepcopy(VIDEOS)
+    videos['a']['sentences'].insert(1, ('nothing flies', []))
+    videos['d'] = dict(annotations={20: [True] * 2}, sentences=[('nobody', [])])
+    for split in ('train', 'valid_u'):
+        write_split(tmp_path, split, videos)
+
+    items = items_of(build(tmp_path, expected_videos=4, sentences_per_clip=4))
+    assert [item['exp_ids'][0] for item in items if item['video_id'] == 'a'] == ['0', '0', '0', '2', '3', '3', '3']
+    # Not beside others either: there it would take the place of a sentence that can be learned.
+    assert all('1' not in item['exp_ids'] for item in items) and {item['video_id'] for item in items} == {'a', 'b'}
+    assert any('2 of 6 expressions have no target and are left out' in line for line in log)
+
+    dataset = build(tmp_path, 'valid_u', require_masks=True, pipeline=TEST_PIPELINE)
+    sample = dataset[0]['data_samples']
+    assert sample.texts[1] == 'nothing flies' and sample.obj_ids[1] == () and len(sample.gt_rles[1]) == 10
+    assert not any(coco_mask.decode(code).any() for code in sample.gt_rles[1])
+    assert all(coco_mask.decode(code).shape == SIZE for code in sample.gt_rles[1])
+    assert coco_mask.decode(sample.gt_rles[0][0]).any() and dataset[3]['data_samples'].obj_ids == [()]
+    assert any('2 of 7 expressions have no target: their mask is empty in every frame' in line for line in log)
+    assert not any('objects that no frame shows' in line for line in log)
+
+
 # --- run-length codes
 
 
@@ -269,7 +293,8 @@ def edit(path, change):
     [
         (lambda v: v['a']['expressions']['2'].update(anno_id=[3, 3]), r"expression 2: 'anno_id' has .* twice: \[3, 3\]"),
         (lambda v: v['a']['expressions']['2'].update(anno_id=[3, 99]), r'1 unknown anno_id.*: 99 \(video a, expression 2\)'),
-        (lambda v: v['a']['expressions']['2'].update(anno_id=[]), "'anno_id' must be a list of at least one integer"),
+        (lambda v: v['a']['expressions']['2'].update(anno_id=[]), r"'anno_id' is empty.*an empty 'obj_id'.*found \[1, 0\]"),
+        (lambda v: v['a']['expressions']['2'].update(obj_id=[]), r"'obj_id' must be a list of at least one integer, found \[\]"),
         (lambda v: v['a']['expressions']['2'].update(anno_id=['3']), "'anno_id' must be a list of at least one integer, found"),
         (lambda v: v['a']['expressions']['2'].update(anno_id=3), "'anno_id' must be a list, found 3"),
         (lambda v: v['a']['expressions']['2'].pop('obj_id'), "expression 2: the key 'obj_id' is missing"),

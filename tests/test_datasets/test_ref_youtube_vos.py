@@ -12,6 +12,7 @@ from PIL import Image
 from mmsoc.datasets import RefYouTubeVOSDataset
 from mmsoc.datasets.ref_youtube_vos import YOUTUBE_VOS_CATEGORIES
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from tests.test_datasets.tiny_ref_youtube_vos import (
     VIDEOS,
     dataset_config,
@@ -200,6 +201,26 @@ def test_several_sentences_of_a_clip(root):
         build(root, sentences_per_clip=0)
 
 
+def test_each_sentence_keeps_its_own_family(root):
+    """Of the two sentences of video a only the second one has a family, and only the first one says ``held_out``."""
+
+    def name(videos):
+        expression(videos, '1')['family'] = 'colour'
+        expression(videos, '0')['held_out'] = True
+
+    edit_json(root, name)
+    together = build(root, pipeline=PIPELINE, sentences_per_clip=2)
+    infos = [together.get_data_info(i) for i in (2, 3)]
+    assert [info['exp_ids'] for info in infos] == [['0', '1'], ['1', '0']]
+    assert [info['families'] for info in infos] == [[None, 'colour'], ['colour', None]]
+    assert [info['held_out'] for info in infos] == [[True, None], [None, True]]
+    assert [together[i]['data_samples'].families for i in (2, 3)] == [[None, 'colour'], ['colour', None]]
+    alone = build(root)
+    assert [alone.get_data_info(i)['families'] for i in (2, 3, 4)] == [None, ['colour'], None]
+    testing = build(root, clip_sampler=None, test_mode=True)
+    assert [testing.get_data_info(i)['families'] for i in (0, 1)] == [[None, 'colour'], None]
+
+
 def test_which_sentences_come_along_is_drawn(tmp_path):
     three = dict(objects={'1': [True]}, sentences=[('one', '1'), ('two', '1'), ('three', '1')])
     dataset = build(write_split(tmp_path, 'train', {'v': three}), sentences_per_clip=2)
@@ -281,7 +302,7 @@ def test_object_frames_elsewhere(root, tmp_path_factory):
 
 
 def test_object_frames_beside_data_that_cannot_be_written(root, tmp_path, monkeypatch, log):
-    from mmsoc.datasets import object_frames as module
+    from mmsoc.datasets import scanning as module
 
     write = module.dump_json
 
@@ -505,6 +526,28 @@ def expression(videos, key='0'):
             r"data_prefix\['img'\]: 1 of 11 listed frames are missing in .*JPEGImages/a \(video a\): 00999.jpg",
         ),
         (lambda v: v.clear(), ValueError, r"ann_file .*: 'videos' is empty"),
+        (
+            lambda v: v.update({'../a': v.pop('a')}),
+            UserError,
+            r"meta_expressions.json, video '../a': expected a name that can",
+        ),
+        (
+            lambda v: v.update({'/a': v.pop('a')}),
+            UserError,
+            r"meta_expressions.json, video '/a': expected a name that can",
+        ),
+        (
+            lambda v: v.update({'..': v.pop('a')}),
+            UserError,
+            r"meta_expressions.json, video '..': expected a name that can",
+        ),
+        (lambda v: v.update({'a\\b': v.pop('a')}), UserError, 'expected a name .* it holds a path separator'),
+        (lambda v: v.update({'a\0': v.pop('a')}), UserError, 'expected a name .* it holds a control character'),
+        (
+            lambda v: v['a'].update(frames=['00000', '../b/00005']),
+            UserError,
+            r"video a, 'frames': expected a name that can be a file or folder, found '../b/00005'",
+        ),
         (lambda v: v.update(c=v['b']), FileNotFoundError, r'there is no folder .*JPEGImages/c \(video c\)'),
     ],
 )

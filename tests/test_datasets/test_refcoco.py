@@ -18,6 +18,7 @@ from mmsoc.datasets.refcoco import load_plain_pickle
 from mmsoc.datasets.transforms import LoadRefCOCOMasks, PackReferringInputs, PseudoClip
 from mmsoc.datasets.transforms.refcoco import affine_matrix, motion_kernel, perspective_matrix, segmentation_to_rle
 from mmsoc.registry import DATASETS, METRICS
+from mmsoc.utils.errors import UserError
 from tests.helpers import small_model
 from tests.test_datasets.tiny_ref_youtube_vos import VIDEOS, write_split
 from tests.test_datasets.tiny_refcoco import (
@@ -263,6 +264,7 @@ def without(name, key):
         (first('images', caption=' '), 'image 1: the sentence is empty'),
         (first('images', caption=5), "image 1: 'caption' must be a str, found 5"),
         (without('images', 'file_name'), "image 1: the key 'file_name' is missing"),
+        (first('images', file_name='../x.jpg'), "image 1, file_name: expected a name that can be a file .*'../x.jpg'"),
         (without('images', 'height'), "image 1: the key 'height' is missing"),
         (without('annotations', 'segmentation'), "annotation 1: the key 'segmentation' is missing"),
         (first('annotations', segmentation=[[1, 2, 3, 4]]), 'train.json, annotation 1: .*three corners'),
@@ -272,6 +274,24 @@ def test_wrong_prepared_files(copy, edit, message):
     change(copy / 'refcoco/instances_refcoco_train.json', edit)
     with pytest.raises(ValueError, match=message):
         build(copy)
+
+
+def test_the_form_of_mdetr_is_refused_with_a_way_out(copy):
+    def boxes_only(content):
+        for annotation in content['annotations']:
+            del annotation['segmentation']
+            annotation['tokens_positive'] = [[0, 3]]
+
+    change(copy / 'refcoco/instances_refcoco_train.json', boxes_only)
+    with pytest.raises(
+        UserError, match="annotation 1: the key 'segmentation' is missing.*MDETR's finetune_refcoco"
+    ) as error:
+        build(copy)
+    for way_out in (
+        'https://github.com/lichengunc/refer (refs_file and split)',
+        'https://github.com/wjn922/ReferFormer',
+    ):
+        assert way_out in str(error.value)
 
 
 def test_broken_json(copy):

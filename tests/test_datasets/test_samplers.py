@@ -78,3 +78,13 @@ def test_processes_share_an_epoch(monkeypatch):
     monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 4))
     with pytest.raises(ValueError, match=r'multiple of the number of processes \(4\), found 6'):
         ShortEpochSampler(range(10), epoch_size=6)
+
+
+def test_a_sentence_without_a_family_beside_one_with_a_family():
+    class Mixed(Families):
+        def get_data_info(self, index):
+            return dict(families=[None, 'hard'] if index % 2 else ['hard', None])
+
+    sampler = ShortEpochSampler(Mixed(), epoch_size=3, family_starts={'(none)': 0, 'hard': 2}, seed=0)
+    (first,) = epochs(sampler, 1)
+    assert set(first) == {1, 3, 5}

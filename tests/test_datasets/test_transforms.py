@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmdet.structures.mask import BitmapMasks
 
-from mmsoc.datasets.transforms import ShortSideResize
+from mmsoc.datasets.transforms import PackReferringInputs, ShortSideResize
 from mmsoc.registry import TRANSFORMS
 from mmsoc.utils.masks import box_of_mask
 
@@ -280,3 +280,57 @@ def test_random_frames():
         run(dict(paths), dict(type='RandomFrames', num_frames=4))
     with pytest.raises(ValueError, match='at least 1, found 0'):
         run(dict(paths), dict(type='RandomFrames', num_frames=0))
+
+
+# --- sentences whose object the clip does not show
+
+
+def with_an_unseen_sentence():
+    """`clip_results`, and before its sentence one whose object no frame shows."""
+    results = clip_results()
+    results.update(
+        texts=['nowhere', 'the left one'],
+        exp_ids=['7', '0'],
+        obj_ids=['2', '1'],
+        families=['order', None],
+        held_out=[True, False],
+        gt_rles=[['no mask'], ['a mask']],
+        mask_paths=['a', 'b', 'c'],
+        labels=[1, 0],
+        gt_masks=[
+            BitmapMasks(np.stack([np.zeros((20, 30), np.uint8), *of.masks]), 20, 30) for of in results['gt_masks']
+        ],
+        gt_bboxes=[np.concatenate([np.zeros((1, 4), np.float32), of]) for of in results['gt_bboxes']],
+        gt_bboxes_labels=[np.array([1, 0])] * 3,
+        gt_instances_ids=[np.array([2, 1])] * 3,
+    )
+    return results
+
+
+def test_training_drops_an_unseen_sentence_and_all_that_belongs_to_it():
+    clip = run(with_an_unseen_sentence(), PACK)['data_samples']
+    assert clip.texts == ['the left one'] and clip.exp_ids == ['0'] and clip.obj_ids == ['1']
+    assert clip.families == [None] and clip.held_out == [False] and clip.gt_rles == [['a mask']]
+    objects = clip[0].gt_instances
+    assert objects.visible.tolist() == [True] and objects.bboxes.tolist() == [[2, 5, 5, 7]]
+    assert objects.labels.tolist() == [0] and objects.instances_ids.tolist() == [1]
+
+
+def test_whatever_is_packed_per_sentence_is_filtered():
+    results = with_an_unseen_sentence()
+    results.update({key: ['unseen', 'seen'] for key in PackReferringInputs.SENTENCE_KEYS})
+    clip = run(results, PACK)['data_samples']
+    of_clip = set(PackReferringInputs.CLIP_KEYS)
+    packed = {key: value for key, value in clip.metainfo.items() if key not in of_clip}
+    assert len(packed) == 6 and all(value == ['seen'] for value in packed.values())
+
+
+def test_testing_keeps_unseen_sentences():
+    packing = dict(PACK, drop_unseen=False)
+    clip = run(with_an_unseen_sentence(), packing)['data_samples']
+    assert clip.texts == ['nowhere', 'the left one'] and clip.held_out == [True, False]
+    assert clip.mask_paths == ['a', 'b', 'c']  # what the metric compares with
+    assert [frame.gt_instances.visible.tolist() for frame in clip] == [[False, True], [False, False], [False, True]]
+    assert clip[0].gt_instances.bboxes.tolist() == [[0] * 4, [2, 5, 5, 7]]
+    nothing = run(clip_results(present=(False, False)), packing)['data_samples']
+    assert nothing.texts == ['the left one'] and not any(frame.gt_instances.visible.any() for frame in nothing)

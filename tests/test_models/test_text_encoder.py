@@ -4,9 +4,10 @@ import zlib
 
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, RobertaConfig, RobertaModel
 
 from mmsoc.models import HashTokenizer, RobertaTextEncoder
+from mmsoc.utils.errors import UserError
 from tests.helpers import TINY_ROBERTA
 
 HASH = dict(type='HashTokenizer', vocab_size=1000)
@@ -124,11 +125,81 @@ def test_other_missing_weights_are_an_error(folder, tmp_path):
         RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH).init_weights()
 
 
-def test_weights_of_other_sizes_are_an_error(folder):
-    with pytest.raises(ValueError, match='holds other sizes'):
-        RobertaTextEncoder(
-            pretrained=str(folder), config=dict(TINY_ROBERTA, hidden_size=32), tokenizer=HASH
-        ).init_weights()
+@pytest.mark.parametrize(
+    ('key', 'expected', 'found'),
+    [('hidden_size', 64, 32), ('num_attention_heads', 4, 2), ('layer_norm_eps', 1e-12, 1e-5)],
+)
+def test_a_config_that_contradicts_the_folder(folder, key, expected, found):
+    """The shapes of the weights do not tell how many heads there are."""
+    of_folder = RobertaConfig.from_pretrained(folder).to_dict()
+    encoder = RobertaTextEncoder(pretrained=str(folder), config=dict(of_folder, **{key: found}), tokenizer=HASH)
+    with pytest.raises(
+        UserError, match=f'{folder}/config.json .* has {key}={expected}, but `text_encoder.config` gives {key}={found}'
+    ):
+        encoder.init_weights()
+    RobertaTextEncoder(pretrained=str(folder), config=of_folder, tokenizer=HASH).init_weights()
+
+
+def with_config(folder, tmp_path, **changes):
+    """A copy of the folder with another config.json; None takes a key away."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / 'config.json').read_text()) | changes
+    content = {key: value for key, value in content.items() if value is not None}
+    (tmp_path / 'config.json').write_text(json.dumps(content))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(intermediate_size=64), 'the weights have other sizes than its config.json'),
+        (
+            dict(num_hidden_layers=1),
+            r'num_hidden_layers=1, but there are weights of further layers: encoder\.layer\.1\.',
+        ),
+        (dict(num_hidden_layers=3), r'lacks weights of RoBERTa: encoder\.layer\.2\.'),
+    ],
+)
+def test_a_config_that_contradicts_the_weights(folder, tmp_path, changes, message):
+    encoder = RobertaTextEncoder(pretrained=with_config(folder, tmp_path, **changes), tokenizer=HASH)
+    with pytest.raises(UserError, match=f'{tmp_path}.*text_encoder.pretrained.*{message}'):
+        encoder.init_weights()
+
+
+@pytest.mark.parametrize('model_type', ['bert', 'xlm-roberta', 'camembert', None])
+def test_folders_of_other_models_are_refused(folder, tmp_path, model_type):
+    other = with_config(folder, tmp_path, model_type=model_type)
+    message = f"{tmp_path}/config.json .*text_encoder.pretrained.*: expected model_type 'roberta', found {model_type!r}"
+    with pytest.raises(UserError, match=message):
+        RobertaTextEncoder(pretrained=other, tokenizer=HASH)
+    encoder = RobertaTextEncoder(pretrained=other, config=TINY_ROBERTA, tokenizer=HASH)
+    with pytest.raises(UserError, match=message):
+        encoder.init_weights()
+
+
+def test_a_real_bert_folder_is_refused(tmp_path):
+    """Its weights have the names of RoBERTa's, so that transformers loads them without a word."""
+    BertModel(BertConfig(**TINY_ROBERTA)).save_pretrained(tmp_path)
+    _, report = RobertaModel.from_pretrained(
+        tmp_path, config=RobertaConfig(**TINY_ROBERTA, type_vocab_size=2), output_loading_info=True
+    )
+    assert not report['missing_keys'] and not report['unexpected_keys']
+    with pytest.raises(UserError, match="expected model_type 'roberta', found 'bert'"):
+        RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH)
+
+
+def test_weights_of_another_model_under_a_config_of_roberta(folder, tmp_path):
+    BertForMaskedLM(BertConfig(**TINY_ROBERTA)).save_pretrained(tmp_path)  # bert.encoder.layer.0. ...
+    shutil.copy(folder / 'config.json', tmp_path)
+    with pytest.raises(UserError, match=r'lacks weights of RoBERTa: embeddings\.LayerNorm\.bias, '):
+        RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH).init_weights()
+
+
+def test_a_folder_without_config(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match='config.json: no such file; `text_encoder.pretrained` must be a folder'
+    ):
+        RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH)
 
 
 def test_missing_weights_and_tokenizer_name_the_key():

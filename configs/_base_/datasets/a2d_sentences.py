@@ -22,7 +22,7 @@ test_pipeline = [
     dict(type='LoadVideoWindow'),
     dict(type='LoadA2DMasks', evaluation=True),
     dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=scale)]),
-    dict(type='PackReferringInputs'),
+    dict(type='PackReferringInputs', drop_unseen=False),
 ]
 
 train_dataloader = dict(

@@ -25,6 +25,6 @@ jhmdb_dataloader = dict(
             dict(type='LoadVideoFrames'),
             dict(type='LoadJHMDBMask'),
             dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=(576, 320))]),
-            dict(type='PackReferringInputs'),
+            dict(type='PackReferringInputs', drop_unseen=False),
         ]))
 jhmdb_evaluator = dict(type='A2DMetric', prefix='jhmdb')

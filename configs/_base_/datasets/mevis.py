@@ -22,7 +22,7 @@ test_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadMeViSMasks', evaluation=True),  # where the split has none, it adds nothing
     dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=scale)]),
-    dict(type='PackReferringInputs'),
+    dict(type='PackReferringInputs', drop_unseen=False),
 ]
 
 train_dataloader = dict(

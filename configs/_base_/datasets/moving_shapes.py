@@ -37,7 +37,7 @@ video_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadVideoFrames'),
-    dict(type='PackReferringInputs'),
+    dict(type='PackReferringInputs', drop_unseen=False),
 ]
 
 train_dataloader = dict(

@@ -23,6 +23,6 @@ davis_dataloader = dict(
         pipeline=[
             dict(type='LoadVideoFrames'),
             dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=davis_scale)]),
-            dict(type='PackReferringInputs'),
+            dict(type='PackReferringInputs', drop_unseen=False),
         ]))
 davis_evaluator = dict(type='RefDAVIS17Metric')

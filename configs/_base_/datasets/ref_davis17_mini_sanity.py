@@ -28,7 +28,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=scale)]),
-    dict(type='PackReferringInputs'),
+    dict(type='PackReferringInputs', drop_unseen=False),
 ]
 
 train_dataloader = dict(

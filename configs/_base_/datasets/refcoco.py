@@ -24,7 +24,7 @@ test_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadRefCOCOMasks', evaluation=True),
     dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=scale)]),
-    dict(type='PackReferringInputs'),
+    dict(type='PackReferringInputs', drop_unseen=False),
 ]
 
 # lazy_init: ConcatDataset loads them.

@@ -12,28 +12,34 @@ from mmsoc.registry import TRANSFORMS
 class PackReferringInputs(PackTrackInputs):
     """Makes the model's sample of a clip: ``dict(inputs=uint8 tensor (T, 3, H, W), data_samples=TrackDataSample)``.
 
-    The clip's metainfo gets ``texts``, ``video_id``, ``frames``, ``exp_ids``, ``obj_ids`` and ``mask_paths`` (test
-    only), and where the item has them ``families``, ``held_out`` and ``gt_rles``; each frame's gets the usual keys and
-    ``video_id``. Where masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``,
-    ``bboxes``, ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With
-    `LoadCategoryMaps` each frame also gets ``gt_sem_seg``, uint8 (1, H, W).
+    The clip's metainfo gets ``CLIP_KEYS`` and ``SENTENCE_KEYS``; each frame's gets the usual keys and ``video_id``. Where
+    masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``, ``bboxes``, ``labels``
+    and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With `LoadCategoryMaps` each frame also gets
+    ``gt_sem_seg``, uint8 (1, H, W).
 
-    A training sentence whose object is in no frame of the clip is dropped; a clip without any left is no sample: the
-    result is None and the data set draws another item.
+    Args:
+        drop_unseen: for training: where masks were loaded, a sentence whose object is in no frame of the clip is dropped,
+            and a clip without any left is no sample: the result is None, and the data set draws another item. A test
+            pipeline that loads masks needs False, which keeps every sentence. Without masks nothing is dropped.
+        meta_keys: further keys for the metainfo of each frame.
     """
 
-    CLIP_KEYS = ('texts', 'video_id', 'frames', 'exp_ids', 'obj_ids', 'mask_paths')
-    OPTIONAL_CLIP_KEYS = ('families', 'held_out', 'gt_rles')
+    CLIP_KEYS = ('video_id', 'frames', 'mask_paths')
+    SENTENCE_KEYS = ('texts', 'exp_ids', 'obj_ids', 'families', 'held_out', 'gt_rles')
+    """Items with an entry per sentence: the only list, of what is packed as well as of what is filtered."""
+    OPTIONAL_KEYS = ('families', 'held_out', 'gt_rles')
+    """Not packed where the item has none."""
     FRAME_META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'frame_id')
 
-    def __init__(self, *, meta_keys: Sequence[str] = ()) -> None:
+    def __init__(self, *, drop_unseen: bool = True, meta_keys: Sequence[str] = ()) -> None:
         super().__init__(default_meta_keys=self.FRAME_META_KEYS + tuple(meta_keys))
+        self.drop_unseen = drop_unseen
 
     def transform(self, results: dict) -> dict | None:  # type: ignore[override]
         results['frame_id'] = results['frame_ids']
         results['img_id'] = results['frame_ids']  # the parent counts frames by it
         has_masks = 'gt_masks' in results
-        if has_masks:
+        if has_masks and self.drop_unseen:
             seen = np.any([masks.masks.any((1, 2)) for masks in results['gt_masks']], axis=0)
             if not seen.any():
                 return None
@@ -41,11 +47,9 @@ class PackReferringInputs(PackTrackInputs):
         packed = super().transform(results)
         packed['inputs'] = packed['inputs'].contiguous()
         sample = packed['data_samples']
-        clip_meta = {key: results[key] for key in self.CLIP_KEYS}
-        clip_meta |= {key: results[key] for key in self.OPTIONAL_CLIP_KEYS if results.get(key) is not None}
-        if has_masks:
-            clip_meta['mask_paths'] = None
-        sample.set_metainfo(clip_meta)
+        keys = [*self.CLIP_KEYS, *self.SENTENCE_KEYS]
+        absent = [key for key in self.OPTIONAL_KEYS if results.get(key) is None]
+        sample.set_metainfo({key: results[key] for key in keys if key not in absent})
         for index, frame in enumerate(sample.video_data_samples):
             frame.set_metainfo(dict(video_id=results['video_id']))
             if has_masks:
@@ -58,11 +62,11 @@ class PackReferringInputs(PackTrackInputs):
                 frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(results['gt_seg_map'][index].copy())[None])
         return packed
 
-    @staticmethod
-    def _keep_sentences(results: dict, kept: np.ndarray) -> None:
-        """Drops the sentences whose object the clip does not show."""
-        for key in ('texts', 'exp_ids', 'obj_ids', 'families'):
+    def _keep_sentences(self, results: dict, kept: np.ndarray) -> None:
+        """Drops all sentences but those at the places ``kept``."""
+        for key in self.SENTENCE_KEYS:
             if results.get(key) is not None:
                 results[key] = [results[key][i] for i in kept]
-        for key in ('gt_masks', 'gt_bboxes', 'gt_bboxes_labels'):
-            results[key] = [of_frame[kept] for of_frame in results[key]]
+        for key in self.mapping_table:  # what the parent makes gt_instances of
+            if key in results:
+                results[key] = [of_frame[kept] for of_frame in results[key]]

@@ -8,12 +8,13 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.utils import digit_version
 from torch import Tensor, nn
-from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
+from transformers import PretrainedConfig, RobertaConfig, RobertaModel, RobertaTokenizerFast
 
 from mmsoc.registry import MODELS, TASK_UTILS
 from mmsoc.structures import TextFeatures
 from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
+from mmsoc.utils.files import listed, load_json
 
 # Written down, not fetched, so that every config builds offline.
 _ROBERTA_BASE = dict(
@@ -40,9 +41,60 @@ _HUB_CONFIGS = {
     ),
 }
 
+_ARCHITECTURE = (
+    'vocab_size',
+    'hidden_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+    'intermediate_size',
+    'max_position_embeddings',
+    'type_vocab_size',
+    'layer_norm_eps',
+    'hidden_act',
+    'pad_token_id',
+)
+"""Keys of `config.json` that change what the weights compute; their shapes do not tell all of them."""
+
 
 def _download(name: str) -> str:
     return f'hf download {name} --local-dir {Path(name).name}'
+
+
+def _not_found(pretrained: str, error: OSError) -> FileNotFoundError:
+    return FileNotFoundError(
+        f'the text encoder {pretrained!r} (config key `text_encoder.pretrained`) can be neither found locally nor '
+        f'downloaded; on a machine with a network `{_download(pretrained)}`, then give the folder: --cfg-options '
+        f'model.text_encoder.pretrained=FOLDER ({error})'
+    )
+
+
+def _read_config(pretrained: str) -> RobertaConfig:
+    """The `config.json` of a local folder or of a hub name.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is of another model than RoBERTa.
+    """
+    file = Path(pretrained) / 'config.json'
+    if Path(pretrained).is_dir():
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{file}: no such file; `text_encoder.pretrained` must be a folder that transformers wrote, or a hub name'
+            )
+        content = load_json(file, 'text_encoder.pretrained')
+    else:
+        try:
+            content, _ = PretrainedConfig.get_config_dict(pretrained)
+        except OSError as error:
+            raise _not_found(pretrained, error) from error
+    found = content.get('model_type') if isinstance(content, dict) else None
+    if found != 'roberta':
+        raise UserError(
+            f"{file} (config key `text_encoder.pretrained`): expected model_type 'roberta', found {found!r}. Other models "
+            'have other positions and special tokens (BERT) or another tokenizer (XLM-RoBERTa, CamemBERT), '
+            'even where their weights have the same names: the features would be wrong'
+        )
+    return RobertaConfig.from_dict(content)
 
 
 @MODELS.register_module()
@@ -50,9 +102,10 @@ class RobertaTextEncoder(BaseModule):
     """RoBERTa, and one resizer of its words and its sentence to C channels (paper section 3.1).
 
     Args:
-        pretrained: a hub name or a local folder, read in `init_weights`, never before. None: from scratch.
+        pretrained: a hub name or a local folder of a model of type ``roberta``, whose weights are read in `init_weights`,
+            never before. None: from scratch.
         config: sizes of the encoder, over those of roberta-base (keys of `transformers.RobertaConfig`). Left
-            out, they are those of ``pretrained``.
+            out, they are those of ``pretrained``; given, they must agree with its `config.json`.
         tokenizer: a hub name or a local folder, or the config of a registered tokenizer (``TASK_UTILS``):
             a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``. Left out, it is that of ``pretrained``.
         out_channels: C.
@@ -104,14 +157,8 @@ class RobertaTextEncoder(BaseModule):
             return _ROBERTA_BASE
         if pretrained in _HUB_CONFIGS:
             return _HUB_CONFIGS[pretrained]
-        folder_config = Path(pretrained) / 'config.json'
-        if folder_config.is_file():
-            return RobertaConfig.from_pretrained(pretrained).to_dict()
         if Path(pretrained).is_dir():
-            raise FileNotFoundError(
-                f'{folder_config}: no such file; `text_encoder.pretrained` must be a folder that '
-                'transformers wrote, or a hub name'
-            )
+            return _read_config(pretrained).to_dict()
         raise UserError(
             f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(_HUB_CONFIGS)}; '
             'for another hub name give its sizes in `text_encoder.config`'
@@ -159,33 +206,37 @@ class RobertaTextEncoder(BaseModule):
 
         Raises:
             FileNotFoundError: if the weights are neither local nor can be downloaded.
-            ValueError: if a weight other than the pooler is missing, or a file holds other sizes than `config`.
+            UserError: if they are of another model than RoBERTa, a weight other than the pooler is missing, there are weights of
+                further layers, or `config`, `config.json` and the weights have different sizes.
         """
         super().init_weights()
         if self.pretrained is None:
             self._init_from_scratch()
             return
+        self._check_config(self.pretrained)
         try:
             loaded, report = RobertaModel.from_pretrained(
                 self.pretrained, config=self.roberta.config, output_loading_info=True, ignore_mismatched_sizes=False
             )
         except OSError as error:
-            raise FileNotFoundError(
-                f'the text encoder {self.pretrained!r} (config key `text_encoder.pretrained`) can be neither found locally nor '
-                f'downloaded; on a machine with a network `{_download(self.pretrained)}`, then give the folder: --cfg-options '
-                f'model.text_encoder.pretrained=FOLDER ({error})'
-            ) from error
+            raise _not_found(self.pretrained, error) from error
         except RuntimeError as error:
             raise UserError(
-                f'{self.pretrained!r} (config key `text_encoder.pretrained`) holds other sizes than '
-                f'`text_encoder.config`: {error}'
+                f'{self.pretrained!r} (config key `text_encoder.pretrained`): the weights have other sizes than '
+                f'its config.json: {error}'
             ) from error
         missing = set(report['missing_keys'])
         pooler = {key for key in missing if key.startswith('pooler.')}
         if missing - pooler:
             raise UserError(
                 f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of RoBERTa: '
-                f'{sorted(missing - pooler)[:10]}'
+                f'{listed(sorted(missing - pooler))}'
+            )
+        further = sorted(key for key in report['unexpected_keys'] if 'encoder.layer.' in key)
+        if further:
+            raise UserError(
+                f'{self.pretrained!r} (config key `text_encoder.pretrained`): config.json says num_hidden_layers='
+                f'{self.roberta.config.num_hidden_layers}, but there are weights of further layers: {listed(further)}'
             )
         self.roberta.load_state_dict(loaded.state_dict())
         self.roberta.requires_grad_(not self.frozen)
@@ -194,6 +245,18 @@ class RobertaTextEncoder(BaseModule):
             + (', which hold no pooler: the sentence feature starts from random weights' if pooler else ''),
             logger='current',
         )
+
+    def _check_config(self, pretrained: str) -> None:
+        """Compares the encoder with ``config.json``."""
+        own, theirs = self.roberta.config, _read_config(pretrained)
+        for key in _ARCHITECTURE:
+            expected, found = getattr(theirs, key), getattr(own, key)
+            if expected != found:
+                raise UserError(
+                    f'{Path(pretrained) / "config.json"} (config key `text_encoder.pretrained`) has {key}={expected!r}, but '
+                    f'`text_encoder.config` gives {key}={found!r}: expected the same; leave `text_encoder.config` out to '
+                    'take the sizes of `text_encoder.pretrained`'
+                )
 
     def _init_from_scratch(self) -> None:
         """Sentences that differ from the first step on.
