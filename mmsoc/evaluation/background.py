@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
+
+from mmsoc.utils.errors import UserError
 
 
 class BackgroundMetric(BaseMetric):
     """A metric that works on videos in a thread while the network predicts the next ones: contours and PNGs of full-size masks take
     long.
 
-    One video is scored at a time, in order, and at most one more waits. An error is raised by a later `process`, or by
-    `evaluate`.
+    One video is scored at a time, in order, and at most one more waits. An error is raised by a later `process`, in this process
+    alone (`abort_on_failure` ends the others), or by `evaluate`, in all processes.
     """
 
     MOST_WAITING = 2
@@ -37,18 +40,45 @@ class BackgroundMetric(BaseMetric):
             self._take(self.MOST_WAITING)
 
     def evaluate(self, size: int) -> dict:
-        """As mmengine's, once all videos are scored."""
+        """As mmengine's, once all videos are scored.
+
+        Raises:
+            UserError: scoring failed, with such an error, in any of several processes; names them.
+            RuntimeError: the same, with another error. A single process raises its error unchanged.
+        """
         try:
-            self._take(0)
+            self._raise_together(self._finish())
         except BaseException:
             self.results.clear()  # of this evaluation, which gives nothing
             raise
+        return super().evaluate(size)
+
+    def _finish(self) -> Exception | None:
+        """Waits until all videos are scored; the error if there was one."""
+        try:
+            self._take(0)
+        except Exception as error:
+            return error
         finally:
             self._scored.clear()
             if self._thread is not None:
                 self._thread.shutdown(cancel_futures=True)
                 self._thread = None
-        return super().evaluate(size)
+        return None
+
+    def _raise_together(self, error: Exception | None) -> None:
+        """Before any process enters mmengine's collectives, where the others would wait for one that failed."""
+        message = None if error is None else str(error) if isinstance(error, UserError) else repr(error)
+        reports = all_gather_object((message, isinstance(error, UserError)))
+        failed = {rank: report for rank, report in enumerate(reports) if report[0] is not None}
+        if error is not None and len(reports) == 1:
+            raise error
+        if failed:
+            kind = UserError if all(is_user_error for _, is_user_error in failed.values()) else RuntimeError
+            causes = '; '.join(f'rank {rank}: {message}' for rank, (message, _) in failed.items())
+            raise kind(
+                f'{type(self).__name__}: scoring failed in {len(failed)} of {len(reports)} processes: {causes}'
+            ) from error
 
     def _take(self, most: int) -> None:
         """Waits until at most so many videos are not scored."""

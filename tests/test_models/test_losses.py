@@ -33,6 +33,16 @@ def test_contrastive_loss_of_several_layers(seeded):
     torch.testing.assert_close(found, expected)
 
 
+def test_contrastive_loss_with_an_average_factor(seeded):
+    # The sum over two sentences divided by 4 is half their mean.
+    queries, guidance, matched = torch.randn(3, 2, 5, 8), torch.randn(2, 8), torch.randint(5, (3, 2))
+    loss = VLContrastiveLoss(loss_weight=2.0)
+    mean = loss(queries, guidance, matched)
+    for factor in (4, torch.tensor(4.0)):
+        assert torch.equal(loss(queries, guidance, matched, avg_factor=factor), mean / 2)
+        torch.testing.assert_close(loss(queries[0], guidance, matched[0], avg_factor=factor), mean[0] / 2)
+
+
 def random_boxes():
     """Pairs that overlap, that do not, that contain each other, that are equal, and boxes of no size."""
     boxes = torch.rand(2, 40, 4, dtype=torch.float64)

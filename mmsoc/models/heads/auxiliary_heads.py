@@ -12,6 +12,7 @@ from mmdet.structures import TrackDataSample
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmsoc.models.losses import mean_over_processes
 from mmsoc.registry import MODELS
 from mmsoc.structures import ClipTargets, FusedFeatures, VisualFeatures
 from mmsoc.utils.device import to_device
@@ -30,7 +31,8 @@ class FusionMaskHead(BaseModule):
     Args:
         embed_dims: C.
         num_levels: how many of the finest fused levels.
-        loss_bce_weight, loss_dice_weight: of the two losses, each summed over the levels and averaged over the M sentences.
+        loss_bce_weight, loss_dice_weight: of the two losses, each summed over the levels and averaged over the M*T masks of all
+            processes (`mean_over_processes`).
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class FusionMaskHead(BaseModule):
         super().__init__(init_cfg)
         self.convs = nn.ModuleList(nn.Conv2d(embed_dims, 1, 1) for _ in range(num_levels))
         self.loss_bce_weight = loss_bce_weight
-        self.loss_dice_weight = loss_dice_weight
+        self.loss_dice = MODELS.build(
+            dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0, reduction='sum', loss_weight=loss_dice_weight)
+        )
 
     def loss(
         self,
@@ -57,21 +61,15 @@ class FusionMaskHead(BaseModule):
         """``aux.loss_fusion_bce`` and ``aux.loss_fusion_dice``; a cell's target is the share of it that the mask covers."""
         mask = targets.masks.flatten(0, 1)[:, None]
         levels = fused.levels[: len(self.convs)]
-        sizes = [level[0, 0].numel() for level in levels]
-        logit_FP = torch.cat(
-            [conv(level).flatten(1) for conv, level in zip(self.convs, levels, strict=True)], 1
-        ).float()
-        target_FP = torch.cat([F.adaptive_avg_pool2d(mask, level.shape[-2:]).flatten(1) for level in levels], 1)
-        share_FP = logit_FP.sigmoid()
-        bce_FP = F.binary_cross_entropy_with_logits(logit_FP, target_FP, reduction='none')
-        # Sums over the cells of each level, of all four at once.
-        sums = torch.stack([bce_FP, share_FP * target_FP, share_FP, target_FP])
+        (num_masks,) = mean_over_processes(len(mask), device=mask.device)
         bce, dice = 0.0, 0.0
-        for of_level, size in zip(sums.split(sizes, -1), sizes, strict=True):
-            bce_F, overlap_F, share_F, target_F = of_level.sum(-1)
-            bce = bce + bce_F.mean() / size
-            dice = dice + (1 - (2 * overlap_F + 1) / (share_F + target_F + 1)).mean()
-        return {'aux.loss_fusion_bce': self.loss_bce_weight * bce, 'aux.loss_fusion_dice': self.loss_dice_weight * dice}
+        for conv, level in zip(self.convs, levels, strict=True):
+            logit_FP = conv(level).flatten(1).float()
+            target_FP = F.adaptive_avg_pool2d(mask, level.shape[-2:]).flatten(1)
+            bce_FP = F.binary_cross_entropy_with_logits(logit_FP, target_FP, reduction='none')
+            bce = bce + bce_FP.sum(-1).sum() / num_masks / bce_FP.shape[1]
+            dice = dice + self.loss_dice(logit_FP, target_FP) / num_masks
+        return {'aux.loss_fusion_bce': self.loss_bce_weight * bce, 'aux.loss_fusion_dice': dice}
 
 
 @MODELS.register_module()
@@ -85,7 +83,8 @@ class CategoryMapHead(BaseModule):
         num_classes: K categories, as in `LoadCategoryMaps`.
         embed_dims: C.
         num_levels: how many of the finest levels.
-        loss_weight: of the cross-entropy over background and K categories, summed over the levels.
+        loss_weight: of the cross-entropy over background and K categories, averaged over a level's cells with a target, in all
+            processes (`mean_over_processes`), and summed over the levels.
     """
 
     def __init__(
@@ -147,15 +146,18 @@ class CategoryMapHead(BaseModule):
                     '(counted from 1); `LoadCategoryMaps.classes` names more'
                 )
         map_F1HW = to_device(map_F1HW, levels[0].device).float()
-        losses, right, counted = [], 0.0, 0.0
+        sums, cells, right, counted = [], [], 0.0, 0.0
         for conv, level in zip(self.convs, levels, strict=False):
             target = F.interpolate(map_F1HW, size=level.shape[-2:], mode='nearest')[:, 0].long()
             logits = conv(level).float()
-            losses.append(F.cross_entropy(logits, target, ignore_index=_IGNORED))
-            of_object = (target > 0) & (target != _IGNORED)
+            has_target = target != _IGNORED
+            sums.append(F.cross_entropy(logits, target, ignore_index=_IGNORED, reduction='sum'))
+            cells.append(has_target.sum())
+            of_object = (target > 0) & has_target
             right = right + ((logits.detach().argmax(1) == target) & of_object).sum()
             counted = counted + of_object.sum()
+        num_cells = torch.stack(mean_over_processes(*cells, device=map_F1HW.device))
         return {
-            'aux.loss_category': self.loss_weight * torch.stack(losses).sum(),
+            'aux.loss_category': self.loss_weight * (torch.stack(sums) / num_cells).sum(),
             'aux.acc_category': 100 * right / torch.as_tensor(counted).clamp(min=1),
         }

@@ -3,12 +3,10 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from mmdet.models.task_modules import BaseAssigner
-from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mmsoc.models.layers.recompute import max_elements
-from mmsoc.models.losses import cxcywh_to_xyxy
+from mmsoc.models.losses import cxcywh_to_xyxy, mean_over_processes
 from mmsoc.models.task_modules import OneByOneAssigner, Trajectories
 from mmsoc.registry import MODELS, TASK_UTILS
 from mmsoc.structures import ClipTargets, Predictions
@@ -20,10 +18,11 @@ class ClipCriterion(nn.Module):
 
     One trajectory of N is matched to the referred object of a clip; it alone is trained towards the mask and the box, in all
     frames, and towards the class in the frames where the object can be seen. Where the object is absent its mask is empty and its
-    box is zero, and both count, as in the released implementation. All sums are divided by the number of target masks (sentences
-    times frames), averaged over the processes.
+    box is zero, and both count, as in the released implementation. Sums are divided by the number of target masks (sentences times
+    frames), that of the contrastive loss by the number of sentences, both averaged over the processes (`mean_over_processes`).
 
-    Each loss is called once for all layers, as mmdet's are, with ``reduction_override='none'``.
+    Each loss is called once for all layers, as mmdet's are, with ``reduction_override='none'``; the contrastive loss with
+    ``avg_factor``.
 
     Args:
         assigner: `ClipAssigner`, or an assigner of mmdet's, e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s, which is
@@ -82,9 +81,13 @@ class ClipCriterion(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             predictions = Predictions(*(tensor.float() for tensor in predictions))
             matched = self.match(predictions, features, decode_masks, targets)
-            losses = self._losses(predictions, matched, features, decode_masks, targets)
+            sentences, frames = targets.visible.shape
+            num_masks, num_sentences = mean_over_processes(sentences * frames, sentences, device=features.device)
+            losses = self._losses(predictions, matched, features, decode_masks, targets, num_masks)
             if self.loss_contrastive is not None:
-                losses['loss_contrastive'] = self.loss_contrastive(video_queries.float(), guidance.float(), matched)
+                losses['loss_contrastive'] = self.loss_contrastive(
+                    video_queries.float(), guidance.float(), matched, avg_factor=num_sentences
+                )
         num_layers = len(matched)
         prefixes = [*(f'd{layer}.' for layer in range(num_layers - 1)), '']
         by_layer = {name: loss.unbind() for name, loss in losses.items()}
@@ -134,9 +137,10 @@ class ClipCriterion(nn.Module):
         features: Tensor,
         decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
         targets: ClipTargets,
+        num_masks: int | Tensor,
     ) -> dict[str, Tensor]:
         """(D,) each; every loss is called once, for all layers."""
-        num_layers, num_sentences, num_frames = predictions.logits.shape[:3]
+        num_layers = len(predictions.logits)
         chosen = matched[:, :, None, None, None]  # in every frame
         # Only the matched trajectory's masks carry gradient, so only they are decoded with it, the layers as queries.
         kernels, points = (
@@ -160,7 +164,6 @@ class ClipCriterion(nn.Module):
         is_class = (targets.labels[:, None] == classes)[:, None, None]  # (M, 1, 1, K)
         positive = (is_query & is_class & targets.visible[:, :, None, None]).to(predictions.logits.dtype)
 
-        num_masks = self._mean_over_processes(num_sentences * num_frames, features.device)
         by_layer = dict(  # values of a layer side by side
             loss_cls=self._values(self.loss_cls, predictions.logits.flatten(0, 3), positive.flatten(0, 3)).view(
                 num_layers, -1
@@ -177,13 +180,6 @@ class ClipCriterion(nn.Module):
     @staticmethod
     def _values(loss: nn.Module, pred: Tensor, target: Tensor) -> Tensor:
         return loss(pred, target, reduction_override='none')
-
-    @staticmethod
-    def _mean_over_processes(count: int, device: torch.device) -> float | Tensor:
-        if get_world_size() == 1:
-            return max(count, 1)
-        # Filled on the device: a number from the host would be a transfer.
-        return reduce_mean(torch.full((), float(count), device=device)).clamp(min=1)
 
 
 def upsample(masks: Tensor, size: Sequence[int]) -> Tensor:

@@ -20,16 +20,19 @@ class VLContrastiveLoss(nn.Module):
         self.dim_exponent = dim_exponent
         self.loss_weight = loss_weight
 
-    def forward(self, video_queries: Tensor, guidance: Tensor, matched: Tensor) -> Tensor:
+    def forward(
+        self, video_queries: Tensor, guidance: Tensor, matched: Tensor, avg_factor: float | Tensor | None = None
+    ) -> Tensor:
         """
         Args:
             video_queries: (M, N, C), or (S, M, N, C) of S decoder layers.
             guidance: (M, C).
-            matched: (M,) or (S, M) int64, each clip's matched query.
+            matched: (M,) or (S, M) int64, the matched query of each sentence.
+            avg_factor: what the mean divides by, instead of M.
 
         Returns:
-            The mean over the M clips, a scalar or (S,).
+            The mean over the M sentences, a scalar or (S,).
         """
         similarity = (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1] ** self.dim_exponent
-        loss = F.cross_entropy(similarity.flatten(0, -2), matched.flatten(), reduction='none')
-        return self.loss_weight * loss.view(matched.shape).mean(-1)
+        loss = F.cross_entropy(similarity.flatten(0, -2), matched.flatten(), reduction='none').view(matched.shape)
+        return self.loss_weight * (loss.sum(-1) / (matched.shape[-1] if avg_factor is None else avg_factor))
