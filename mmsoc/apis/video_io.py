@@ -15,13 +15,23 @@ from queue import Full, Queue
 from types import TracebackType
 from typing import Any, TypeVar
 
-import av
 import numpy as np
 from mmengine.logging import print_log
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed, read_frame
+from mmsoc.utils.video import (
+    PYAV,
+    VideoError,
+    VideoFrame,
+    VideoReader,
+    duration_of,
+    is_skew,
+    rotation_of,
+    time_of,
+    upright_pixels,
+)
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -35,8 +45,8 @@ class FrameSource(ABC):
         kind (str): 'video', 'folder', 'image' or 'array'.
         path (str | None): of the file or folder.
         size (tuple[int, int]): height and width, upright.
-        fps (Fraction | None): frames per second; None where nobody says so.
-        length (int | None): number of frames, as far as it is known before they were read.
+        fps (Fraction | None): frames per second; None: unknown.
+        length (int | None): number of frames, as far as it is known before they are read.
         times (list[Fraction] | None): seconds at which each frame is shown, counted from the first; known when all were read
             once, and only of videos whose rate varies.
     """
@@ -92,81 +102,72 @@ class _Video(FrameSource):
         self.path = path
         self._count: int | None = None  # when it was read to its end
         try:
-            with av.open(path) as container:
-                stream = self._stream(container)
+            with VideoReader(path) as video:
                 # Where a rate varies, this is the mean.
-                self.fps = stream.average_rate or stream.guessed_rate or None
-                duration = _duration(stream)
-                if stream.frames:
-                    self.length = stream.frames
-                elif duration is not None and self.fps is not None:
-                    self.length = max(round(duration * self.fps), 1)
-                first = next(_Decoding(container, stream).frames(), None)
-        except av.FFmpegError as error:
+                self.fps = video.fps
+                if video.declared_frames:
+                    self.length = video.declared_frames
+                elif video.duration is not None and self.fps is not None:
+                    self.length = max(round(video.duration * self.fps), 1)
+                first = next(video.frames(skip_broken=True), None)
+        except VideoError as error:
             raise UserError(
-                f'{path} cannot be read as a video ({error.strerror}); expected a video file, a picture or a folder of '
+                f'{path} cannot be read as a video ({error.reason}); expected a video file, a picture or a folder of '
                 'pictures. Where the file is incomplete, its index, which some programs write last, may be missing'
             ) from None
         if first is None:
             raise UserError(f'{path}: not a single frame can be decoded; does a player show it?')
         self.size = upright(first, path).shape[:2]
 
-    def _stream(self, container: Any) -> Any:
-        # Music files carry their cover as a video stream of one picture.
-        cover = av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-        if not streams:
-            kinds = [stream.type for stream in container.streams]
-            raise UserError(f'{self.path} holds no video, only the streams {kinds}')
-        return streams[0]
-
     def read(self) -> Iterator[np.ndarray]:
+        assert self.path is not None
         count, times = 0, []
-        with av.open(self.path) as container:
-            stream = self._stream(container)
-            # FFmpeg's threads over frames ('AUTO') lose some good frames before a broken one.
-            decoding = _Decoding(container, stream)
+        with VideoReader(self.path) as video:
             end = Fraction(0)
-            for frame in decoding.frames():
-                pixels = upright(frame, f'{self.path}, frame {count}')
+            for frame in video.frames(skip_broken=True):
+                pixels = upright(frame, self.path)
                 if pixels.shape[:2] != self.size:
                     raise UserError(
                         f'{self.path}: frame {count} is {_wxh(pixels.shape)}, but the first one is {_wxh(self.size)}; expected '
                         'one size in the whole video'
                     )
-                if frame.pts is not None:
-                    times.append(frame.pts * frame.time_base)
-                    end = times[-1] + (frame.duration or 0) * frame.time_base
+                time = time_of(frame)
+                if time is not None:
+                    times.append(time)
+                    end = time + duration_of(frame)
                 yield pixels
                 count += 1
             if self._count is None:
                 self._count = count
-                self._tell_faults(decoding, stream, count, end - (times[0] if times else 0))
+                self._tell_faults(video, count, end - (times[0] if times else 0))
                 self.length = count
                 if len(times) == count:
                     self._set_times([time - times[0] for time in times])
-                elif stream.guessed_rate:
-                    self.fps = stream.guessed_rate  # the average comes from times, which this file does not have
+                elif video.guessed_fps:
+                    self.fps = video.guessed_fps  # the average comes from times, which this file does not have
             elif count != self._count:
                 raise RuntimeError(
                     f'{self.path}: {self._count} frames were read at first, and {count} now; did it change?'
                 )
 
-    def _tell_faults(self, decoding: '_Decoding', stream: Any, count: int, seconds: Fraction) -> None:
+    def _tell_faults(self, video: VideoReader, count: int, seconds: Fraction) -> None:
         """Warns if less could be decoded than the file promises."""
-        duration = _duration(stream)
         promised = ''
-        if stream.frames:
-            expected = stream.frames - decoding.discarded
+        if video.declared_frames:
+            expected = video.declared_frames - video.discarded
             promised = f'{expected}' if expected > count else ''
-        elif duration is not None and self.fps is not None and duration - seconds > max(Fraction(1, 2), 2 / self.fps):
-            promised = f'about {round(duration * self.fps)}'
-        if promised or decoding.failed:
+        elif (
+            video.duration is not None
+            and self.fps is not None
+            and video.duration - seconds > max(Fraction(1, 2), 2 / self.fps)
+        ):
+            promised = f'about {round(video.duration * self.fps)}'
+        if promised or video.failed:
             where = f'{self.path}: {count} frames of {promised or "an unknown number"} could be decoded; the others are left out'
             print_log(f'{where}. Is the file truncated or damaged?', logger='current', level=WARNING)
-        if decoding.corrupt:
+        if video.corrupt:
             print_log(
-                f'{self.path}: {decoding.corrupt} of the {count} frames are damaged, and are used as they are',
+                f'{self.path}: {video.corrupt} of the {count} frames are damaged, and are used as they are',
                 logger='current',
                 level=WARNING,
             )
@@ -182,80 +183,17 @@ class _Video(FrameSource):
             self.times = times
 
 
-class _Decoding:
-    """Decodes what can be decoded, and counts what cannot.
+def upright(frame: VideoFrame, path: str) -> np.ndarray:
+    """A frame as players show it: uint8 (H, W, 3), turned and mirrored by the file's display matrix.
 
-    Attributes:
-        discarded (int): packets outside of the file's edit list, which are never shown.
-        failed (int): packets that gave an error.
-        corrupt (int): frames that the decoder calls damaged.
+    Where it is not certain how the video lies, this is logged once; ``path`` names it.
     """
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.container = container
-        self.stream = stream
-        self.discarded = self.failed = self.corrupt = 0
-
-    def frames(self) -> Iterator[Any]:
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:  # the rest of the file cannot be read; the decoder may still hold some frames
-                self.failed += 1
-                yield from self._decode(None)
-                return
-            if packet is None:
-                return
-            self.discarded += packet.is_discard
-            yield from self._decode(packet)
-
-    def _decode(self, packet: Any) -> Sequence[Any]:
-        try:
-            frames = self.stream.decode(packet)
-        except EOFError:  # everything was taken before
-            return []
-        except av.FFmpegError:
-            self.failed += 1
-            return []
-        self.corrupt += sum(frame.is_corrupt for frame in frames)
-        return frames
-
-
-def _duration(stream: Any) -> Fraction | None:
-    """Seconds that a video stream says it lasts."""
-    if stream.duration:
-        return stream.duration * stream.time_base
-    found = re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', stream.metadata.get('DURATION', ''))  # Matroska, WebM
-    if not found:
-        return None
-    hours, minutes, seconds = map(Fraction, found.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-def upright(frame: Any, where: str) -> np.ndarray:
-    """A frame as players show it: uint8 (H, W, 3), turned and mirrored as the file's display matrix says."""
-    pixels = frame.to_ndarray(format='rgb24')
-    if not hasattr(frame, 'rotation'):
-        _warn_once(
-            f'PyAV {av.__version__} does not tell how videos are turned; those of telephones may lie: pip install -U av'
-        )
-        return pixels
-    matrix = frame.side_data.get('DISPLAYMATRIX')
-    if matrix is None:
-        return pixels
-    # x' = a x + c y, y' = b x + d y, 16.16 fixed point; the rest of the nine numbers moves the picture, or is not used.
-    a, b, _, c, d = (np.frombuffer(bytes(matrix), np.int32)[:5] / 65536).tolist()
-    across, along = abs(b) + abs(c), abs(a) + abs(d)
-    if min(across, along) > 0.01 * max(across, along):
-        _warn_once(f'{where}: marked as turned by {frame.rotation} degrees; it is turned by the nearest multiple of 90')
-    if across > along:
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    if a < 0:
-        pixels = pixels[:, ::-1]
-    if d < 0:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    degrees = rotation_of(frame)
+    if degrees is None:
+        _warn_once(f'{PYAV} does not tell how videos are turned; those of telephones may lie: pip install -U av')
+    elif is_skew(frame):
+        _warn_once(f'{path}: marked as turned by {degrees} degrees; it is turned by the nearest multiple of 90')
+    return upright_pixels(frame)
 
 
 _warned: set[str] = set()
@@ -354,8 +292,10 @@ def _is_picture(path: str) -> bool:
     try:
         with Image.open(path) as image:
             return not (image.format in ('GIF', 'PNG', 'WEBP') and getattr(image, 'is_animated', False))
+    except Image.DecompressionBombError:
+        return True  # and too large: the reader will raise the error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return path.lower().endswith(PICTURE_SUFFIXES)  # and broken, as the reader will say
+        return path.lower().endswith(PICTURE_SUFFIXES)  # and broken: the reader will raise the error
 
 
 def _picture_size(path: str) -> tuple[int, int]:
@@ -364,6 +304,8 @@ def _picture_size(path: str) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             return (width, height) if orientation(image) >= 5 else (height, width)
+    except Image.DecompressionBombError as error:
+        raise UserError(f'{path}: the image is too large ({error}); downscale it') from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UserError(f'{path} cannot be read as a picture: {error}') from None
 
@@ -447,7 +389,7 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
 
 
 class WorkerPool:
-    """Threads for work whose results nobody needs, as writing; used in a ``with`` block.
+    """Threads for work without results, such as writing; used in a ``with`` block.
 
     No more than ``pending`` pieces of work wait at a time: then `submit` waits, too. An error is raised by a later
     `submit`, or at the end of the block, which waits for all. With one worker, work is done in order.

@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 
@@ -11,10 +12,13 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.a2d_sentences import read_sentences, window
-from mmsoc.datasets.transforms import LoadA2DMasks, video_loading
-from mmsoc.datasets.transforms.video_loading import read_a2d_instances, read_a2d_masks, read_window
+from mmsoc.datasets.a2d_sentences import read_sentences, read_videoset, window
+from mmsoc.datasets.transforms import LoadA2DMasks
+from mmsoc.datasets.transforms.video_loading import read_a2d_instances, read_a2d_masks, read_window, video_shape
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
+from mmsoc.utils.video import VideoReader
+from tests.test_apis.tiny_videos import write_sound
 from tests.test_datasets.tiny_a2d import SIZE, grey, mask_of, write_a2d, write_h5, write_mp4
 
 PIPELINE = [
@@ -158,48 +162,39 @@ def test_real_video_frames_are_those_of_a_full_read(reference):
 
 
 def test_only_what_is_needed_is_decoded(written, monkeypatch):
-    path = str(written / 'Release/clips320H/-a_train.mp4')
-    decoded = []
-    decode = av.container.InputContainer.decode
+    decoded, frames = [], VideoReader.frames
 
-    class Counting:
-        def __init__(self, container):
-            self.container = container
+    def counted(video, **options):
+        for frame in frames(video, **options):
+            decoded.append(frame.pts)
+            yield frame
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            self.container.close()
-
-        def __getattr__(self, name):
-            return getattr(self.container, name)
-
-        def decode(self, stream):
-            for frame in decode(self.container, stream):
-                decoded.append(frame.pts)
-                yield frame
-
-    real = av.open
-    monkeypatch.setattr('mmsoc.datasets.transforms.video_loading.av.open', lambda path: Counting(real(path)))
-    read_window(path, [9, 10], 9, 'test')
-    assert len(decoded) <= 6  # of 12: from the key frame before, groups of 4
+    monkeypatch.setattr(VideoReader, 'frames', counted)
+    read_window(str(written / 'Release/clips320H/-a_train.mp4'), [9, 10], 9, 'test')
+    assert 0 < len(decoded) <= 6  # of 12: from the key frame before, groups of 4
 
 
 def test_a_seek_that_lands_too_late_is_made_up_for(written, monkeypatch):
-    module = 'mmsoc.datasets.transforms.video_loading'
-    decode, starts = video_loading._decode, []
+    seek, times = VideoReader.seek, []
 
-    def late(path, wanted, start):
-        starts.append(start)
-        return decode(path, wanted, start) if start is None else {}
+    def late(video, time):
+        times.append(time)
+        seek(video, 2 * time)
 
-    monkeypatch.setattr(f'{module}._decode', late)
-    (image,), _ = read_window(str(written / 'Release/clips320H/-a_train.mp4'), [9], 9, 'test')
-    assert len(starts) == 2 and abs(int(image[-1, -1, 0]) - grey(9)) < 5
-    monkeypatch.setattr(f'{module}._decode', lambda *args: {})
-    with pytest.raises(ValueError, match=r'the frames \[10\] of 12, counted from 1, cannot be decoded'):
-        read_window(str(written / 'Release/clips320H/-a_train.mp4'), [9], 9, 'test')
+    monkeypatch.setattr(VideoReader, 'seek', late)
+    path = str(written / 'Release/clips320H/-a_train.mp4')
+    (image,), _ = read_window(path, [5], 5, 'test')
+    assert len(times) == 1 and abs(int(image[-1, -1, 0]) - grey(5)) < 5
+    monkeypatch.setattr(VideoReader, 'frames', lambda video: iter([]))
+    with pytest.raises(ValueError, match=r'the frames \[6\] of 12, counted from 1, cannot be decoded'):
+        read_window(path, [5], 5, 'test')
+
+
+def test_a_file_without_video_is_named(tmp_path):
+    path = str(write_sound(tmp_path / 'sound.mp4'))
+    for read in (lambda: read_window(path, [0], 0, 'a test'), lambda: video_shape(path, 'a test')):
+        with pytest.raises(ValueError, match=r'video .*sound\.mp4 cannot be read \(a test\): it has no video stream'):
+            read()
 
 
 def test_real_sentences(reference):
@@ -281,6 +276,12 @@ def test_half_unpacked(copy, path, message):
             'b_test,two,',
             "line 7: expected a number as instance_id, found 'two'",
         ),
+        (
+            'text_annotations/a2d_annotation.txt',
+            'c_test,',
+            '../c_test,',
+            "a2d_annotation.txt, line 8: expected a name that can be a file or folder, found '../c_test'",
+        ),
         ('text_annotations/a2d_annotation.txt', 'a dog', ' ', 'line 8: the sentence is empty'),
         ('text_annotations/a2d_annotation.txt', 'a dog', 'a dog, not a cat', 'line 8: expected 3 fields, found 4'),
         ('text_annotations/a2d_annotation.txt', 'query', 'text', r"expected the columns .*'query'\] in line 1, found"),
@@ -292,12 +293,66 @@ def test_half_unpacked(copy, path, message):
             '5,1,2',
             r'line 4: expected 9 fields, the last one 0 \(train\) or 1 \(test\)',
         ),
+        ('Release/videoset.csv', '90,3,0', '90,3,2', r'line 1: expected 9 fields, the last one 0 \(train\)'),
     ],
 )
 def test_wrong_tables(copy, file, old, new, message):
     edit(copy / file, old, new)
     with pytest.raises(ValueError, match=message):
         build(copy, 'test')
+
+
+def test_videoset_with_a_header(copy):
+    path = copy / 'Release/videoset.csv'
+    expected = read_videoset(str(path))
+    header = 'VID,Label,Start_time,End_time,Height,Width,Frames,Annotated_frames,Usage\n'
+    path.write_text(header + path.read_text())
+    assert read_videoset(str(path)) == expected and len(expected) == 4
+    assert len(build(copy)) == 4
+    path.write_text(path.read_text() + header)
+    with pytest.raises(ValueError, match='line 6: expected 9 fields'):
+        read_videoset(str(path))
+
+
+def test_annotations_of_a2d_itself(copy):
+    """They have no instances; what to download instead is in the message."""
+    folder = copy / 'text_annotations/a2d_annotation_with_instances/c_test'
+    way_out = 'download a2d_annotation_with_instances of A2D-Sentences, https://kgavrilyuk.github.io'
+    with h5py.File(folder / '00002.h5', 'a') as file:
+        del file['instance']
+    with pytest.raises(
+        UserError, match=rf"expected the fields \['instance'\], found \['reBBox', 'reMask'\].*{way_out}"
+    ):
+        build(copy, 'test')
+    (folder / '00002.h5').rename(folder / '00002.mat')
+    with pytest.raises(UserError, match=f'expected annotations 00001.h5 .* in {folder}, found no .h5 file.*{way_out}'):
+        build(copy, 'test')
+
+
+def test_instances_are_read_once(copy, log, monkeypatch, tmp_path):
+    opened, h5_file = [], h5py.File
+
+    def counted(path, *args):
+        opened.append(path)
+        return h5_file(path, *args)
+
+    monkeypatch.setattr('mmsoc.datasets.transforms.video_loading.h5py.File', counted)
+    kept = str(tmp_path / 'kept')
+    first = build(copy, cache_dir=kept)
+    assert len(opened) == 3 and any('reading the annotations of 1 of 1 videos' in line for line in log)
+    again = build(copy, cache_dir=kept)
+    assert len(opened) == 3
+    assert [first.get_data_info(i) for i in range(4)] == [again.get_data_info(i) for i in range(4)]
+    build(copy, 'test', cache_dir=kept)
+    assert len(opened) == 3 + 3  # frames 5 and 9 of b_test, 2 of c_test
+    # A video that changed is read again, and it alone.
+    write_h5(copy / 'text_annotations/a2d_annotation_with_instances/c_test/00002.h5', [0, 1], [mask_of(0), mask_of(1)])
+    opened.clear()
+    assert len(build(copy, 'test', cache_dir=kept)) == 3 and len(opened) == 1
+    (file,) = (tmp_path / 'kept').iterdir()
+    assert json.loads(file.read_text())['videos']['c_test']['frames'] == {'00002': [0, 1]}
+    build(copy)
+    assert len(opened) == 1 + 3 and list((copy / 'text_annotations').glob('a2d_instances_*.json'))
 
 
 def test_wrong_settings(written):

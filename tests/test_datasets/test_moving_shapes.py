@@ -15,15 +15,17 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets import moving_shapes
-from mmsoc.datasets.moving_shapes import FAMILIES, Expression, Noun, Scene, Settings, draw_scene, generate
-from mmsoc.datasets.moving_shapes import families as families_module
-from mmsoc.datasets.moving_shapes import writer as writer_module
-from mmsoc.datasets.moving_shapes.predicates import EVENTS, names_exactly_its_target
-from mmsoc.datasets.moving_shapes.scene import COLORS, HELD_OUT_CHANGES, HELD_OUT_LOOKS, HELD_OUT_ORDERS, POLYGONS
 from mmsoc.datasets.transforms import SwapLeftRight
 from mmsoc.evaluation import JFMetric
+from mmsoc.preparation import moving_shapes
+from mmsoc.preparation.folders import locked
+from mmsoc.preparation.moving_shapes import FAMILIES, Expression, Noun, Scene, Settings, draw_scene, generate
+from mmsoc.preparation.moving_shapes import families as families_module
+from mmsoc.preparation.moving_shapes import writer as writer_module
+from mmsoc.preparation.moving_shapes.predicates import EVENTS, names_exactly_its_target
+from mmsoc.preparation.moving_shapes.scene import COLORS, HELD_OUT_CHANGES, HELD_OUT_LOOKS, HELD_OUT_ORDERS, POLYGONS
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import read_ids
 from tools.analysis_tools import moving_shapes_shortcuts as shortcuts
 from tools.analysis_tools.moving_shapes_baselines import baselines
@@ -465,8 +467,8 @@ def test_killed(data, tmp_path):
 
 def test_two_writers(tmp_path):
     with (
-        writer_module._locked(tmp_path / 'set'),
-        pytest.raises(BlockingIOError, match='another process is writing .*set; wait until it has ended'),
+        locked(tmp_path / 'set', 'a test'),
+        pytest.raises(UserError, match='another process is writing .*set; wait until it has ended'),
     ):
         generate(tmp_path / 'set', SMALL)
 

@@ -7,12 +7,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmsoc.datasets.moving_shapes import Settings
+from mmsoc.preparation import twins
+from mmsoc.preparation.moving_shapes import Settings
 from mmsoc.registry import METRICS
 from mmsoc.visualization import RVOSLocalVisualizer
 from tests.conftest import ROOT
 from tools.analysis_tools import browse_dataset, try_recipe
-from tools.dataset_converters import moving_shapes_twins as twins
 
 SOC = ROOT / 'configs' / 'soc'
 CONFIGS = sorted(

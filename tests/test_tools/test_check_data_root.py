@@ -16,10 +16,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from mmsoc.datasets.moving_shapes import Settings
-from mmsoc.datasets.root_checks import CHECKS, LEVELS, examine
+from mmsoc.preparation.moving_shapes import Settings
+from mmsoc.preparation.root_checks import CHECKS, LEVELS, examine
+from mmsoc.preparation.twins import LAYOUTS, Source, write_twin
 from tools.dataset_converters import check_data_root
-from tools.dataset_converters.moving_shapes_twins import LAYOUTS, Source, write_twin
 
 
 @pytest.fixture(scope='module')
@@ -45,6 +45,32 @@ def test_clean_twins(twins, layout, level):
     check = look(layout, twins[layout], level=level)
     assert [str(finding) for finding in check.findings] == []
     assert check.counts and all(found > 0 for _, found, _ in check.counts)
+
+
+def test_a_videoset_with_a_header_is_no_fault(copy):
+    root = copy('a2d-sentences')
+    path = root / 'Release/videoset.csv'
+    names = 'VID,Label,Start_time,End_time,Height,Width,Number of frames,Number of annotated frames,Usage'
+    path.write_text(f'{names}\n{path.read_text()}')
+    check = look('a2d-sentences', root)
+    assert check.findings == [] and ('rows of videoset.csv', 9, 3782) in check.counts
+
+
+def test_a_sentence_without_a_target_is_no_fault(copy):
+    """As in MeViS 2; objects without annotations are one."""
+
+    def change(content):
+        expressions = next(iter(content['videos'].values()))['expressions']
+        expressions['0'].update(obj_id=[], anno_id=[])
+        expressions['1'].update(anno_id=[])
+
+    root = copy('mevis')
+    path = edit_json(root / 'train/meta_expressions.json', change)
+    check = look('mevis', root)
+    assert f'{path}: 1 sentences have no target' in check.notes
+    kinds = [(finding.kind, finding.file) for finding in check.findings]
+    assert kinds == [('content', str(path)), ('loader', str(path))]
+    assert 'expression 1: ' in check.findings[0].expected
 
 
 def test_real_sequences(reference):

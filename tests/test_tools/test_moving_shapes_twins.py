@@ -12,12 +12,14 @@ from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmsoc.datasets.moving_shapes import Settings
 from mmsoc.evaluation.davis_metric import evaluate_folders
+from mmsoc.preparation import twins
+from mmsoc.preparation.moving_shapes import Settings
+from mmsoc.preparation.twins import mevis, ref_youtube_vos, refcoco
 from mmsoc.registry import DATASETS
 from mmsoc.utils.files import read_frame, read_ids
 from tools.analysis_tools import try_recipe
-from tools.dataset_converters import moving_shapes_twins as twins
+from tools.dataset_converters import moving_shapes_twins as tool
 
 SIZES = dict(train_videos=4, valid_videos=4, num_frames=8)
 OPTIONS = ['--train-videos', '4', '--valid-videos', '4', '--num-frames', '8']
@@ -38,7 +40,7 @@ def written(tmp_path_factory, source):
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, 'argv', ['moving_shapes_twins.py', *map(str, arguments)])
-    twins.main()
+    tool.main()
 
 
 # --- the data sets of the configs, of which only the expected sizes are changed
@@ -76,7 +78,7 @@ def test_ref_youtube_vos(build, source):
         claim = next(claim for claim in clip.claims if claim.text == info['texts'][0])
         number = clip.number(claim.target)
         assert info['obj_ids'] == [str(number + 1)]
-        assert train.metainfo['classes'][info['labels'][0]] == twins.YOUTUBE_VOS[claim.target.shape]
+        assert train.metainfo['classes'][info['labels'][0]] == ref_youtube_vos.CATEGORIES[claim.target.shape]
         for t in (0, 7):
             assert np.array_equal(read_ids(info['mask_paths'][t]) == number + 1, clip.masks(number)[t])
     assert train.get_data_info(0)['frames'] == [f'{5 * t:05d}' for t in range(8)]
@@ -162,7 +164,7 @@ def test_jhmdb_sentences(build, written):
 def test_refcoco(build, written):
     """The originals and what is made of them are the same to the data set."""
     samples, sentences = {}, {}
-    for name, (refs_file, splits) in twins.REFCOCO.items():
+    for name, (refs_file, splits) in refcoco.REFCOCO.items():
         refs = pickle.loads((written / 'coco' / name / refs_file).read_bytes())
         for split in splits:
             prepared = dict(ann_file=f'{name}/instances_{name}_{split}.json')
@@ -209,7 +211,7 @@ def test_outlines_are_those_of_the_masks(source):
             if not mask.any():
                 continue
             for crowd in (False, True):
-                of = twins.annotation(mask, crowd)
+                of = refcoco.annotation(mask, crowd)
                 assert of['iscrowd'] == crowd and of['area'] == mask.sum()
                 codes = coco_mask.frPyObjects(of['segmentation'], *mask.shape)
                 assert np.array_equal(coco_mask.decode(codes if crowd else coco_mask.merge(codes)), mask)
@@ -217,7 +219,7 @@ def test_outlines_are_those_of_the_masks(source):
 
 def test_runs():
     for mask, expected in (([[0, 1], [0, 1]], [2, 2]), ([[1, 0], [0, 0]], [0, 1, 3]), ([[0, 1], [1, 0]], [1, 2, 1])):
-        assert twins.runs(np.array(mask, bool)) == expected
+        assert refcoco.runs(np.array(mask, bool)) == expected
 
 
 def test_mevis(build, written, source):
@@ -247,7 +249,7 @@ def test_mevis(build, written, source):
 def test_sentences_of_several(source):
     """The objects of a class are those that its noun fits, and the classes are of more than one."""
     found = [
-        (clip, text, objects) for clip in source.clips('valid', 4) for text, objects in twins.sentences_of_several(clip)
+        (clip, text, objects) for clip in source.clips('valid', 4) for text, objects in mevis.sentences_of_several(clip)
     ]
     classes = [(clip, text, objects) for clip, text, objects in found if text.startswith('all ')]
     assert classes
@@ -302,7 +304,7 @@ def test_a_failure_leaves_nothing_half(tmp_path, monkeypatch, source, there):
         raise OSError('No space left on device')
 
     other = twins.Source(Settings(**SIZES, seed=1), public=False)
-    monkeypatch.setattr(twins, 'dump_json', full)
+    monkeypatch.setattr(mevis, 'dump_json', full)
     with pytest.raises(OSError, match='No space left'):
         twins.write_twin(tmp_path, 'mevis', other, overwrite=True)
     assert set(tmp_path.rglob('*')) == before

@@ -6,15 +6,18 @@ import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmsoc.preparation.own_videos import convert
 from mmsoc.registry import DATASETS
 from mmsoc.utils.files import read_frame, read_ids
 from mmsoc.visualization import VideoWriter
+from tests.test_apis import tiny_videos
 from tools.dataset_converters import own_videos
 
 SIZE = 32, 48  # height, width
@@ -84,7 +87,7 @@ def run(monkeypatch, tmp_path):
         monkeypatch.setattr(
             sys, 'argv', ['own_videos.py', str(source), '--out', str(tmp_path / 'set'), *map(str, options)]
         )
-        return own_videos.convert(own_videos.parse_args())
+        return convert(**vars(own_videos.parse_args()))
 
     return call
 
@@ -223,6 +226,15 @@ def test_a_turned_video(source, run, tmp_path):
     assert np.abs(frame.astype(int) - np.rot90(frame_of(1), -1)).mean() < 6
 
 
+def test_a_mirrored_video(source, run, tmp_path):
+    tiny_videos.turn(source / 'videos' / 'b.mp4', tiny_videos.TURNED['mirrored'])
+    for mask in (source / 'masks' / 'b').iterdir():
+        write_mask(mask, read_ids(mask)[:, ::-1])
+    run(source, '--valid', 'c')
+    frame = read_frame(tmp_path / 'set' / 'train' / 'JPEGImages' / 'b' / '00001.jpg')
+    assert np.abs(frame.astype(int) - frame_of(1)[:, ::-1]).mean() < 6
+
+
 def test_a_share_is_drawn(source, run, tmp_path):
     def drawn(seed):
         run(source, '--valid-share', 0.4, '--seed', seed, '--overwrite')
@@ -263,6 +275,28 @@ def test_out_is_not_replaced_unasked(source, run, tmp_path):
     shutil.rmtree(tmp_path / 'set')
     with pytest.raises(ValueError, match='is, or holds, the folder'):
         run(source, '--valid', 'b', '--out', source.parent)
+
+
+def test_an_interrupted_overwrite_keeps_the_old_set(source, run, tmp_path, monkeypatch):
+    run(source, '--valid', 'b')
+    interrupted = []
+
+    def interrupt_once(rename):
+        def call(path, target):
+            if Path(target) == tmp_path / 'set' and not interrupted:
+                interrupted.append(path.name)
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        return call
+
+    for name in ('rename', 'replace'):
+        monkeypatch.setattr(Path, name, interrupt_once(getattr(Path, name)))
+    with pytest.raises(KeyboardInterrupt):
+        run(source, '--valid', 'a', '--overwrite')
+    assert interrupted == ['.set.partial']
+    assert (tmp_path / 'set' / 'valid' / 'JPEGImages' / 'b').is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['my videos', 'set']
 
 
 BAD_CSV = [

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmsoc.preparation import ref_davis17
 from mmsoc.registry import DATASETS
-from tools.dataset_converters import ref_davis17
+from tools.dataset_converters import ref_davis17 as tool
 
 # video: (split, objects, frames). The texts spell two of them otherwise.
 VIDEOS = {'bear': ('train', 1, 2), 'classic-car': ('train', 1, 2), 'judo': ('val', 2, 3), 'dogs-scale': ('val', 1, 2)}
@@ -71,7 +72,7 @@ def run(monkeypatch):
     def call(source, *options, expect=False):
         further = [] if expect else ['--no-expect']
         monkeypatch.setattr(sys, 'argv', ['ref_davis17.py', str(source), *map(str, options), *further])
-        return ref_davis17.convert(ref_davis17.parse_args())
+        return ref_davis17.convert(**vars(tool.parse_args()))
 
     return call
 

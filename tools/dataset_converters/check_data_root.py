@@ -1,4 +1,4 @@
-"""Says everything that is wrong with a prepared data root: run it once after unpacking, before hours of training.
+"""Lists everything that is wrong with a prepared data root: run it once after unpacking, before hours of training.
 
     python tools/dataset_converters/check_data_root.py ref-youtube-vos data/ref-youtube-vos
     python tools/dataset_converters/check_data_root.py a2d-sentences data/a2d_sentences --full
@@ -15,43 +15,14 @@ Each finding is a line with the file, what was expected and what was found. The 
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
 from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.table import Table
 
-from mmsoc.datasets.root_checks import CHECKS, KINDS, LEVELS, RootCheck, examine
-
-
-def report(check: RootCheck, most: int) -> None:
-    """Prints the findings by kind, at most ``most`` lines of each, the notes, and the counts."""
-    for kind, title in KINDS.items():
-        found = [finding for finding in check.findings if finding.kind == kind]
-        if found:
-            print(f'{title} ({len(found):,}):')
-            print('\n'.join(f'  {finding}' for finding in found[:most]))
-            if len(found) > most:
-                print(f'  and {len(found) - most:,} more')
-    for note in check.notes[:most]:
-        print(f'note: {note}')
-    if len(check.notes) > most:
-        print(f'note: and {len(check.notes) - most:,} more of these')
-    table = Table()
-    for name in ('', 'found', 'documented'):
-        table.add_column(name, justify='right' if name else 'left', overflow='fold')
-    for what, found, documented in check.counts:
-        mark = ' !' if check.sizes and documented not in (None, found) else ''
-        table.add_row(what, f'{found:,}', ('' if documented is None else f'{documented:,}') + mark)
-    if check.counts:
-        table.add_section()
-    for kind, number in Counter(finding.kind for finding in check.findings).items():
-        table.add_row(f'findings: {KINDS[kind]}', f'{number:,}', '')
-    table.add_row('findings', f'{len(check.findings):,}', '0')
-    Console(width=120).print(table)
+from mmsoc.preparation.root_checks import CHECKS, LEVELS, examine, print_report
+from mmsoc.utils.errors import user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,22 +56,21 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        check = examine(
-            args.dataset,
-            args.root,
-            level=args.level,
-            sizes=not args.any_size,
-            extra=not args.allow_extra,
-            progress=sys.stderr.isatty(),
-        )
-    except FileNotFoundError as error:
-        raise SystemExit(f'error: {error}') from None
+        with user_errors():
+            check = examine(
+                args.dataset,
+                args.root,
+                level=args.level,
+                sizes=not args.any_size,
+                extra=not args.allow_extra,
+                progress=sys.stderr.isatty(),
+            )
     except KeyboardInterrupt:
-        raise SystemExit('stopped') from None
-    report(check, args.most)
+        raise SystemExit('Interrupted') from None
+    print_report(check, args.most)
     raise SystemExit(1 if check.findings else 0)
 
 
 if __name__ == '__main__':
-    MMLogger.get_instance('mmengine', log_level='ERROR')  # what the data sets say is in the findings
+    MMLogger.get_instance('mmengine', log_level='ERROR')  # the findings hold what the data sets would log
     main()

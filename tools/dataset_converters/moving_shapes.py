@@ -12,7 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from mmsoc.datasets.moving_shapes import DIFFICULTIES, EVENT_AT, Settings, generate
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+
+from mmsoc.preparation.moving_shapes import DIFFICULTIES, EVENT_AT, Settings, TenthLines, generate
+from mmsoc.preparation.progress import progress_bar
+from mmsoc.utils.errors import UserError, user_errors
 
 
 def parse_args():
@@ -60,38 +64,20 @@ def parse_args():
             event_frames=args.event_frames,
             event_at=args.event_at,
         )
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     return args, settings
-
-
-class Progress:
-    """A line that is rewritten on a terminal, and every tenth of the way a line of its own elsewhere."""
-
-    def __init__(self):
-        self.start = time.monotonic()
-        self.tenths = 0
-
-    def __call__(self, done, total):
-        left = (time.monotonic() - self.start) / done * (total - done)
-        line = f'MovingShapes: {done} of {total} videos, about {left:.0f} s left'
-        if sys.stderr.isatty():
-            print(f'\r{line}\033[K', end='\n' if done == total else '', file=sys.stderr, flush=True)
-        elif done * 10 // total > self.tenths:
-            self.tenths = done * 10 // total
-            print(line, file=sys.stderr, flush=True)
 
 
 def main():
     args, settings = parse_args()
     start = time.monotonic()
     try:
-        written = generate(args.out, settings, workers=args.workers, progress=Progress())
+        with user_errors(), progress_bar('MovingShapes: videos', elsewhere=TenthLines()) as show:
+            written = generate(args.out, settings, workers=args.workers, progress=show)
     except KeyboardInterrupt:
-        print(f'\nstopped: {args.out} was not written, and nothing is left of it', file=sys.stderr)
+        print(f'\nInterrupted: {args.out} was not written', file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'\nerror: {error}') from None
     if written:
         print(f'{args.out}: written in {time.monotonic() - start:.0f} s')
     else:

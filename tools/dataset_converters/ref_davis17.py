@@ -11,7 +11,7 @@ SOURCE holds the three archives, unpacked::
     davis_text_annotations/Davis17_annot{1,2}.txt          davis_text_annotations.zip
     davis_text_annotations/Davis17_annot{1,2}_full_video.txt
 
-and stays as it is: what is written to --out (default: SOURCE itself) is {train,valid}/{JPEGImages,Annotations}, where each
+and is not changed. Written to --out (default: SOURCE itself) are {train,valid}/{JPEGImages,Annotations}, where each
 video is a symbolic link to its folder in DAVIS/ (--copy: a copy), {train,valid}/meta.json and
 meta_expressions/{train,valid}/meta_expressions.json. Links within SOURCE are relative, so that SOURCE can be moved.
 
@@ -20,250 +20,13 @@ first annotator for object k + 1, 4k + 2 and 4k + 3 those of the second one.
 """
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
-from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import dump_json, listed, load_json, read_ids
-
-SPLITS = {'train': 'train', 'valid': 'val'}
-"""our name and that of DAVIS"""
-IMAGES = Path('DAVIS/JPEGImages/480p')
-MASKS = Path('DAVIS/Annotations_unsupervised/480p')
-TEXTS = (
-    # in the order of the ids; the second annotator's files are not UTF-8
-    ('Davis17_annot1.txt', 'utf-8'),
-    ('Davis17_annot1_full_video.txt', 'utf-8'),
-    ('Davis17_annot2.txt', 'latin-1'),
-    ('Davis17_annot2_full_video.txt', 'latin-1'),
-)
-RENAMED = {'clasic-car': 'classic-car', 'dog-scale': 'dogs-scale', 'motor-bike': 'motorbike'}
-"""videos that the texts spell otherwise than DAVIS"""
-EXPECTED = {'train': dict(videos=60), 'valid': dict(videos=30, objects=61, expressions=244, frames=1999)}
-VOID = 255
-
-
-def check_source(source: Path, splits: Sequence[str]) -> None:
-    """
-    Raises:
-        FileNotFoundError: names everything that is missing, and the archive that holds it.
-    """
-    unsupervised = 'DAVIS-2017-Unsupervised-trainval-480p.zip'
-    needed = [
-        (IMAGES, unsupervised),
-        (MASKS, unsupervised),
-        *((Path(f'DAVIS/ImageSets/2017/{SPLITS[split]}.txt'), unsupervised) for split in splits),
-        (Path('DAVIS/davis_semantics.json'), 'DAVIS-2017_semantics-480p.zip'),
-        *((Path('davis_text_annotations') / name, 'davis_text_annotations.zip') for name, _ in TEXTS),
-    ]
-    missing = [f'{source / path} (from {archive})' for path, archive in needed if not (source / path).exists()]
-    if missing:
-        raise FileNotFoundError('the archives are not all unpacked here; missing:\n  ' + '\n  '.join(missing))
-
-
-def read_sentences(path: Path, encoding: str, notes: list[str]) -> dict[str, dict[int, str]]:
-    """The lines ``<video> <object> "<sentence>"`` of a file: ``{video: {object: sentence}}``.
-
-    Like the usual converter it takes off the sentence's first and last character, whatever they are; ``notes`` gets those
-    that are no quotes.
-
-    Raises:
-        ValueError: with one line for every fault.
-    """
-    sentences: dict[str, dict[int, str]] = {}
-    faults, unquoted = [], []
-    try:
-        lines = path.read_text(encoding=encoding).splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not {encoding} text: {error}') from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f'{path}, line {number}'
-        parts = line.strip().split(' ', 2)
-        if (
-            len(parts) < 3
-            or not (parts[1].isascii() and parts[1].isdecimal() and int(parts[1]) > 0)
-            or len(parts[2]) < 3
-        ):
-            faults.append(f'{where}: expected VIDEO OBJECT "SENTENCE", found {line!r}')
-            continue
-        video, obj_id, quoted = RENAMED.get(parts[0], parts[0]), int(parts[1]), parts[2]
-        if (quoted[0], quoted[-1]) != ('"', '"'):
-            unquoted.append(f'line {number}: {quoted}')
-        if obj_id in sentences.setdefault(video, {}):
-            faults.append(f'{where}: a second sentence for object {obj_id} of {video}')
-        sentences[video][obj_id] = quoted[1:-1]
-    if faults:
-        raise UserError('\n'.join(faults))
-    if unquoted:
-        notes.append(
-            f'{path.name}: the first and last character of {len(unquoted)} sentences are no quotes and were taken off all '
-            f'the same, as is usual: {listed(unquoted)}'
-        )
-    return sentences
-
-
-def frames_of(source: Path, video: str) -> list[str]:
-    """The names of a video's frames.
-
-    Raises:
-        FileNotFoundError: a folder is missing or empty.
-        ValueError: frames and masks do not fit together, or the frames are not 00000, 00001, ...
-    """
-    found = {}
-    for folder, suffix in ((source / IMAGES / video, '.jpg'), (source / MASKS / video, '.png')):
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f'there is no folder {folder}, which ImageSets lists; was the archive unpacked completely?'
-            )
-        found[suffix] = sorted(path.stem for path in folder.iterdir() if path.suffix == suffix)
-    frames = found['.jpg']
-    if frames != found['.png']:
-        odd = sorted(set(frames) ^ set(found['.png']))
-        raise UserError(
-            f'{video}: {len(frames)} frames in {source / IMAGES} but {len(found[".png"])} masks in {source / MASKS}; only in '
-            f'one of them: {listed(odd)}'
-        )
-    if frames != [f'{t:05d}' for t in range(len(frames))] or not frames:
-        raise UserError(
-            f'{source / IMAGES / video}: expected 00000.jpg, 00001.jpg, ..., found {listed(frames) or "nothing"}'
-        )
-    return frames
-
-
-def plan_split(source: Path, split: str, texts: list[dict[str, dict[int, str]]], notes: list[str]) -> dict:
-    """What a split will hold: ``expressions`` and ``meta`` as they are written, and ``counts``.
-
-    Raises:
-        FileNotFoundError, ValueError: something is missing, or does not fit together.
-    """
-    list_file = source / f'DAVIS/ImageSets/2017/{SPLITS[split]}.txt'
-    videos = list_file.read_text(encoding='utf-8').split()
-    if not videos or len(set(videos)) < len(videos):
-        raise UserError(f'{list_file}: expected the names of videos, none twice, found {len(videos)}')
-    semantics = load_json(source / 'DAVIS/davis_semantics.json', 'davis_semantics.json')
-    expressions: dict[str, dict] = {}
-    meta: dict[str, dict] = {}
-    faults, without_category, undescribed = [], [], []
-    for video in sorted(videos):
-        of_files = [sentences.get(video, {}) for sentences in texts]
-        objects = sorted(of_files[0])
-        if not objects or objects != list(range(1, len(objects) + 1)) or any(sorted(of) != objects for of in of_files):
-            found = '; '.join(f'{name} {sorted(of) or "none"}' for (name, _), of in zip(TEXTS, of_files))
-            faults.append(
-                f'{video}: expected one sentence for each of the objects 1, 2, ... in each of the four files; {found}'
-            )
-            continue
-        sentences = {}
-        for obj_id in objects:
-            for of in of_files:
-                sentences[str(len(sentences))] = dict(exp=of[obj_id], obj_id=str(obj_id))
-        frames = frames_of(source, video)
-        expressions[video] = dict(expressions=sentences, frames=frames)
-        categories = semantics.get(video, {})
-        without_category += [f'{video} {i}' for i in objects if str(i) not in categories]
-        meta[video] = dict(
-            objects={str(i): dict(category=categories[str(i)]) if str(i) in categories else {} for i in objects}
-        )
-        ids = read_ids(source / MASKS / video / f'{frames[0]}.png', video)
-        extra = int(ids[ids != VOID].max(initial=0)) - len(objects)
-        if extra:
-            undescribed.append(f'{video} {extra:+d}')
-    if faults:
-        raise UserError('\n'.join(faults))
-    if without_category:
-        notes.append(f'{split}: no category in davis_semantics.json: {listed(without_category)}')
-    if undescribed:
-        notes.append(
-            f'{split}: the first mask has more (+) or fewer (-) objects than are described, which RefDAVIS17Metric accounts '
-            f'for: {listed(undescribed)}'
-        )
-    counts = dict(
-        videos=len(expressions),
-        objects=sum(len(record['objects']) for record in meta.values()),
-        expressions=sum(len(record['expressions']) for record in expressions.values()),
-        frames=sum(len(record['frames']) for record in expressions.values()),
-    )
-    return dict(expressions=expressions, meta=meta, counts=counts)
-
-
-def check_counts(plans: dict[str, dict]) -> None:
-    """
-    Raises:
-        ValueError: a split does not have the published size.
-    """
-    faults = [
-        f'{split}: expected {expected} {name}, found {plan["counts"][name]}'
-        for split, plan in plans.items()
-        for name, expected in EXPECTED[split].items()
-        if plan['counts'][name] != expected
-    ]
-    if faults:
-        raise UserError('\n'.join([*faults, 'is the copy complete? --no-expect converts it all the same']))
-
-
-def place(source: Path, target: Path, final: Path, copy: bool, within: Path) -> None:
-    """Copies or links a folder to ``target``, which will be ``final``; a link is relative if ``final`` is ``within``."""
-    if copy:
-        shutil.copytree(source, target)
-    elif within in final.parents:
-        target.symlink_to(os.path.relpath(source, final.parent), target_is_directory=True)
-    else:
-        target.symlink_to(source, target_is_directory=True)
-
-
-def convert(args: argparse.Namespace) -> str:
-    """Writes the splits, each complete or not at all; returns the summary."""
-    source = Path(args.source).resolve()
-    out = Path(args.out).resolve() if args.out else source
-    if not source.is_dir():
-        raise FileNotFoundError(f'there is no folder {source}; expected DAVIS/ and davis_text_annotations/ in it')
-    check_source(source, args.splits)
-    for split in args.splits:
-        for path in (out / split, out / 'meta_expressions' / split):
-            if path.exists():
-                raise UserError(f'{path} exists; move it away, or name another --out')
-    notes: list[str] = []
-    texts = [read_sentences(source / 'davis_text_annotations' / name, encoding, notes) for name, encoding in TEXTS]
-    plans = {split: plan_split(source, split, texts, notes) for split in args.splits}
-    if args.expect:
-        check_counts(plans)
-    if len(plans) == len(SPLITS):
-        used = {video for plan in plans.values() for video in plan['expressions']}
-        unused = sorted({video for sentences in texts for video in sentences} - used)
-        if unused:
-            notes.append(f'Sentences of videos in neither split, left out: {listed(unused)}')
-
-    out.mkdir(parents=True, exist_ok=True)
-    for split, plan in plans.items():
-        temporary = Path(tempfile.mkdtemp(prefix=f'.{split}-', dir=out))
-        try:
-            temporary.chmod(0o755)
-            for kind, folder in (('JPEGImages', IMAGES), ('Annotations', MASKS)):
-                (temporary / kind).mkdir()
-                for video in plan['expressions']:
-                    place(
-                        source / folder / video, temporary / kind / video, out / split / kind / video, args.copy, source
-                    )
-            dump_json(dict(videos=plan['meta']), temporary / 'meta.json')
-            temporary.rename(out / split)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # removes links, not what they point to
-        # last: a data set without it is seen to be incomplete
-        dump_json(dict(videos=plan['expressions']), out / 'meta_expressions' / split / 'meta_expressions.json')
-
-    names = ('videos', 'objects', 'expressions', 'frames')
-    lines = [f'{"":5}' + ''.join(f'{name:>13}' for name in names)]
-    lines += [f'{split:5}' + ''.join(f'{plan["counts"][name]:>13}' for name in names) for split, plan in plans.items()]
-    how = 'copied' if args.copy else 'linked to DAVIS/, which has to stay (--copy copies them)'
-    return '\n'.join([*lines, *notes, f'Written: {out}; frames and masks are {how}'])
+from mmsoc.preparation.ref_davis17 import EXPECTED, SPLITS, convert
+from mmsoc.utils.errors import user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -287,11 +50,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        print(convert(args))
+        with user_errors():
+            print(convert(**vars(args)))
     except KeyboardInterrupt:
-        raise SystemExit('stopped; a split that is not complete was not written') from None
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'error: {error}') from None
+        raise SystemExit('Interrupted; incomplete splits were not written') from None
 
 
 if __name__ == '__main__':

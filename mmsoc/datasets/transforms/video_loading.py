@@ -6,10 +6,10 @@ at its original size, which `mmsoc.evaluation.A2DMetric` compares with.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import av
 import h5py
 import numpy as np
 import scipy.io
@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from mmsoc.registry import TRANSFORMS
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask
+from mmsoc.utils.video import NoVideoStreamError, VideoError, VideoReader
 
 from .loading import _where
 
@@ -43,25 +44,15 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
         FileNotFoundError: there is no such file.
         ValueError: it is no video, it is shorter than its annotation, or a frame cannot be decoded.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'video {path} is missing ({where})')
-    try:
-        with av.open(path) as container:  # once: it takes as long as decoding tens of small frames
-            times = _frame_times(container, path, where)
-            if annotated >= len(times):
-                raise UserError(
-                    f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
-                    f'({where}); is the file complete?'
-                )
-            kept = [min(index, len(times) - 1) for index in indices]
-            wanted = {times[index] for index in kept}
-            found = _decode(container, wanted, min(wanted))
-        if len(found) < len(wanted):
-            # Where frames refer to a later key frame, a seek can land behind the wanted one.
-            with av.open(path) as container:
-                found = _decode(container, wanted, None)
-    except av.FFmpegError as error:
-        raise UserError(f'video {path} cannot be read ({where}): {error}') from None
+    with _opened(path, where) as video:
+        times = video.frame_times()
+        if annotated >= len(times):
+            raise UserError(
+                f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
+                f'({where}); is the file complete?'
+            )
+        kept = [min(index, len(times) - 1) for index in indices]
+        found = video.pixels_at([times[index] for index in kept])
     missing = sorted({index for index in kept if times[index] not in found})
     if missing:
         raise UserError(
@@ -78,40 +69,21 @@ def video_shape(path: str, where: str) -> tuple[int, int, int]:
         FileNotFoundError: there is no such file.
         ValueError: it is no video.
     """
+    with _opened(path, where) as video:
+        return len(video.frame_times()), *video.size
+
+
+@contextmanager
+def _opened(path: str, where: str) -> Iterator[VideoReader]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'video {path} is missing ({where})')
     try:
-        with av.open(path) as container:
-            times = _frame_times(container, path, where)
-            stream = container.streams.video[0]
-            return len(times), stream.height, stream.width
-    except av.FFmpegError as error:
-        raise UserError(f'video {path} cannot be read ({where}): {error}') from None
-
-
-def _frame_times(container: Any, path: str, where: str) -> list[int]:
-    if not container.streams.video:
-        raise UserError(f'video {path} cannot be read ({where}): it has no video stream')
-    packets = container.demux(container.streams.video[0])
-    # The last packet is empty: it ends the stream. Those to discard are outside of the edit list, and never shown.
-    times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
-    if None in times or len(set(times)) < len(times):
-        raise UserError(f'video {path} cannot be read ({where}): its frames are not told apart by their time')
-    return sorted(times)
-
-
-def _decode(container: Any, wanted: set[int], start: int | None) -> dict[int, np.ndarray]:
-    """The frames at the wanted times, from the key frame before ``start`` on (None: from where the container is)."""
-    found: dict[int, np.ndarray] = {}
-    stream = container.streams.video[0]
-    if start is not None:
-        container.seek(start, stream=stream)
-    for frame in container.decode(stream):
-        if frame.pts in wanted and not frame.is_corrupt:
-            found[frame.pts] = frame.to_ndarray(format='rgb24')
-        if frame.pts >= max(wanted):
-            break
-    return found
+        with VideoReader(path) as video:
+            yield video
+    except NoVideoStreamError:
+        raise UserError(f'video {path} cannot be read ({where}): it has no video stream') from None
+    except VideoError as error:
+        raise UserError(f'video {path} cannot be read ({where}): {error.detail}') from None
 
 
 @TRANSFORMS.register_module()
@@ -144,6 +116,12 @@ class LoadVideoWindow(BaseTransform):
             flip_direction=[None] * len(images),
         )
         return results
+
+
+A2D_INSTANCES_HINT = (
+    'The annotations of A2D itself (Annotations/mat) lack the instances that the sentences name: download '
+    'a2d_annotation_with_instances of A2D-Sentences, https://kgavrilyuk.github.io/publication/actor_action'
+)
 
 
 def frame_name(index: int) -> str:
@@ -198,8 +176,9 @@ def _read_h5(path: str, fields: Sequence[str], where: str) -> list[np.ndarray]:
         with h5py.File(path, 'r') as file:
             missing = [field for field in fields if field not in file]
             if missing:
+                hint = f'. {A2D_INSTANCES_HINT}' if 'instance' in missing else ''
                 raise UserError(
-                    f'annotation {path} ({where}): expected the fields {list(fields)}, found {sorted(file)}'
+                    f'annotation {path} ({where}): expected the fields {list(fields)}, found {sorted(file)}{hint}'
                 )
             return [np.array(file[field]) for field in fields]
     except OSError as error:

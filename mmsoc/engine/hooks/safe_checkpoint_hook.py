@@ -9,8 +9,9 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from mmsoc.registry import HOOKS
 from mmsoc.utils.errors import UserError
+from mmsoc.utils.files import atomic_path
 
-_TEMPORARY = '.tmp'
+_HALF_WRITTEN = '.*-????????.pth'  # the temporary names of `atomic_path`
 # In the message hub, hence in the checkpoint: files to remove once this one is complete; the last validated step.
 _OUTDATED = 'outdated_ckpts'
 _VALIDATED = 'validated_step'
@@ -21,20 +22,15 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's local files, except that a reader finds either the old file or the whole new one."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + _TEMPORARY)
         try:
-            with temporary.open('wb') as f:
-                f.write(obj)
-                f.flush()
-                os.fsync(f.fileno())  # else a power cut can leave the new name on an empty file
-            os.replace(temporary, path)
+            with atomic_path(filepath) as temporary, temporary.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
-                f'{os.strerror(error.errno or 0)} while writing {path} ({len(obj) / 2**20:.0f} MiB); '
+                f'{os.strerror(error.errno or 0)} while writing {filepath} ({len(obj) / 2**20:.0f} MiB); '
                 'what was saved before is untouched',
             ) from error
 
@@ -117,7 +113,7 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, AtomicLocalBackend):
-            for leftover in Path(self.out_dir).glob(f'*.pth{_TEMPORARY}'):
+            for leftover in Path(self.out_dir).glob(_HALF_WRITTEN):
                 runner.logger.warning(f'{leftover} is what a killed run left half-written: removed')
                 leftover.unlink()
         if self.save_best is not None:

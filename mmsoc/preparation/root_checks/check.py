@@ -15,10 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from mmsoc.datasets.a2d_sentences import read_csv
 from mmsoc.utils.files import listed, load_json
 from mmsoc.utils.masks import run_totals
-
-from ..a2d_sentences import read_csv
 
 LEVELS = {
     'quick': 'the text files, and which files there are',
@@ -42,7 +41,7 @@ KINDS = {  # in the order in which they are reported
     'short': 'shorter than what is said of it',
     'unseen': 'objects that no mask shows',
     'extra': 'files and folders that should not be there',
-    'loader': 'what the data set itself says (it stops at its first fault)',
+    'loader': 'errors of the data set itself (it stops at the first one)',
 }
 
 
@@ -137,7 +136,7 @@ class RootCheck:
             return None
 
         def note_duplicates(pairs: list[tuple[str, Any]]) -> None:
-            # Of equal keys the last one wins, and nobody notices.
+            # Of equal keys the last one wins, without a warning.
             for key, number in Counter(key for key, _ in pairs).items():
                 if number > 1:
                     self.add('duplicate', path, f'the key {key!r} once', f'{number} times')
@@ -168,7 +167,7 @@ class RootCheck:
         """Lets the data set load, and adds its error."""
         try:
             dataset(data_root=str(self.root), serialize_data=False, **options)
-        except Exception as error:  # one that is not meant for people says at least that there is something
+        except Exception as error:  # also of a kind that is not for users: it shows that something is wrong
             text = str(error) if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {error}'
             self.add('loader', file, f'{dataset.__name__} to load', text)
 
@@ -227,6 +226,17 @@ def listing(check: RootCheck, folder: Path, names: Collection[str]) -> tuple[set
         Finding('extra', str(folder / name), 'only what the text files list', 'this as well') for name in others
     ]
     return {name for name in names if sizes.get(name, 0) > 0}, findings
+
+
+def check_file(path: Path, what: str) -> None:
+    """
+    Raises:
+        Fault: there is no such file, or it is empty.
+    """
+    if not path.is_file():
+        raise Fault('missing', path, what, 'nothing')
+    if not path.stat().st_size:
+        raise Fault('empty', path, what, '0 bytes')
 
 
 _ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}

@@ -5,23 +5,23 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import h5py
 import numpy as np
 
+from mmsoc.datasets.a2d_sentences import SUBSETS, A2DSentencesDataset, read_lines, without_videoset_header
+from mmsoc.datasets.jhmdb_sentences import JHMDBSentencesDataset, _parse
+from mmsoc.datasets.transforms.video_loading import puppet_mask_shape, read_a2d_masks, read_puppet_mask, video_shape
 from mmsoc.utils.files import listed
+from mmsoc.utils.video import VideoError, VideoReader
 
-from ..a2d_sentences import SUBSETS, A2DSentencesDataset, read_lines
-from ..jhmdb_sentences import JHMDBSentencesDataset, _parse
-from ..transforms.video_loading import puppet_mask_shape, read_a2d_masks, read_puppet_mask, video_shape
-from .check import Fault, Finding, RootCheck, by, listing, picture_sizes, short
+from .check import Fault, Finding, RootCheck, by, check_file, listing, picture_sizes, short
 
 
 def check_a2d_sentences(check: RootCheck) -> None:
     texts = check.root / 'text_annotations'
     path = check.root / 'Release/videoset.csv'
     subsets: dict[str, str] = {}
-    rows = check.rows(path, 'the videos and their subsets')
+    rows = without_videoset_header(check.rows(path, 'the videos and their subsets'))
     check.count('rows of videoset.csv', len(rows), 3782, path)
     for line, row in rows:
         if len(row) != 9 or row[-1].strip() not in SUBSETS:
@@ -100,7 +100,7 @@ def _look_at_clip(
     clip = clips / f'{video}.mp4'
     shape = None
     try:
-        _check_file(clip, 'a video')
+        check_file(clip, 'a video')
         if not check.quick:
             shape = _clip_shape(clip, check.full)
     except Fault as fault:
@@ -119,7 +119,7 @@ def _look_at_clip(
     for number in numbers:
         path = folder / f'{number:05d}.h5'
         try:
-            _check_file(path, 'an annotation')
+            check_file(path, 'an annotation')
             if shape is not None and number > shape[0]:
                 yield Finding('short', str(clip), f'at least {number} frames, since there is {path}', str(shape[0]))
             if not check.quick:
@@ -132,24 +132,19 @@ def _look_at_clip(
         yield Finding('unknown', str(sentences), expected, str(instance))
 
 
-def _check_file(path: Path, what: str) -> None:
-    if not path.is_file():
-        raise Fault('missing', path, what, 'nothing')
-    if not path.stat().st_size:
-        raise Fault('empty', path, what, '0 bytes')
-
-
 def _clip_shape(path: Path, full: bool) -> tuple[int, int, int]:
     """Frames, height, width."""
     try:
         shape = video_shape(str(path), 'the whole of it')
         if full:
-            with av.open(str(path)) as container:
-                good = sum(not frame.is_corrupt for frame in container.decode(container.streams.video[0]))
+            with VideoReader(path) as video:
+                good = sum(not frame.is_corrupt for frame in video.frames())
             if good != shape[0]:
                 raise Fault('unreadable', path, f'{shape[0]} frames that can be decoded', str(good))
         return shape
-    except (ValueError, av.FFmpegError) as error:
+    except VideoError as error:
+        raise Fault('unreadable', path, 'a video', error.detail) from None
+    except ValueError as error:
         raise Fault('unreadable', path, 'a video', str(error)) from None
 
 
@@ -236,7 +231,7 @@ def _look_at_person(check: RootCheck, below: Path, lengths: dict[str, int]) -> I
         lengths: is to hold of how many frames there are masks, by video.
     """
     folder, mat = check.root / 'Rename_Images' / below, check.root / 'puppet_mask' / below / 'puppet_mask.mat'
-    # Nothing says how many there are: those up to the last one.
+    # Their number is recorded nowhere: those up to the last one.
     count = max((int(name[:-4]) for name in os.listdir(folder) if re.fullmatch(r'\d{5}\.png', name)), default=0)
     present, findings = listing(check, folder, [f'{t + 1:05d}.png' for t in range(count)])
     yield from findings
@@ -244,7 +239,7 @@ def _look_at_person(check: RootCheck, below: Path, lengths: dict[str, int]) -> I
     sizes = {} if check.quick else picture_sizes(check, folder, present, found)
     yield from found
     try:
-        _check_file(mat, 'the masks of the person')
+        check_file(mat, 'the masks of the person')
         if check.quick:
             return
         shape = puppet_mask_shape(str(mat), 'its masks')

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmsoc.datasets.refcoco import RefCOCODataset, load_plain_pickle
 from mmsoc.utils.files import listed
 
-from ..refcoco import RefCOCODataset, load_plain_pickle
-from .actors import _check_file
-from .check import Fault, Finding, RootCheck, by, picture, rle_faults, short
+from .check import Fault, Finding, RootCheck, by, check_file, picture, rle_faults, short
 
 SETS: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {  # file of references; split: (references, sentences)
     'refcoco': (
@@ -62,7 +61,7 @@ def check_refcoco(check: RootCheck) -> None:
 
 def _look_at_picture(check: RootCheck, path: Path, size: tuple[int, int]) -> Iterator[Finding]:
     try:
-        _check_file(path, 'a picture')
+        check_file(path, 'a picture')
         found = size if check.quick else picture(path, check.full).size
         if found != size:
             yield Finding('size', str(path), f'{by(size)}, as the text files say', by(found))

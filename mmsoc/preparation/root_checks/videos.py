@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmsoc.datasets.mevis import MeViSDataset
+from mmsoc.datasets.ref_youtube_vos import RefYouTubeVOSDataset
 from mmsoc.utils.files import listed
 
-from ..mevis import MeViSDataset
-from ..ref_youtube_vos import RefYouTubeVOSDataset
 from .check import Fault, Finding, RootCheck, by, listing, picture, picture_sizes, rle_faults, short
 
 VOID = 255
@@ -259,7 +259,7 @@ def check_ref_davis17(check: RootCheck) -> None:
         check.count(f'{split} objects', number, 61 if split == 'valid' else None, path)
         for video in videos.values():
             _check_numbering(check, path, video)
-        # Of any id: masks may show further objects, since they were drawn anew after the sentences were written.
+        # Of any id: masks may show further objects, since they were redrawn after the sentences were written.
         _check_pictures(check, split, videos, masks=True, allowed=videos, void=True)
         check.load(
             RefYouTubeVOSDataset,
@@ -316,12 +316,16 @@ def check_mevis(check: RootCheck) -> None:
 
 
 def _anno_ids(check: RootCheck, path: Path, videos: dict[str, _Video], masks: dict[str, Any]) -> dict[str, str]:
-    """The video of each annotation that sentences refer to."""
+    """The video of each annotation that sentences refer to; some sentences of MeViS 2 have no target."""
     video_of: dict[str, str] = {}
+    without_target = 0
     for video in videos.values():
         for exp_id, item in video.expressions.items():
             where = f'video {video.name}, expression {exp_id}: '
             ids = [item.get('obj_id'), item.get('anno_id')]
+            if ids[1] == [] and not ids[0]:
+                without_target += 1
+                continue
             good = [of for of in ids if isinstance(of, list) and of and all(type(i) is int for i in of)]
             if len(good) < 2 or len(good[0]) != len(good[1]):
                 expected = f"{where}'obj_id' and 'anno_id', lists of integers of one length"
@@ -333,6 +337,8 @@ def _anno_ids(check: RootCheck, path: Path, videos: dict[str, _Video], masks: di
                 elif video_of.setdefault(anno_id, video.name) != video.name:
                     found = f'{anno_id}, which is of video {video_of[anno_id]}'
                     check.add('duplicate', path, f'{where}an anno_id of this video', found)
+    if without_target:
+        check.notes.append(f'{path}: {without_target:,} sentences have no target')
     return video_of
 
 

@@ -116,10 +116,10 @@ class Settings:
     Args:
         event_frames: everything that happens in a video happens in so many frames; in the others all rests as in the nearest of
             them. None: it happens all the time.
-        event_at: 'start' or 'end' of the video, where those frames lie; None: the one or the other, for each video anew.
+        event_at: 'start' or 'end' of the video, where those frames lie; None: drawn for each video.
 
     Raises:
-        ValueError: one is out of range.
+        UserError: one is out of range.
     """
 
     seed: int = 0

@@ -1,15 +1,13 @@
 """A whole set on disk, in the layout of Ref-YouTube-VOS: complete or not at all."""
 
 import errno
-import fcntl
 import os
-import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmsoc.preparation.folders import atomic_folder, locked
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json, load_json
 
@@ -75,8 +74,7 @@ def generate(
         Whether it was written: False if ``out`` held the whole set.
 
     Raises:
-        ValueError: ``out`` holds a set with other parameters, or something else.
-        BlockingIOError: another process is writing to ``out``.
+        UserError: ``out`` holds a set with other parameters, or something else, or another process is writing to it.
         OSError: it cannot be written; ``out`` was not touched.
     """
     out = Path(out).absolute()
@@ -84,14 +82,12 @@ def generate(
     if workers < 1:
         raise UserError(f'MovingShapes: workers must be at least 1, found {workers}')
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with locked(out, 'MovingShapes'):
         if _is_complete(out, settings):
             return False
-        partial_out = out.with_name(f'.{out.name}.partial')
-        shutil.rmtree(partial_out, ignore_errors=True)
         try:
-            _write_set(partial_out, settings, workers, progress)
-            partial_out.replace(out)  # also takes the place of an empty folder
+            with atomic_folder(out) as folder:
+                _write_set(folder, settings, workers, progress)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -100,9 +96,21 @@ def generate(
                 f'MovingShapes: the disk is full ({out}); what had been written was removed again. Make room, or write '
                 'elsewhere',
             ) from error
-        finally:
-            shutil.rmtree(partial_out, ignore_errors=True)
     return True
+
+
+class TenthLines:
+    """Prints a line to stderr after each tenth of the videos: a ``progress`` for `generate`."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.tenths = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if done * 10 // total > self.tenths:
+            self.tenths = done * 10 // total
+            left = (time.monotonic() - self.start) / done * (total - done)
+            print(f'MovingShapes: {done} of {total} videos, about {left:.0f} s left', file=sys.stderr, flush=True)
 
 
 def _is_complete(out: Path, settings: Settings) -> bool:
@@ -127,27 +135,8 @@ def _is_complete(out: Path, settings: Settings) -> bool:
     return True
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One writer at a time; the lock goes with its process."""
-    path = out.with_name(f'.{out.name}.lock')
-    with open(path, 'w') as file:
-        for attempt in range(21):  # the workers of a killed run hold it until they notice
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 20:
-                    raise BlockingIOError(
-                        errno.EWOULDBLOCK, f'MovingShapes: another process is writing {out}; wait until it has ended'
-                    ) from None
-                time.sleep(0.25)
-        yield
-
-
 def _write_set(folder: Path, settings: Settings, workers: int, progress: Callable[[int, int], None] | None) -> None:
     tasks = [('train', i) for i in range(settings.train_videos)] + [('valid', i) for i in range(settings.valid_videos)]
-    folder.mkdir()
     records: dict[str, list[dict]] = dict(train=[], valid=[])
     for done, (task, record) in enumerate(zip(tasks, _map(partial(_make_video, folder, settings), tasks, workers)), 1):
         records[task[0]].append(record)

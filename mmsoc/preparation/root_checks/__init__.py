@@ -12,6 +12,7 @@ from typing import Any
 from .actors import check_a2d_sentences, check_jhmdb_sentences
 from .check import KINDS, LEVELS, Finding, RootCheck
 from .refcoco import check_refcoco
+from .report import print_report
 from .videos import check_mevis, check_ref_davis17, check_ref_youtube_vos
 
 CHECKS: dict[str, Callable[[RootCheck], None]] = {
@@ -43,4 +44,4 @@ def examine(dataset: str, root: str | Path, **options: Any) -> RootCheck:
     return check
 
 
-__all__ = ['CHECKS', 'KINDS', 'LEVELS', 'Finding', 'RootCheck', 'examine']
+__all__ = ['CHECKS', 'KINDS', 'LEVELS', 'Finding', 'RootCheck', 'examine', 'print_report']

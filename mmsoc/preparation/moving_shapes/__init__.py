@@ -8,7 +8,7 @@ from .families import draw_scene, order_tracks
 from .predicates import fulfils, names_exactly_its_target
 from .render import Video, render
 from .scene import DIFFICULTIES, EVENT_AT, FAMILIES, Expression, Noun, Scene, Settings, Thing
-from .writer import MANIFEST, draw_video, generate
+from .writer import MANIFEST, TenthLines, draw_video, generate
 
 __all__ = [
     'DIFFICULTIES',
@@ -19,6 +19,7 @@ __all__ = [
     'Noun',
     'Scene',
     'Settings',
+    'TenthLines',
     'Thing',
     'Video',
     'draw_scene',

@@ -1,0 +1,5 @@
+"""Your own videos, masks and sentences as a data set: ``source`` reads them, ``writer`` writes, `convert` does both."""
+
+from .conversion import convert
+
+__all__ = ['convert']

@@ -1,0 +1,34 @@
+"""What a long run shows on stderr meanwhile."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(
+    description: str, elsewhere: Callable[[int, int], None] | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, which disappears when the block ends.
+
+    Args:
+        elsewhere: called in its place if stderr is not a terminal.
+
+    Yields:
+        A function to be called with what is done and what there is in all.
+    """
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
+    task = bar.add_task(description, total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.start()  # only now: the processes of a pool are forked before, and must not inherit the locks of its thread
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show if console.is_interactive or elsewhere is None else elsewhere
+    finally:
+        bar.stop()

@@ -1,0 +1,9 @@
+"""Twins: videos of MovingShapes in the layouts of the other data sets, with what is odd in each, for tests and trials.
+
+The docstring of ``tools/dataset_converters/moving_shapes_twins.py`` describes them.
+"""
+
+from .source import Clip, Source
+from .writer import LAYOUTS, MANIFEST, write_twin, write_twins
+
+__all__ = ['LAYOUTS', 'MANIFEST', 'Clip', 'Source', 'write_twin', 'write_twins']
