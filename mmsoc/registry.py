@@ -2,6 +2,9 @@
 
 ``locations`` name the modules that are imported at the first look-up, so that ``default_scope = 'mmsoc'`` in a config, or
 ``type='mmsoc.VideoSwin'`` in another project's config, is enough to find every component.
+
+Every one of MMEngine's registries has a child here, also where mmsoc registers nothing: for a scope without one MMEngine warns at
+each look-up under ``default_scope = 'mmsoc'``.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -51,7 +54,7 @@ DATA_SAMPLERS = _child('data_sampler', MMENGINE_DATA_SAMPLERS, 'mmsoc.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmsoc.datasets')
 
 MODELS = _child('model', MMENGINE_MODELS, 'mmsoc.models')
-TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS, 'mmsoc.models', 'mmsoc.datasets')
+TASK_UTILS = _child('task util', MMENGINE_TASK_UTILS, 'mmsoc.models', 'mmsoc.datasets', 'mmsoc.inference')
 WEIGHT_INITIALIZERS = _child('weight initializer', MMENGINE_WEIGHT_INITIALIZERS, 'mmsoc.models')
 
 METRICS = _child('metric', MMENGINE_METRICS, 'mmsoc.evaluation')

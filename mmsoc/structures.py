@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from mmdet.structures import TrackDataSample
 from torch import Tensor
 
 from mmsoc.utils.device import to_device
+from mmsoc.utils.errors import UserError
 
 
 class VisualFeatures(NamedTuple):
@@ -92,6 +94,15 @@ class FrameQueries(NamedTuple):
     """(D, M, T, N, 4), cxcywh in [0, 1] after refinement by each layer; detached."""
 
 
+class FrameOutputs(NamedTuple):
+    """What the network makes of frames before it looks across them."""
+
+    fused: FusedFeatures
+    queries: FrameQueries
+    mask_features: Tensor
+    """(M*T, C_mask, h, w) at stride 4"""
+
+
 class ObjectQueries(NamedTuple):
     """Output of SIM: object queries of `S` selected decoder layers."""
 
@@ -135,3 +146,23 @@ class ClipTargets(NamedTuple):
     """(M, T) bool"""
     labels: Tensor
     """(M,) int64 in 0..K-1"""
+
+
+def sentences_of(data_samples: Sequence[TrackDataSample]) -> tuple[list[str], list[int]]:
+    """All M sentences of a batch of clips, and the clip of each.
+
+    Raises:
+        UserError: a clip has none.
+    """
+    for sample in data_samples:
+        if not sample.metainfo.get('texts'):
+            raise UserError(f'a sample without sentences (metainfo `texts`): {names_of([sample])}')
+    texts = [text for sample in data_samples for text in sample.texts]
+    return texts, [clip for clip, sample in enumerate(data_samples) for _ in sample.texts]
+
+
+def names_of(data_samples: Sequence[TrackDataSample]) -> str:
+    """Videos and sentences, for a message."""
+    return '; '.join(
+        f'video {sample.metainfo.get("video_id", "?")}: {sample.metainfo.get("texts")}' for sample in data_samples
+    )

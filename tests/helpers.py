@@ -1,6 +1,8 @@
-"""What several tests need: samples made on the spot, and small text encoders."""
+"""What several tests need: samples made on the spot, small text encoders, small models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,3 +126,25 @@ def small_model(root, **overrides):
         if isinstance(module, torch.nn.Embedding):
             torch.nn.init.normal_(module.weight)
     return model.eval()
+
+
+def spread_model(**test_cfg: Any):
+    """The model of MovingShapes with weights of which scores and masks differ between queries, sentences and frames."""
+    from mmengine import Config
+
+    from mmsoc.registry import MODELS
+    from tests.conftest import ROOT
+
+    torch.manual_seed(3)
+    cfg = Config.fromfile(ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py').model
+    cfg.test_cfg = test_cfg
+    model = MODELS.build(cfg).eval()
+    model.init_weights()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def set_test_cfg(model: torch.nn.Module, monkeypatch: Any, **changes: Any) -> None:
+    """Other values of ``model.test_cfg`` until the test ends."""
+    monkeypatch.setattr(model, 'test_cfg', replace(model.test_cfg, **changes))

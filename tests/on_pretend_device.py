@@ -18,11 +18,19 @@ from mmengine.optim import build_optim_wrapper
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from mmsoc.apis.stream import StreamPredictor
+from mmsoc.inference import (
+    A2DMasks,
+    AllQueries,
+    LivePredictor,
+    MasksAndLogits,
+    QueryPerFrame,
+    RecentFrames,
+    StreamPredictor,
+)
 from mmsoc.models.layers import deformable_attention
 from mmsoc.registry import MODELS
 from tests.conftest import ROOT
-from tests.helpers import make_sample, random_clip, small_model
+from tests.helpers import make_sample, random_clip, set_test_cfg, small_model
 from tests.pretend_device import DEVICE, PretendDevice, PretendTensor
 
 CONFIGS = ROOT / 'configs'
@@ -247,19 +255,18 @@ PREDICTIONS = {
         [make_clip(2, TEXTS[:2], train=False), make_clip(2, TEXTS, (45, 77), seed=1, train=False)],
     ),
     'all queries of the annotated frame': (
-        dict(all_queries=True),
+        dict(selector=AllQueries(), output=A2DMasks()),
         [make_clip(3, TEXTS[:2], train=False, key_frames_inds=[1])],
     ),
-    'a query for each frame': (dict(query_per_frame=True), [make_clip(4, TEXTS[:2], train=False)]),
-    'logits': (dict(return_logits=True), [make_clip(2, TEXTS[:2], train=False)]),
+    'a query for each frame': (dict(selector=QueryPerFrame()), [make_clip(4, TEXTS[:2], train=False)]),
+    'logits': (dict(output=MasksAndLogits()), [make_clip(2, TEXTS[:2], train=False)]),
     'long video in clips': (dict(frames_per_clip=2), [make_clip(5, TEXTS[:2], train=False)]),
 }
 
 
 @pytest.mark.parametrize(('test_cfg', 'clips'), PREDICTIONS.values(), ids=PREDICTIONS)
 def test_predictions(model, monkeypatch, test_cfg, clips):
-    for key, value in test_cfg.items():
-        monkeypatch.setitem(model.test_cfg, key, value)
+    set_test_cfg(model, monkeypatch, **test_cfg)
     found = assert_it_predicts_as_on_the_cpu(model, make_batch(*clips))
     assert any(coco_mask.area(code) for sample in found for codes in sample.pred_masks for code in codes), (
         'empty masks only'
@@ -281,6 +288,22 @@ def test_streams(model):
     (scores, masks), (expected_scores, expected_masks) = on_both(model, predict)
     for name, value in expected_scores._asdict().items():
         assert_close(getattr(scores, name), value, name)
+    assert (masks != expected_masks).sum() <= 2 * len(TEXTS) * len(video) and masks.any()
+
+
+def test_live_sources(model, monkeypatch):
+    set_test_cfg(model, monkeypatch, memory=RecentFrames(2))
+    video, _ = make_clip(9, TEXTS)
+
+    def predict(model):
+        live = LivePredictor(model, TEXTS, frame_size=SIZE, ori_shape=(70, 101), chunk_frames=2, overlap=2)
+        chunks = [*live.feed(video), *live.finish()]
+        assert not any(isinstance(tensor, PretendTensor) for chunk in chunks for tensor in chunk)
+        return [torch.cat(parts, 1) for parts in zip(*chunks, strict=True)]
+
+    (masks, scores, queries), (expected_masks, expected_scores, expected_queries) = on_both(model, predict)
+    assert_close(scores, expected_scores, 'scores')
+    assert torch.equal(queries, expected_queries)
     assert (masks != expected_masks).sum() <= 2 * len(TEXTS) * len(video) and masks.any()
 
 

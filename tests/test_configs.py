@@ -1,6 +1,7 @@
 """Every config is built; every distinct model trains, wrapped as in distributed training, and predicts."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from mmengine import Config
 from mmengine.model import MMDistributedDataParallel
 
+from mmsoc.inference import A2DMasks, PredictionConfig
 from mmsoc.registry import DATASETS, MODELS
 from tests.conftest import ROOT
 from tests.helpers import make_sample, offline_text_encoder, random_clip
@@ -70,6 +72,26 @@ def test_every_config_is_complete(path):
         DATASETS.build(unread(cfg[f'{split}_dataloader'].dataset))
 
 
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: str(path.relative_to(ROOT / 'configs')))
+def test_how_every_config_predicts(path):
+    """No config has keys of an earlier version, and each has the predictions that its metrics read."""
+    cfg = Config.fromfile(path)
+    assert set(cfg.model.test_cfg) <= {field.name for field in fields(PredictionConfig)}
+    found = PredictionConfig.from_dict(cfg.model.test_cfg)
+    metrics = [metric for key in ('val_evaluator', 'test_evaluator') for metric in as_list(cfg[key])]
+    assert found.selector.single == all(metric.type != 'A2DMetric' for metric in metrics)
+    assert (type(found.output) is A2DMasks) == (not found.selector.single)
+    by_probability = any(
+        metric.type == 'RefDAVIS17Metric' and metric.get('overlap', 'probability') == 'probability'
+        for metric in metrics
+    )
+    assert found.output.keeps_logits == by_probability
+
+
+def as_list(evaluator):
+    return evaluator if isinstance(evaluator, list) else [evaluator]
+
+
 def unread(dataset):
     """A data set's config, such that it is built without its files."""
     if 'datasets' in dataset:
@@ -103,10 +125,11 @@ def test_every_distinct_model(name, one_process):
     assert not without
     model.eval()
     sample = make_sample((64, 80), ['a red car', 'the dog'], num_frames=2)
-    if model.test_cfg['all_queries']:  # of clips with one annotated frame
+    single = model.test_cfg.selector.single
+    if not single:  # of clips with one annotated frame
         sample.key_frames_inds = [1]
     (found,) = model(video[None], [sample], mode='predict')
-    assert len(found.pred_masks) == 2 and len(found.pred_masks[0]) == (1 if model.test_cfg['all_queries'] else 2)
+    assert len(found.pred_masks) == 2 and len(found.pred_masks[0]) == (2 if single else 1)
 
 
 def parts(model) -> dict[str, tuple]:

@@ -103,14 +103,14 @@ def run(*command, gpus: int = 0, log: Path | None = None, progress: Callable[[],
                     print(f'      {said}', flush=True)
         except KeyboardInterrupt:
             process.wait()  # the terminal has told it as well
-            sys.exit('\nquickstart stopped by you. Run the same command again to go on where it was.')
+            sys.exit('\nInterrupted. Run the same command again to continue.')
     if process.returncode:
         if log is not None:
             print(''.join(log.read_text(errors='replace').splitlines(keepends=True)[-20:]), file=sys.stderr)
         sys.exit(
             f'\nquickstart stopped: {" ".join(command)} ended with status {process.returncode}'
             + (f' (the whole log: {log})' if log else '')
-            + '\nRun the same command again to go on where it was.'
+            + '\nRun the same command again to continue.'
         )
 
 

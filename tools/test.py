@@ -18,9 +18,10 @@ from mmsoc.engine.cli import (
     require_file,
     speed_options,
 )
-from mmsoc.engine.dist import finish_distributed, prepare_distributed
+from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
 from mmsoc.registry import METRICS
-from mmsoc.utils.errors import UserError
+from mmsoc.utils.checkpoints import register_loader
+from mmsoc.utils.errors import UserError, user_errors
 
 VISUALIZATION_HOOK = 'RVOSVisualizationHook'
 
@@ -84,21 +85,21 @@ def set_show_dir(cfg, show_dir):
         hook['show_dir'] = show_dir
 
 
+@user_errors(status=2)
 def main():
-    parser, args = parse_args()
+    _, args = parse_args()
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.merge_from_dict(speed_options(args))
-    try:
-        for out in args.out:
-            set_out(cfg, out)
-        if args.show_dir is not None:
-            set_show_dir(cfg, args.show_dir)
+    for out in args.out:
+        set_out(cfg, out)
+    if args.show_dir is not None:
+        set_show_dir(cfg, args.show_dir)
+    register_loader()
+    with abort_on_failure(args.launcher), user_errors(status=2):
         prepare_distributed(cfg, args.launcher)
-    except ValueError as error:
-        parser.error(str(error))
-    Runner.from_cfg(cfg).test()
-    finish_distributed()
+        Runner.from_cfg(cfg).test()
+        finish_distributed()
 
 
 if __name__ == '__main__':

@@ -12,8 +12,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
-from mmsoc.engine.dist import finish_distributed, prepare_distributed
-from mmsoc.utils.errors import UserError
+from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
+from mmsoc.utils.checkpoints import register_loader
+from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.memory import keep_freed_memory
 
 # What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range, so that there is nothing to scale, and a
@@ -129,26 +130,26 @@ def set_resume(cfg, resume):
     cfg.load_from, cfg.resume = resume, True
 
 
+@user_errors(status=2)
 def main():
-    parser, args = parse_args()
+    _, args = parse_args()
     cfg = load_config(args)
     if get_device() == 'cpu':
         keep_freed_memory()
-    try:
-        if args.amp:
-            turn_on_amp(cfg, args.amp)
-        if args.tf32:
-            turn_on_tf32(cfg)
-        if args.auto_scale_lr:
-            turn_on_lr_scaling(cfg)
-        if args.resume is not None:
-            set_resume(cfg, args.resume)
+    if args.amp:
+        turn_on_amp(cfg, args.amp)
+    if args.tf32:
+        turn_on_tf32(cfg)
+    if args.auto_scale_lr:
+        turn_on_lr_scaling(cfg)
+    if args.resume is not None:
+        set_resume(cfg, args.resume)
+    register_loader()
+    with abort_on_failure(args.launcher), user_errors(status=2):
         prepare_distributed(cfg, args.launcher)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    # FlexibleRunner: for the strategies of FSDP and DeepSpeed.
-    (RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)).train()
-    finish_distributed()
+        # FlexibleRunner: for the strategies of FSDP and DeepSpeed.
+        (RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)).train()
+        finish_distributed()
 
 
 if __name__ == '__main__':

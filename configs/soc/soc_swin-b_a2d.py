@@ -8,5 +8,6 @@ _base_ = [
     '../_base_/finetune_runtime.py',
 ]
 
-model = dict(test_cfg=dict(all_queries=True))  # mean average precision is of all queries
+# Mean average precision is of all queries; masks as in the released evaluation.
+model = dict(test_cfg=dict(selector=dict(type='AllQueries'), output=dict(type='A2DMasks')))
 train_dataloader = dict(batch_size=1)

@@ -9,4 +9,6 @@ _base_ = [
 ]
 
 # Weights to start from, gradient checkpointing: the knobs of _base_/models. Mixed precision: --amp
-model = dict(test_cfg=dict(all_queries=True))  # mean average precision is of all queries
+
+# Mean average precision is of all queries; masks as in the released evaluation.
+model = dict(test_cfg=dict(selector=dict(type='AllQueries'), output=dict(type='A2DMasks')))

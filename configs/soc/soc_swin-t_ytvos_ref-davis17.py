@@ -3,7 +3,7 @@ _base_ = ['./soc_swin-t_ytvos.py', '../_base_/datasets/ref_davis17.py']
 
 # The published protocol: clips of 36 frames that are predicted on their own, and per-pixel probabilities where objects overlap.
 # (`tools/test.py --out FILE.pkl` would write the latter, too: 1 GB.)
-model = dict(test_cfg=dict(frames_per_clip=36, return_logits=True))
+model = dict(test_cfg=dict(frames_per_clip=36, output=dict(type='MasksAndLogits')))
 
 val_dataloader = dict(_delete_=True, **_base_.davis_dataloader)
 test_dataloader = dict(_delete_=True, **_base_.davis_dataloader)

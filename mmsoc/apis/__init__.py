@@ -1,20 +1,28 @@
-"""Inference: `SOCInferencer` for people, `StreamPredictor` below it. Imported when first used."""
+"""What people call: `SOCInferencer`; `StreamPredictor` and `LivePredictor` below it. Imported when first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmsoc.inference import LivePredictor, StreamPredictor
+
     from .inferencer import SOCInferencer
-    from .stream import StreamPredictor
+    from .model_loading import load_model
     from .video_io import open_frames
 
-_PLACES = dict(SOCInferencer='inferencer', StreamPredictor='stream', open_frames='video_io')
+_PLACES = dict(
+    LivePredictor='mmsoc.inference',
+    SOCInferencer='mmsoc.apis.inferencer',
+    StreamPredictor='mmsoc.inference',
+    load_model='mmsoc.apis.model_loading',
+    open_frames='mmsoc.apis.video_io',
+)
 
-__all__ = ['SOCInferencer', 'StreamPredictor', 'open_frames']
+__all__ = ['LivePredictor', 'SOCInferencer', 'StreamPredictor', 'load_model', 'open_frames']
 
 
 def __getattr__(name: str) -> Any:
     # The network's packages take seconds to import, and `import mmsoc.apis` must not.
     if name not in _PLACES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(f'{__name__}.{_PLACES[name]}'), name)
+    return getattr(import_module(_PLACES[name]), name)

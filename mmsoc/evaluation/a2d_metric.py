@@ -36,8 +36,9 @@ class A2DMetric(BaseMetric):
     This is the protocol of MTTR and SOC. (Their IoU adds 1e-6 to intersection and union in float32, where it is lost unless
     an area has less than 32 pixels.)
 
-    Reads from each sample ``pred_masks_all`` and ``pred_scores_all`` (``model.test_cfg.all_queries=True``), and from its
-    metainfo ``gt_rles`` (a transform with the annotated frame's masks), ``texts``, ``exp_ids`` (the image ids), ``video_id``.
+    Reads from each sample ``pred_masks_all`` and ``pred_scores_all`` (``model.test_cfg`` with the selector `AllQueries` and the
+    output `A2DMasks`), and from its metainfo ``gt_rles`` (a transform with the annotated frame's masks), ``texts``, ``exp_ids``
+    (the image ids), ``video_id``.
     A sentence that comes more than once, as a sampler may repeat the first ones, counts once.
 
     Args:
@@ -69,7 +70,10 @@ class A2DMetric(BaseMetric):
     def _score(sample: dict, index: int) -> dict:
         where = f'A2DMetric: video {sample["video_id"]}, sentence {sample["texts"][index]!r}'
         if 'pred_masks_all' not in sample:
-            raise UserError(f'{where}: there are no predictions of all queries; set model.test_cfg.all_queries=True')
+            raise UserError(
+                f"{where}: there are no predictions of all queries; set model.test_cfg.selector=dict(type='AllQueries') and "
+                "model.test_cfg.output=dict(type='A2DMasks')"
+            )
         if sample.get('gt_rles') is None:
             raise UserError(
                 f'{where}: there is no mask to compare with; the test pipeline needs LoadA2DMasks(evaluation=True) or '

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import mmsoc.apis
-from mmsoc.apis import SOCInferencer, inferencer, open_frames, results, video_io
+from mmsoc.apis import SOCInferencer, frame_pipeline, inferencer, open_frames, results, video_io
 from mmsoc.apis.results import ResultFolder, mask_folders, write_mask
 from mmsoc.apis.video_io import WorkerPool, prefetch
 from tests.conftest import ROOT
@@ -69,7 +69,7 @@ def infer(weights):
 def said(monkeypatch):
     """What is logged."""
     messages = []
-    for module in (video_io, inferencer):
+    for module in (video_io, frame_pipeline):
         monkeypatch.setattr(module, 'print_log', lambda message, **_: messages.append(message))
     monkeypatch.setattr(video_io, '_warned', set())
     return messages
@@ -126,9 +126,9 @@ def test_streamed_is_whole_where_a_chunk_holds_the_video(infer):
         assert a['frame_scores'] == pytest.approx(b['frame_scores'], abs=1e-5)
         assert np.std(a['frame_scores']) > 1e-5
     assert (decoded(whole) != decoded(streamed)).mean() < 1e-3  # half precision
-    assert whole['predictions']['prediction'] == dict(precision='fp32', query_per_frame=False, whole=True)
+    assert whole['predictions']['prediction'] == dict(precision='fp32', selector='QueryPerVideo', whole=True)
     assert streamed['predictions']['prediction'] == dict(
-        precision='fp32', query_per_frame=False, whole=False, chunk_frames=24, overlap=8
+        precision='fp32', selector='QueryPerVideo', whole=False, chunk_frames=24, overlap=8
     )
 
 
@@ -171,17 +171,45 @@ def test_videos_that_the_config_cuts(weights):
     )
     (streamed,) = infer(frames, TEXTS[0])['predictions']['sentences']
     assert streamed['score'] != pytest.approx(cut['score'], abs=1e-5)
-    assert infer.model.test_cfg['frames_per_clip'] == 2
+    assert infer.model.test_cfg.frames_per_clip == 2
 
 
-def test_a_config_for_metrics_predicts_what_is_named(weights):
-    options = {'model.test_cfg.all_queries': True}
+@pytest.mark.parametrize('whole', [True, False])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'selector.type': 'AllQueries', 'output.type': 'A2DMasks'},
+        {'output.type': 'MasksAndLogits'},
+        {'all_queries': True},
+        {'return_logits': True},
+    ],
+    ids=lambda options: ', '.join(map(str, options)),
+)
+def test_a_config_for_metrics_predicts_what_is_named(infer, weights, options, whole):
+    """All queries and logits are for data sets' metrics: masks and scores are those without them."""
+    options = {f'model.test_cfg.{key}': value for key, value in options.items()}
+    other = SOCInferencer(weights=weights, device='cpu', cfg_options=options, show_progress=False)
+    found, expected = (each(noise(2), [*TEXTS], whole=whole)['predictions'] for each in (other, infer))
+    assert found['sentences'] == expected['sentences']
+    assert found['prediction'] == expected['prediction']
+
+
+@pytest.mark.parametrize('options', [{'selector.type': 'QueryPerFrame'}, {'query_per_frame': True}], ids=str)
+def test_a_query_for_each_frame(weights, options):
+    options = {f'model.test_cfg.{key}': value for key, value in options.items()}
     infer = SOCInferencer(weights=weights, device='cpu', cfg_options=options, show_progress=False)
-    assert (
-        decoded(infer(noise(2), TEXTS[0])).shape
-        == decoded(infer(noise(2), TEXTS[0], whole=True)).shape
-        == (1, 2, 48, 64)
-    )
+    found = infer(noise(2), TEXTS[0])['predictions']
+    assert found['prediction']['selector'] == 'QueryPerFrame' and infer.prediction is infer.model.test_cfg
+
+
+def test_predictions_that_are_not_finite(infer, tmp_path, monkeypatch):
+    """Nothing is written."""
+    bias = infer.model.head.cls_branches[-1].layers[-1].bias
+    monkeypatch.setattr(bias, 'data', torch.full_like(bias, float('nan')))
+    for whole in (True, False):
+        with pytest.raises(FloatingPointError, match='the scores are not finite'):
+            infer(noise(2), TEXTS[0], whole=whole, out_dir=tmp_path / 'out')
+        assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('whole', [True, False])
@@ -237,8 +265,8 @@ def test_a_score_below_the_threshold_names_nothing(infer, tmp_path):
 
 def test_sentences_are_seen_as_in_training(infer, monkeypatch):
     seen = []
-    extract = infer.model.extract_text
-    monkeypatch.setattr(infer.model, 'extract_text', lambda texts: seen.append(list(texts)) or extract(texts))
+    encode = infer.model.text_encoder.forward
+    monkeypatch.setattr(infer.model.text_encoder, 'forward', lambda texts: seen.append(list(texts)) or encode(texts))
     found = infer(noise(1), ' A  Dog\non the left')['predictions']['sentences']
     assert seen and all(texts == ['a dog on the left'] for texts in seen)
     assert found[0]['text'] == ' A  Dog\non the left'
@@ -268,7 +296,7 @@ def test_sides_too_unequal(infer, said):
 
 
 def test_no_resize_in_the_config(weights, monkeypatch, said):
-    monkeypatch.setattr(inferencer, 'LARGE', 100 * 100)
+    monkeypatch.setattr(frame_pipeline, 'LARGE', 100 * 100)
     cfg = Config.fromstring(torch.load(weights)['meta']['cfg'], '.py')
     del cfg.test_dataloader.dataset.pipeline[1]
     infer = SOCInferencer(cfg, weights, 'cpu', show_progress=False)
@@ -292,12 +320,12 @@ def test_it_leaves_the_scope_alone(weights):
 def test_config_of_several_kinds(config, weights, tmp_path):
     text = Config.fromfile(config)
     for kind in (config, str(config), text, text.to_dict()):
-        assert SOCInferencer(kind, weights, 'cpu', show_progress=False).config in (str(config), None)
+        assert SOCInferencer(kind, weights, 'cpu', show_progress=False).loaded.config in (str(config), None)
     alone = tmp_path / 'converted.pth'
     torch.save(dict(state_dict=torch.load(weights)['state_dict']), alone)
     with pytest.raises(ValueError, match=r'converted\.pth hold no config \(meta\.cfg\).*--config configs/soc/NAME\.py'):
         SOCInferencer(weights=alone)
-    assert SOCInferencer(config, alone, 'cpu', show_progress=False).config == str(config)
+    assert SOCInferencer(config, alone, 'cpu', show_progress=False).loaded.config == str(config)
     with pytest.raises(FileNotFoundError, match=r'config no_such\.py: there is no such file'):
         SOCInferencer('no_such.py', alone)
     with pytest.raises(ValueError, match=r'test_dataloader\.dataset\.pipeline'):
@@ -352,8 +380,13 @@ def test_a_tokenizer_that_is_not_there(config, weights):
 
 
 def test_importing_is_cheap():
-    program = "import sys, mmsoc.apis; assert 'torch' not in sys.modules and 'SOCInferencer' in mmsoc.apis.__all__"
+    program = (
+        "import sys, mmsoc.apis; assert 'torch' not in sys.modules "
+        "and {'SOCInferencer', 'StreamPredictor', 'LivePredictor', 'load_model'} < set(mmsoc.apis.__all__)"
+    )
     subprocess.run([sys.executable, '-c', program], check=True, timeout=60, cwd=ROOT)
+    for name in mmsoc.apis.__all__:
+        assert getattr(mmsoc.apis, name).__name__ == name
     with pytest.raises(AttributeError, match='no_such'):
         _ = mmsoc.apis.no_such
 

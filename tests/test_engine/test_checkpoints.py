@@ -12,6 +12,7 @@ from mmengine.fileio import get_file_backend
 from mmsoc.engine.hooks import SafeCheckpointHook, StrictLoadHook
 from mmsoc.engine.hooks.plain_checkpoint_hook import plain
 from mmsoc.engine.hooks.safe_checkpoint_hook import AtomicLocalBackend
+from mmsoc.utils.files import atomic_path
 
 
 def weights(runner):
@@ -91,7 +92,7 @@ def test_keeps_the_newest_and_the_best(run, tmp_path):
     assert [name for name in names if name.startswith('epoch')] == ['epoch_3.pth', 'epoch_4.pth']
     assert len(best) == 1 and best[0].startswith('best_toy_JF_epoch_')  # without the & of toy/J&F
     assert (tmp_path / 'keep' / 'last_checkpoint').read_text().endswith('epoch_4.pth')
-    assert not list((tmp_path / 'keep').glob('*.tmp'))
+    assert not list((tmp_path / 'keep').glob('.*'))
 
 
 def test_old_checkpoint_goes_last(run, tmp_path, monkeypatch):
@@ -128,9 +129,11 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_half_written_file_of_a_killed_run_is_removed(run, tmp_path):
     runner = run('left', **{'train_cfg.max_epochs': 1})
-    (tmp_path / 'left' / 'epoch_1.pth.tmp').write_bytes(b'half')
+    killed = atomic_path(tmp_path / 'left' / 'epoch_1.pth')
+    half = killed.__enter__()  # and never left
+    half.write_bytes(b'half')
     runner.train()
-    assert not list((tmp_path / 'left').glob('*.tmp'))
+    assert not half.exists() and not list((tmp_path / 'left').glob('.*'))
 
 
 def test_better_is_greater_for_our_scores():

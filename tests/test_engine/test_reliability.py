@@ -34,7 +34,7 @@ class Watched:
 
     def writing(self):
         """Whether a checkpoint is half-written by the present process (an earlier one may have left such files)."""
-        for path in self.folder.glob('*.pth.tmp'):
+        for path in self.folder.glob('.*.pth'):
             try:
                 if path.stat().st_mtime >= self.since:
                     return True

@@ -15,7 +15,8 @@ from pycocotools.cocoeval import COCOeval
 
 from mmsoc.evaluation import A2DMetric
 from mmsoc.evaluation.a2d_metric import average_precision, iou_measures
-from tests.helpers import make_sample, random_clip, small_model
+from mmsoc.inference import QueryPerVideo, ThresholdedMasks
+from tests.helpers import make_sample, random_clip, set_test_cfg, small_model
 from tests.test_datasets.tiny_a2d import write_a2d, write_jhmdb
 
 
@@ -210,7 +211,7 @@ def test_numbers_do_not_depend_on_the_number_of_processes(tmp_path):
     [
         (
             lambda sample: sample.pop('pred_masks_all'),
-            "video a, sentence 'sentence 0': .*set model.test_cfg.all_queries=True",
+            r"video a, sentence 'sentence 0': .*selector=dict\(type='AllQueries'\).*output=dict\(type='A2DMasks'\)",
         ),
         (
             lambda sample: sample.pop('gt_rles'),
@@ -240,7 +241,8 @@ def test_nothing_to_evaluate():
 
 @pytest.fixture(scope='module')
 def model(root):
-    return small_model(root, test_cfg=dict(all_queries=True, frames_per_pass=2))
+    test_cfg = dict(selector=dict(type='AllQueries'), output=dict(type='A2DMasks'), frames_per_pass=2)
+    return small_model(root, test_cfg=test_cfg)
 
 
 def annotated(size, texts, **options):
@@ -285,7 +287,7 @@ def test_all_queries_are_predicted(model):
 def test_all_queries_choose_as_one_does(model, root, monkeypatch):
     clip = random_clip(3, (64, 96))[0][None]
     (every,) = model(clip, [annotated((64, 96), ['a red car', 'the dog'])], mode='predict')
-    monkeypatch.setitem(model.test_cfg, 'all_queries', False)
+    set_test_cfg(model, monkeypatch, selector=QueryPerVideo(), output=ThresholdedMasks())
     (chosen,) = model(clip, [annotated((64, 96), ['a red car', 'the dog'])], mode='predict')
     assert chosen.pred_queries.tolist() == every.pred_queries.tolist()
     assert torch.allclose(chosen.pred_scores, every.pred_scores) and 'pred_masks_all' not in chosen
@@ -294,7 +296,7 @@ def test_all_queries_choose_as_one_does(model, root, monkeypatch):
 
 
 def test_all_queries_need_one_annotated_frame(model, root):
-    with pytest.raises(ValueError, match='all_queries: expected clips with one annotated frame .*, found 2'):
+    with pytest.raises(ValueError, match='selector=AllQueries: expected clips with one annotated frame .*, found 2'):
         model(random_clip(2, (64, 96))[0][None], [make_sample((64, 96), ['a car'], num_frames=2)], mode='predict')
     with pytest.raises(ValueError, match='all_queries and return_logits do not go together'):
         small_model(root, test_cfg=dict(all_queries=True, return_logits=True))
@@ -309,7 +311,8 @@ def test_training_and_testing_on_the_twins(root, tmp_path):
     data, jhmdb = write_a2d(tmp_path), write_jhmdb(tmp_path, samples=[('first_video', 5), ('second_video', 1)])
     names = ('models/soc_tiny', 'datasets/a2d_sentences', 'schedules/schedule_a2d_40e', 'default_runtime')
     (tmp_path / 'config.py').write_text(
-        f'_base_ = {[str(base / f"{name}.py") for name in names]}\nmodel = dict(test_cfg=dict(all_queries=True))\n'
+        f'_base_ = {[str(base / f"{name}.py") for name in names]}\n'
+        "model = dict(test_cfg=dict(selector=dict(type='AllQueries'), output=dict(type='A2DMasks')))\n"
     )
     cfg = Config.fromfile(tmp_path / 'config.py')
     cfg.work_dir = str(tmp_path / 'work')

@@ -13,9 +13,11 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.evaluation import boundary_f, evaluate_folders, evaluate_sequence, region_similarity
 from mmsoc.evaluation.davis_metric import RefDAVIS17Metric, merge_by_score, merge_objects
+from mmsoc.inference import ThresholdedMasks
 from mmsoc.registry import METRICS
+from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import read_ids
-from tests.helpers import make_sample, small_model
+from tests.helpers import make_sample, set_test_cfg, small_model
 
 SIZE = 40, 60
 PALETTE = [0, 0, 0, 236, 95, 103, 249, 145, 87] + [0] * (256 * 3 - 9)
@@ -380,7 +382,7 @@ def test_two_processes(tmp_path):
         (dict(obj_ids=None), "video a: its expressions have no 'obj_id'"),
         (dict(obj_ids=list('11112122')), 'expression 5 should speak of object 2 .*found obj_id .1.'),
         (dict(exp_ids=list('01234568')), 'expected expressions 0, 1, ..., 4 for each object'),
-        (dict(pred_logits=None), 'set model.test_cfg.return_logits=True'),
+        (dict(pred_logits=None), r"set model\.test_cfg\.output=dict\(type='MasksAndLogits'\)"),
         (dict(pred_logits=[[]] * 8), 'expected pred_logits of 8 sentences and 2 frames, found'),
         (dict(pred_masks=[[]] * 8), 'expected pred_masks of 8 sentences and 2 frames, found'),
         (
@@ -392,6 +394,21 @@ def test_two_processes(tmp_path):
 def test_bad_samples(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         RefDAVIS17Metric().score_video(video_sample(tmp_path, four_annotators()) | change)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(video_id='../a'), r"RefDAVIS17Metric: video_id: .*found '\.\./a': it holds a path separator"),
+        (dict(frames=['00000', '../../x']), r"RefDAVIS17Metric: frames of video a: .*found '\.\./\.\./x'"),
+    ],
+)
+def test_names_that_would_leave_the_folder_of_masks_are_refused(tmp_path, change, message):
+    sample = video_sample(tmp_path / 'data', four_annotators()) | change
+    with pytest.raises(UserError, match=message):
+        RefDAVIS17Metric(masks_dir=str(tmp_path / 'maps')).score_video(sample)
+    assert [path.name for path in tmp_path.iterdir()] == ['data']
+    RefDAVIS17Metric().score_video(sample)  # nothing is written by these names
 
 
 def test_bad_arguments():
@@ -408,7 +425,7 @@ def test_bad_arguments():
 # --- what the model hands to it
 
 
-def test_logits_of_the_model(root):
+def test_logits_of_the_model(root, monkeypatch):
     """Resized and cut at 0 they are the predicted masks, with and without padding; they are there only if asked for."""
     samples = [
         make_sample((48, 64), ['the left one', 'a dog'], num_frames=5, padded=(64, 64), ori_shape=(96, 128)),
@@ -416,7 +433,7 @@ def test_logits_of_the_model(root):
     ]
     inputs = torch.randn(2, 5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     inputs[0, ..., 48:, :] = 0
-    model = small_model(root, test_cfg=dict(frames_per_clip=3, return_logits=True))
+    model = small_model(root, test_cfg=dict(frames_per_clip=3, output=dict(type='MasksAndLogits')))
     found = model(inputs, samples, mode='predict')
     assert [tuple(logits.shape) for sample in found for logits in sample.pred_logits] == [(5, 48, 64)] * 2 + [
         (5, 16, 16)
@@ -431,7 +448,7 @@ def test_logits_of_the_model(root):
             assert logits.dtype == torch.float32
             assert np.array_equal(np.stack([coco_mask.decode(mask) for mask in masks]), (full > 0).numpy())
     other = make_sample((64, 64), ['a cat'], num_frames=5, ori_shape=(70, 70))
-    model.test_cfg['return_logits'] = False
+    set_test_cfg(model, monkeypatch, output=ThresholdedMasks())
     (without,) = model(inputs[1:], [other], mode='predict')
     assert 'pred_logits' not in without and 'pred_masks' in without
 

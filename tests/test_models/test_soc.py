@@ -1,18 +1,16 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 from mmdet.models import TrackDataPreprocessor
-from mmdet.structures.mask import encode_mask_results
 from mmengine.model import BaseModel
 from mmengine.utils import digit_version
 from pycocotools import mask as coco_mask
 
-from mmsoc.models import ClipDataPreprocessor, soc
-from mmsoc.models.soc import choose_queries, query_scores
-from mmsoc.structures import Predictions, VisualFeatures
-from tests.helpers import make_sample, random_clip, small_model, stack_clips
+from mmsoc.inference import MasksAndLogits, QueryPerFrame
+from mmsoc.models import ClipDataPreprocessor, loss_monitor
+from mmsoc.models.loss_monitor import LossMonitor
+from mmsoc.structures import VisualFeatures, names_of
+from tests.helpers import make_sample, random_clip, set_test_cfg, small_model, stack_clips
 
 OUTPUTS = ('logits', 'boxes', 'masks', 'video_queries', 'guidance')
 
@@ -87,7 +85,7 @@ def test_many_sentences_share_the_visual_features(model, monkeypatch):
     texts = ['a red car', 'the dog', 'a person on a bench', 'the second bicycle from the left', 'a cat']
     calls = []
     forward = model.backbone.forward
-    monkeypatch.setitem(model.test_cfg, 'return_logits', True)
+    set_test_cfg(model, monkeypatch, output=MasksAndLogits())
     monkeypatch.setattr(model.backbone, 'forward', lambda *args: calls.append(1) or forward(*args))
     (sample,) = model(video[None], [make_sample((64, 96), texts, num_frames=4)], mode='predict')
     assert len(calls) == 1
@@ -107,8 +105,8 @@ def test_the_number_of_frames_per_pass_changes_nothing(model, monkeypatch):
     sample = make_sample((64, 96), ['a red car', 'the dog', 'a cat'], num_frames=2)
     expected = [model(video[None], [sample.clone()], mode='predict')[0]]
     for frames, at_once in ((1, 1), (3, 1), (4, 2), (6, 3)):
-        monkeypatch.setitem(model.test_cfg, 'frames_per_pass', frames)
-        assert model.sentences_at_once(2) == at_once
+        set_test_cfg(model, monkeypatch, frames_per_pass=frames)
+        assert model.test_cfg.sentences_at_once(2) == at_once
         (found,) = model(video[None], [sample.clone()], mode='predict')
         assert found.pred_masks == expected[0].pred_masks
 
@@ -146,7 +144,7 @@ def test_a_query_for_each_frame(model, monkeypatch):
     video = random_clip(6, (64, 96))[0]
     sample = make_sample((64, 96), ['a red car', 'the dog'], num_frames=6, ori_shape=(64, 96))
     every = outputs(model, [video], [sample])
-    monkeypatch.setitem(model.test_cfg, 'query_per_frame', True)
+    set_test_cfg(model, monkeypatch, selector=QueryPerFrame())
     (found,) = model(video[None], [sample], mode='predict')
     score_MTN = every['logits'].sigmoid().amax(-1)
     assert torch.equal(found.pred_queries, score_MTN.argmax(-1))
@@ -159,32 +157,10 @@ def test_a_query_for_each_frame(model, monkeypatch):
             assert np.array_equal(coco_mask.decode(found.pred_masks[expr][frame]), mask.numpy())
 
 
-def test_choosing_a_query():
-    """Two sentences, two frames, two queries, two classes; chances 0.5, 0.75 (logit ln 3) and 0.25."""
-    half, more, less = 0.0, math.log(3), -math.log(3)
-    logits = torch.tensor(
-        [
-            # frame 0: (query 0, query 1), frame 1
-            [[[more, less], [half, half]], [[less, less], [more, half]]],  # means: query 0: .5, .25; query 1: .625, .5
-            [[[less, half], [less, less]], [[less, more], [more, less]]],  # means: query 0: .25, .625; query 1: .5, .25
-        ]
-    )
-    query, score = choose_queries(logits)
-    assert query.tolist() == [[1, 1], [0, 0]]
-    torch.testing.assert_close(score, torch.tensor([[0.5, 0.75], [0.5, 0.75]]))
-    # Best of the classes: frame 0 .75, .5 and .5, .25; frame 1 .25, .75 and .75, .75 (the first of equals).
-    query, score = choose_queries(logits, per_frame=True)
-    assert query.tolist() == [[0, 1], [0, 0]]
-    torch.testing.assert_close(score, torch.tensor([[0.75, 0.75], [0.5, 0.75]]))
-    scores, classes = query_scores(logits)
-    torch.testing.assert_close(scores, torch.tensor([[0.5, 0.625], [0.625, 0.5]]))
-    assert classes.tolist() == [[0, 0], [1, 0]]
-
-
 def test_long_videos_in_clips(model, monkeypatch):
     # 5 frames in clips of 2, 2 and 1: each clip as if it were a video; the score is the mean over the frames.
     video, texts = random_clip(5, (64, 96))[0], ['a red car', 'the dog']
-    monkeypatch.setitem(model.test_cfg, 'frames_per_clip', 2)
+    set_test_cfg(model, monkeypatch, frames_per_clip=2)
     (found,) = model(video[None], [make_sample((64, 96), texts, num_frames=5)], mode='predict')
     parts = [
         model(video[None, a:b], [make_sample((64, 96), texts, num_frames=b - a)], mode='predict')[0]
@@ -215,7 +191,7 @@ def test_only_annotated_frames_go_on(model):
 
 
 def test_annotated_frames_are_not_cut_into_clips(model, monkeypatch):
-    monkeypatch.setitem(model.test_cfg, 'frames_per_clip', 2)
+    set_test_cfg(model, monkeypatch, frames_per_clip=2)
     sample = make_sample((64, 96), ['a red car'], num_frames=5)
     sample.key_frames_inds = [2]
     with pytest.raises(ValueError, match='frames_per_clip=2 cuts a clip of 5 frames'):
@@ -245,7 +221,7 @@ def test_other_precisions(model, monkeypatch, precision):
     video, sample = random_clip(2, (64, 96))[0], make_sample((64, 96), ['a red car', 'the dog'], num_frames=2)
     (expected,) = model(video[None], [sample.clone()], mode='predict')
     dtypes = set()
-    monkeypatch.setitem(model.test_cfg, 'precision', precision)
+    set_test_cfg(model, monkeypatch, precision=precision)
     handle = model.neck.register_forward_hook(lambda module, inputs, outputs: dtypes.update(o.dtype for o in outputs))
     (found,) = model(video[None], [sample.clone()], mode='predict')
     handle.remove()
@@ -254,23 +230,49 @@ def test_other_precisions(model, monkeypatch, precision):
     assert not torch.is_autocast_enabled('cpu') and not torch.backends.cuda.matmul.allow_tf32
 
 
+def test_compile_leaves_training_alone(root, monkeypatch):
+    """`torch.compile` is called once, in the first prediction, with a backend that only counts."""
+    options, ran = [], []
+    compiler = torch.compile
+
+    def backend(graph, inputs):
+        return lambda *args: ran.append(1) or graph(*args)
+
+    def compiled(module, **given):
+        options.append(given)
+        return compiler(module, backend=backend, **given)
+
+    monkeypatch.setattr(torch, 'compile', compiled)
+    plain, model = small_model(root), small_model(root, test_cfg=dict(compile=True))
+    video, masks = random_clip(2, (64, 96))
+
+    def losses(model):
+        model.train()
+        torch.manual_seed(0)
+        found = model(video[None], [make_sample((64, 96), ['a red car'], masks)], mode='loss')
+        model.eval()
+        return {name: value.item() for name, value in found.items()}
+
+    def prediction(model):
+        (found,) = model(video[None], [make_sample((64, 96), ['a red car', 'the dog'], num_frames=2)], mode='predict')
+        return found
+
+    expected = losses(plain)
+    assert losses(model) == expected and not options
+    found = prediction(model)
+    assert options == [dict(dynamic=False)] and ran
+    torch.testing.assert_close(found.pred_scores, prediction(plain).pred_scores)
+    count = len(ran)
+    assert losses(model) == expected and len(ran) == count, 'the compiled backbone trains'
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert [name for name, _ in model.named_modules()] == [name for name, _ in plain.named_modules()]
+    prediction(model)
+    assert len(options) == 1 and len(ran) > count
+
+
 def test_a_prediction_leaves_out_what_only_a_loss_reads(model, monkeypatch):
     monkeypatch.setattr(model.fusion.v2l, 'forward', lambda *args: pytest.fail('vision to language ran'))
     model(random_clip(2, (64, 96))[0][None], [make_sample((64, 96), ['a red car'], num_frames=2)], mode='predict')
-
-
-@pytest.mark.parametrize(
-    ('test_cfg', 'message'),
-    [
-        (dict(frames_per_pass=0), 'frames_per_pass=0: expected at least 1'),
-        (dict(predict_layer=2), 'predict_layer=2: the decoder has 2 layers'),
-        (dict(precision='half'), r"precision='half': expected one of \('fp32', 'tf32', 'bf16', 'fp16'\)"),
-        (dict(treshold=0.4), r"unknown \['treshold'\]; expected some of"),
-    ],
-)
-def test_wrong_test_cfg(root, test_cfg, message):
-    with pytest.raises(ValueError, match=message):
-        small_model(root, test_cfg=test_cfg)
 
 
 def test_a_loss_that_is_not_finite_names_iteration_video_and_sentence(model):
@@ -283,46 +285,46 @@ def test_a_loss_that_is_not_finite_names_iteration_video_and_sentence(model):
         model(video[None], [make_sample((64, 96), ['a red car'], masks)], mode='loss')
 
 
-def check(model, loss_mask=1.0, features=1.0):
-    """`_check_finite` of two losses."""
+def check(monitor, loss_mask=1.0, features=1.0):
+    """Of two losses."""
     losses = dict(loss_cls=torch.tensor(1.0), loss_mask=torch.tensor(loss_mask))
-    predictions = Predictions(*(torch.zeros(2) for _ in range(4)))
-    model._check_finite(
-        losses, predictions, torch.tensor([features]), [make_sample((8, 8), ['a red car'], num_frames=1)]
-    )
+    suspects = {'class logits': torch.zeros(2), 'boxes': torch.zeros(2), 'mask features': torch.tensor([features])}
+    monitor.check(losses, suspects, names_of([make_sample((8, 8), ['a red car'], num_frames=1)]))
     return losses
 
 
 @pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
-def test_what_is_not_finite_is_named(model, number):
+def test_what_is_not_finite_is_named(number):
+    monitor = LossMonitor()
     with pytest.raises(FloatingPointError, match=r'iteration \S+: loss_mask \(video'):
-        check(model, loss_mask=number)
+        check(monitor, loss_mask=number)
     with pytest.raises(
         FloatingPointError, match=r'iteration \S+: loss_mask, mask features|: mask features, loss_mask \(video'
     ):
-        check(model, loss_mask=number, features=number)
-    check(model)
+        check(monitor, loss_mask=number, features=number)
+    check(monitor)
 
 
 @pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version('2.4'), reason='this PyTorch has no float16 on a CPU'
 )
-def test_losses_may_overflow_in_float16_for_a_while(model, monkeypatch):
-    monkeypatch.setattr(soc, 'MAX_OVERFLOWS', 3)
-    check(model)
+def test_losses_may_overflow_in_float16_for_a_while(monkeypatch):
+    monkeypatch.setattr(loss_monitor, 'MAX_OVERFLOWS', 3)
+    monitor = LossMonitor()
+    check(monitor)
     nan = float('nan')
     with torch.autocast('cpu', torch.float16):
         for _ in range(2):
-            check(model, nan)
-        check(model)  # counts from zero again
+            check(monitor, nan)
+        check(monitor)  # counts from zero again
         for _ in range(2):
-            check(model, nan)
+            check(monitor, nan)
         with pytest.raises(FloatingPointError, match=r'loss_mask .* and in the 2 before'):
-            check(model, nan)
-    check(model)
+            check(monitor, nan)
+    check(monitor)
     with torch.autocast('cpu', torch.bfloat16), pytest.raises(FloatingPointError):
-        check(model, nan)
-    check(model)
+        check(monitor, nan)
+    check(monitor)
 
 
 def test_logged_losses(model):
@@ -341,7 +343,7 @@ def test_logged_losses(model):
 @pytest.mark.parametrize('change', ['others', 'a copy of one', 'one more', 'again'])
 def test_losses_that_are_not_the_last_ones(model, change):
     """MMEngine looks at them."""
-    losses = check(model)
+    losses = check(model._monitor)
     if change == 'others':
         losses = dict(
             loss_a=torch.tensor([1.0, 3.0]), loss_b=[torch.tensor(2.0), torch.tensor(5.0)], accuracy=torch.tensor(7.0)
@@ -360,7 +362,7 @@ def test_losses_that_are_not_the_last_ones(model, change):
 
 def test_accuracies_are_logged_and_not_trained(model):
     losses = dict(loss_cls=torch.tensor(1.0), accuracy=torch.tensor(50.0))
-    model._check_finite(losses, Predictions(*[torch.zeros(1)] * 4), torch.zeros(1), [])
+    model._monitor.check(losses, {}, '')
     total, logged = model.parse_losses(losses)
     assert total == 1 and logged == dict(loss=1.0, loss_cls=1.0, accuracy=50.0)
 
@@ -395,37 +397,12 @@ def test_the_preprocessor_is_mmdet_s_and_leaves_samples_alone():
     assert not any(frame.gt_instances.bboxes.is_meta for sample in moved['data_samples'] for frame in sample)
 
 
-@pytest.mark.parametrize('threshold', [0.5, 0.7])
-@pytest.mark.parametrize('limit', [None, 2 * 101 * 53], ids=['at once', 'two frames at a time'])
-def test_masks_are_those_of_mmdet_s_code(model, monkeypatch, threshold, limit, seeded):
-    if limit:
-        monkeypatch.setattr(soc, 'max_elements', lambda device: limit)
-    monkeypatch.setitem(model.test_cfg, 'mask_threshold', threshold)
-    shapes = (5, (53, 101)), (2, (37, 20))
-    samples = [make_sample((64, 96), ['x'], num_frames=n, ori_shape=ori) for n, ori in shapes]
-    logits = [3 * torch.randn(n, 16, 24) for n, _ in shapes]
-    found = model._encode([model._to_original_size(*pair) for pair in zip(logits, samples, strict=True)])
-    for codes, logit, (_, size) in zip(found, logits, shapes, strict=True):
-        full = torch.nn.functional.interpolate(logit[None], size=size, mode='bilinear', align_corners=False)[0]
-        masks = (full > torch.tensor(threshold).logit()).numpy()
-        assert codes == encode_mask_results(masks) and masks.any() and not masks.all()
-
-
-def test_masks_of_all_queries_are_those_of_mmdet_s_code(model, seeded):
-    sample = make_sample((45, 77), ['x'], num_frames=1, ori_shape=(101, 53))
-    logits = 3 * torch.randn(8, 16, 24)  # of a batch of 64x96
-    (found,) = model._encode([model._nearest_to_original_size(logits, sample, (64, 96))])
-    inside = torch.nn.functional.interpolate(logits[None], size=(64, 96), mode='bilinear')[..., :45, :77] > 0
-    masks = torch.nn.functional.interpolate(inside.float(), size=(101, 53), mode='nearest')[0].bool().numpy()
-    assert found == encode_mask_results(masks) and len(found) == 8
-
-
 def test_clips_without_padding_have_no_masks(model):
     """The same as with masks of nothing, through fusion and SIM."""
     videos = torch.stack([random_clip(3, (64, 96), seed)[0] for seed in range(2)])
     samples = [make_sample((64, 96), [text], num_frames=3) for text in ('a red car', 'the dog')]
     with torch.no_grad():
-        visual, text = model.extract_visual(videos, samples), model.extract_text(['a red car', 'the dog'])
+        visual, text = model.extract_visual(videos, samples), model.text_encoder(['a red car', 'the dog'])
         assert visual.pad_masks is None and {len(position) for position in visual.positions} == {1}
         masks = tuple(torch.zeros(2, *level.shape[-2:], dtype=torch.bool) for level in visual.levels)
         masked = VisualFeatures(

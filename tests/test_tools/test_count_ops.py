@@ -142,7 +142,7 @@ def test_stages_of_a_step_add_up(monkeypatch, tmp_path, capsys):
     # what the counter hangs into the modules is gone
     from mmsoc.models import soc
 
-    assert soc._targets.__module__ == soc.__name__
+    assert soc.targets_of.__module__ == 'mmsoc.models.batch'
 
 
 def test_recomputation_of_the_backbone(monkeypatch, tmp_path):

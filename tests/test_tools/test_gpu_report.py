@@ -179,7 +179,7 @@ def test_processes_of_its_own(report):
     case, missing = part['cases']
     assert case['launches']['operations'] > 1000 and case['stages']['backward'] > 0 and case['seconds'] > 0
     assert sum(case['stages'].values()) == pytest.approx(case['seconds'], rel=0.9)
-    assert 'FileNotFoundError' in missing['output'] and missing['output'] in page
+    assert 'no_such.py' in missing['output'] and missing['output'] in page
     assert 'dispatched operations' in page and f'PyTorch | {torch.__version__}' in page
 
 

@@ -63,7 +63,7 @@ def test_a_telephones_video(call, weights, tmp_path):
     written = json.loads((out / 'scores.json').read_text())
     assert (written['width'], written['height'], written['num_frames'], written['fps']) == (48, 64, 6, 25)
     assert written['file'] == str(path) and written['prediction'] == dict(
-        precision='fp32', query_per_frame=False, whole=False, chunk_frames=2, overlap=1
+        precision='fp32', selector='QueryPerVideo', whole=False, chunk_frames=2, overlap=1
     )
     for index, (name, text) in enumerate(zip(('0_a-red-box', '1_the-dog-on-the-left'), TEXTS)):
         sentence = written['sentences'][index]
@@ -93,17 +93,14 @@ def test_frames_are_in_their_places(call, weights, tmp_path):
 
 
 def test_how_it_is_predicted(call, weights, tmp_path, monkeypatch):
-    from mmsoc.models import VideoSwin
-
     compiled = []
-    monkeypatch.setattr(
-        VideoSwin, 'compile', lambda self, **_: compiled.append(self)
-    )  # a compiler would run for a minute
+    # A compiler would run for a minute.
+    monkeypatch.setattr(torch, 'compile', lambda module, **_: compiled.append(module) or module)
     path, out = write_video(tmp_path / 'a.mp4', length=2), tmp_path / 'out'
     call(path, *texts('x'), '--weights', weights, '--out', out, '--precision', 'bf16', '--compile', '--query-per-frame')
     written = json.loads((out / 'scores.json').read_text())
     assert (
-        written['prediction'] | dict(precision='bf16', query_per_frame=True) == written['prediction']
+        written['prediction'] | dict(precision='bf16', selector='QueryPerFrame') == written['prediction']
         and len(compiled) == 1
     )
     other = tmp_path / 'other'
@@ -162,13 +159,55 @@ def test_results_are_not_replaced_unasked(call, weights, tmp_path):
 
 
 def test_memory(call, weights, tmp_path, monkeypatch):
-    from mmsoc.apis import stream
+    from mmsoc.inference import StreamPredictor
 
     def full(*_):
         raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB')
 
-    monkeypatch.setattr(stream.StreamPredictor, 'feed', full)
+    monkeypatch.setattr(StreamPredictor, 'feed', full)
     said = call(
         write_video(tmp_path / 'a.mp4'), *texts('x'), '--weights', weights, '--out', tmp_path / 'out', fails=True
     )
     assert 'use a smaller --chunk-frames' in said and 'Tried to allocate' in said
+
+
+@pytest.mark.parametrize('exhaust', [lambda: torch.empty(2**50), lambda: np.empty(2**50)], ids=['torch', 'numpy'])
+def test_exhausted_memory_of_the_cpu(call, weights, tmp_path, monkeypatch, exhaust):
+    """Real errors of the allocators, from where a large image meets them first: in the network."""
+    from mmsoc.models import SOC
+
+    picture = tmp_path / 'large.png'
+    Image.new('RGB', (64, 48)).save(picture)
+    monkeypatch.setattr(SOC, 'extract_visual', lambda *_, **__: exhaust())
+    said = call(picture, *texts('x'), '--weights', weights, '--out', tmp_path / 'out', fails=True)
+    assert said.startswith(
+        'error: out of memory; downscale the video or image, use fewer sentences, or use a smaller --chunk-frames ('
+    )
+    assert 'allocate' in said and len(said.splitlines()) == 1
+    said = call(picture, *texts('x'), '--weights', weights, '--out', tmp_path / 'out', '--whole', fails=True)
+    assert ', use fewer sentences, or leave out --whole (' in said
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('error', [ValueError('a bug'), RuntimeError('a bug'), KeyError('a bug')], ids=repr)
+def test_a_fault_of_the_program_keeps_its_traceback(call, weights, tmp_path, monkeypatch, error):
+    from mmsoc.models import SOC
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(SOC, 'extract_visual', fails)
+    picture = tmp_path / 'one.png'
+    Image.new('RGB', (64, 48)).save(picture)
+    with pytest.raises(type(error)) as raised:
+        call(picture, *texts('x'), '--weights', weights, '--out', tmp_path / 'out')
+    assert raised.value is error
+
+
+def test_tracebacks_of_mistakes_on_demand(call, weights, tmp_path, monkeypatch):
+    from mmsoc.utils.errors import UserError
+
+    monkeypatch.setenv('MMSOC_TRACEBACK', '1')
+    (tmp_path / 'a.mp4').write_bytes(b'no video')
+    with pytest.raises(UserError, match='cannot be read as a video'):
+        call(tmp_path / 'a.mp4', *texts('x'), '--weights', weights, '--out', tmp_path / 'out')

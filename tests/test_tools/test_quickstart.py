@@ -31,7 +31,7 @@ def option_value(option):
 
 
 def test_the_config_knows_the_generator_s_categories():
-    from mmsoc.datasets.moving_shapes.scene import SHAPES
+    from mmsoc.preparation.moving_shapes.scene import SHAPES
 
     assert Config.fromfile(quickstart.CONFIG).categories == list(SHAPES)
 

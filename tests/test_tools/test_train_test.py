@@ -221,24 +221,36 @@ def test_amp_names_the_dtypes_that_it_takes(main):
         assert f'argument --amp: expected one of fp16, bf16, found {wrong}' in message
 
 
-def test_checkpoint_that_does_not_fit(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        sys,
-        'argv',
-        [
-            'test.py',
-            CONFIG,
-            str(trained[0] / 'epoch_2.pth'),
-            '--work-dir',
-            str(tmp_path),
-            '--cfg-options',
-            'model.width=5',
-            'log_level=ERROR',
-        ],
-    )
+def test_checkpoint_that_does_not_fit(main, trained, tmp_path):
+    checkpoint = trained[0] / 'epoch_2.pth'
+    options = ('model.width=5', 'log_level=ERROR')
+    message = main('test.py', CONFIG, checkpoint, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert 'epoch_2.pth does not fit the model ToyModel' in message and 'Traceback' not in message
+
+
+@pytest.mark.parametrize('script, more', [('train.py', ()), ('test.py', ('CHECKPOINT',))])
+def test_configs_and_options_that_cannot_be_used_are_named(main, trained, tmp_path, script, more):
+    more = [trained[0] / 'epoch_2.pth' for _ in more]
+    (tmp_path / 'broken.py').write_text('a = b\n')
+    message = main(script, tmp_path / 'broken.py', *more)
+    assert f"error: config {tmp_path}/broken.py cannot be read: NameError: name 'b' is not defined" in message
+    message = main(script, CONFIG, *more, '--cfg-options', 'train_cfg.max_epochs.x=5')
+    assert 'error: --cfg-options train_cfg.max_epochs.x=5: expected keys of the config' in message
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(trained, tmp_path, monkeypatch):
+    """Also a ValueError."""
+    from mmengine.runner import Runner
+
+    def fails(_):
+        raise ValueError('a bug')
+
+    monkeypatch.setattr(Runner, 'test', fails)
+    arguments = ['test.py', CONFIG, str(trained[0] / 'epoch_2.pth'), '--work-dir', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', arguments)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     monkeypatch.setenv('LOCAL_RANK', '0')
-    with pytest.raises(ValueError, match=r'epoch_2\.pth does not fit the model ToyModel'):
+    with pytest.raises(ValueError, match='a bug'):
         runpy.run_path(str(ROOT / 'tools' / 'test.py'), run_name='__main__')
 
 

@@ -44,7 +44,8 @@ def test_what_stays_of_a_recipe():
     path = ROOT / 'configs' / 'soc' / 'soc_swin-t_a2d.py'
     recipe, cfg = Config.fromfile(path), Config.fromfile(path)
     try_recipe.shrink(cfg, try_recipe.parse_args([str(path)]))
-    assert cfg.model.test_cfg['all_queries'] and cfg.model.sim.num_queries == 8
+    assert cfg.model.test_cfg == recipe.model.test_cfg and cfg.model.test_cfg.selector.type == 'AllQueries'
+    assert cfg.model.sim.num_queries == 8
     assert cfg.train_dataloader.batch_size == recipe.train_dataloader.batch_size == 2
     assert cfg.param_scheduler == recipe.param_scheduler and cfg.test_evaluator == recipe.test_evaluator
     assert cfg.train_dataloader.dataset.expected_videos is None

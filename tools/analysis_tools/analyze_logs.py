@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
-from mmsoc.utils.errors import UserError
+from mmsoc.utils.errors import UserError, user_errors
 
 
 def parse_args():
@@ -117,12 +117,10 @@ def cal_train_time(args):
         )
 
 
+@user_errors(status=2)
 def main():
-    parser, args = parse_args()
-    try:
-        dict(plot_curve=plot_curve, cal_train_time=cal_train_time)[args.task](args)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+    _, args = parse_args()
+    dict(plot_curve=plot_curve, cal_train_time=cal_train_time)[args.task](args)
 
 
 if __name__ == '__main__':

@@ -32,9 +32,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import DictAction
+
+from mmsoc.utils.errors import user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # so that a checkout works where mmsoc is not installed
@@ -411,11 +414,14 @@ def save_outputs(case, model, run, samples):
     """What a way predicts of the first clip, for `compare`; this run is not counted."""
     import torch
 
+    from mmsoc.inference import MasksAndLogits
+
     if case['way'] == 'fast':
-        model.test_cfg['return_logits'] = True
+        before = model.test_cfg
+        model.test_cfg = replace(before, output=MasksAndLogits(before.output.mask_threshold))
         codes = run()[0]
         logits = samples[0].pred_logits
-        model.test_cfg['return_logits'] = False
+        model.test_cfg = before
     else:
         codes, logits = run()
     torch.save(dict(codes=codes, logits=torch.stack(list(logits)).float().cpu()), case['save'])
@@ -441,6 +447,8 @@ def compare(file, reference):
 
 def profile(model, wrapper, run, synchronize):
     """Seconds that one run spends in each stage; a stage within another one counts for itself only."""
+    from mmsoc.inference import clips
+
     stages = {}
     inner = [0.0]  # per stage that runs, the seconds of the stages within it
 
@@ -461,7 +469,7 @@ def profile(model, wrapper, run, synchronize):
 
     parts = [
         ('backbone', model.backbone, 'forward'),
-        ('text encoder', model, 'extract_text'),
+        ('text encoder', model.text_encoder, 'forward'),
         ('fusion', model, 'fuse'),
         ('SIM: encoder', model.sim.encoder, 'forward'),
         ('SIM: decoder', model.sim.decoder, 'forward'),
@@ -469,7 +477,8 @@ def profile(model, wrapper, run, synchronize):
         ('head: branches', model.head, 'forward'),
         ('head: pixel decoder', model.head, 'mask_features'),
         ('head: masks', model.head, 'decode_masks'),
-        ('original size, run-length codes', model, '_to_original_size'),
+        ('original size, run-length codes', type(model.test_cfg.output), '__call__'),
+        ('original size, run-length codes', clips, 'encode_masks'),
     ]
     if wrapper is not None:
         parts += [
@@ -512,6 +521,7 @@ def cpu_name():
     return f'{names[0] if names else "CPU"} ({platform.machine()}), {os.cpu_count()} cores'
 
 
+@user_errors()
 def main():
     parser, args = parse_args()
     if args.case:

@@ -43,11 +43,12 @@ from rich.table import Table
 
 from mmsoc.datasets import A2DSentencesDataset, RefYouTubeVOSDataset
 from mmsoc.datasets.a2d_sentences import key_frame_flags, window
-from mmsoc.datasets.moving_shapes.writer import PALETTE
 from mmsoc.datasets.object_frames import object_frames
 from mmsoc.datasets.ref_youtube_vos import YOUTUBE_VOS_CATEGORIES
 from mmsoc.datasets.transforms import LoadVideoWindow
 from mmsoc.evaluation import boundary_f, region_similarity
+from mmsoc.preparation.moving_shapes.writer import PALETTE
+from mmsoc.utils.errors import user_errors
 from mmsoc.utils.files import dump_json, load_json, read_ids
 from mmsoc.visualization import VideoWriter
 
@@ -381,11 +382,8 @@ def main() -> None:
     cv2.setNumThreads(0)
     rows = []
     for part in args.parts:
-        try:
-            with tempfile.TemporaryDirectory(prefix='benchmark_data_', dir=args.work_dir) as folder:
-                rows += PARTS[part](args, Path(folder))
-        except OSError as error:
-            raise SystemExit(f'error: {error}') from None
+        with user_errors(), tempfile.TemporaryDirectory(prefix='benchmark_data_', dir=args.work_dir) as folder:
+            rows += PARTS[part](args, Path(folder))
     table = Table(title=f'{cpu_name()}; the least of {args.runs} runs')
     for name in ('part', 'what', 'value', 'expected'):
         table.add_column(name, justify='right' if name == 'value' else 'left', overflow='fold')

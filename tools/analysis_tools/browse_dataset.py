@@ -18,6 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import user_errors
 from mmsoc.utils.files import atomic_path, read_ids
 from mmsoc.visualization import RVOSLocalVisualizer, add_caption, contact_sheet
 
@@ -73,6 +74,7 @@ def row_of_sample(sample, visualizer, max_frames):
     return row
 
 
+@user_errors()
 def main():
     args = parse_args()
     cfg = Config.fromfile(args.config)

@@ -1,20 +1,22 @@
-"""Time and peak memory of a training step: the working tree against another revision of this repository, in one run.
+"""Time and peak memory of a training step or a prediction: the working tree against another revision of this repository.
 
     python tools/analysis_tools/compare_steps.py HEAD~3                                  # all cases but full-360x640
     python tools/analysis_tools/compare_steps.py v0.2.0 --case full-360x640 --runs 10 --threads 2 --out steps.json
+    python tools/analysis_tools/compare_steps.py v0.2.0 --case predict-small predict-96x160 predict-stream
 
 The revision is checked out into a temporary git worktree, which is removed in the end, and the working tree's package and configs
 are copied. For each case, each side has a process of its own, which stays alive, and the sides take turns step by step, so that
 whatever disturbs the machine disturbs both. A step is `model.train_step` as the training loop calls it: from uint8 clips and
 samples on the CPU through the data preprocessor, the losses and `parse_losses` to the update by the optimizer wrapper, which
-MMEngine builds from the side's own config. Reading data, hooks and schedules are left out. A side whose tools/train.py lets the
-C library keep freed memory does so here as well, unless --plain-memory is given.
+MMEngine builds from the side's own config. Reading data, hooks and schedules are left out. In the cases ``predict-...`` it is
+`model.test_step`, from the clips to run-length codes, or a `StreamPredictor` from the first frame to the last mask. A side whose
+tools/train.py lets the C library keep freed memory does so here as well, unless --plain-memory is given.
 
 Both sides build the model from their own code and config, with random weights of the published sizes from the same seed;
 nothing is downloaded. The check of that is the total loss: without drop-out before the first step, and of the first step,
-where sides that draw drop-out in another order differ. Times are medians with quartiles; a ratio below 1 says that the working
-tree is faster. The ratio of pairs is that of two steps that followed one another. Peak memory is the most that the process
-ever held (``VmHWM``: libraries and weights included).
+where sides that draw drop-out in another order differ. Predictions compare the sum of the scores in its place. Times are medians
+with quartiles; a ratio below 1 says that the working tree is faster. The ratio of pairs is that of two steps that followed one
+another. Peak memory is the most that the process ever held (``VmHWM``: libraries and weights included).
 """
 
 import argparse
@@ -36,11 +38,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _SMALL = dict(config='configs/soc/soc_tiny_moving-shapes.py', batch_size=4, sentences=2, size='64x96')
 _FULL = dict(config='configs/soc/soc_swin-t_ytvos.py', batch_size=1, sentences=1, frames=8)
+_SMALL_PREDICTION = dict(_SMALL, batch_size=1, sentences=3, task='predict')
 CASES = {
     'small-pictures': dict(_SMALL, frames=1),
     'small-videos': dict(_SMALL, frames=4),  # num_frames of configs/_base_/datasets/moving_shapes.py
     'full-96x160': dict(_FULL, size='96x160'),
     'full-360x640': dict(_FULL, size='360x640'),
+    'predict-small': dict(_SMALL_PREDICTION, frames=8),
+    'predict-96x160': dict(_FULL, size='96x160', sentences=2, task='predict'),
+    'predict-stream': dict(_SMALL_PREDICTION, frames=48, task='stream'),
 }
 PARTS = ('forward', 'backward', 'update')
 
@@ -53,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=CASES,
         default=['small-pictures', 'small-videos', 'full-96x160'],
-        help='what is trained',
+        help='what runs',
     )
     parser.add_argument('--runs', type=int, default=20, help='timed steps per side (default: %(default)s)')
     parser.add_argument('--warm-up', type=int, default=2, help='steps before them, not counted (default: %(default)s)')
@@ -100,10 +106,10 @@ def work(root: Path, settings: dict) -> None:
 
     MMLogger.get_instance('mmengine', log_level='ERROR')
     torch.set_num_threads(settings['threads'])
-    case = benchmark.make_case(**settings['case'] | dict(task='train', config=str(root / settings['case']['config'])))
     torch.manual_seed(0)
+    task = settings['case'].get('task', 'train')
+    case = benchmark.make_case(**settings['case'] | dict(task='train', config=str(root / settings['case']['config'])))
     cfg, model = benchmark.build(case)
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     noise, samples = benchmark.make_batch(case)
     clips = [clip.mul(60).add(115).clamp(0, 255).to(torch.uint8) for clip in noise]
 
@@ -112,11 +118,33 @@ def work(root: Path, settings: dict) -> None:
         return dict(inputs=list(clips), data_samples=copy.deepcopy(samples))
 
     model.eval()
-    total, _ = model.parse_losses(model(**model.data_preprocessor(batch(), True), mode='loss'))
-    before = total.item()
-    del total
-    model.train()
+    if task == 'train':
+        total, _ = model.parse_losses(model(**model.data_preprocessor(batch(), True), mode='loss'))
+        before = total.item()
+        del total
+        step = training_step(model, build_optim_wrapper(model, cfg.optim_wrapper), batch)
+    else:
+        step = dict(predict=clip_prediction, stream=stream_prediction)[task](model, batch)
+        before = step()['loss']
+    torch.manual_seed(0)
+    answer(
+        mmsoc=str(found),
+        loss=before,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        machine=benchmark.cpu_name(),
+    )
+    for line in sys.stdin:
+        if line.strip() == 'end':
+            break
+        answer(**step())
+    answer(peak_bytes=benchmark.peak_memory('cpu'))
 
+
+def training_step(model, wrapper, batch):
+    """What makes a step, and gives its seconds, its loss and the seconds of its parts."""
+    model.train()
     seconds = dict.fromkeys(PARTS, 0.0)
 
     def timed(part: str, function):
@@ -131,26 +159,55 @@ def work(root: Path, settings: dict) -> None:
     wrapper.backward = timed('backward', wrapper.backward)
     wrapper.step = timed('update', wrapper.step)
     wrapper.zero_grad = timed('update', wrapper.zero_grad)
-    torch.manual_seed(0)
-    answer(
-        mmsoc=str(found),
-        loss=before,
-        torch=torch.__version__,
-        threads=torch.get_num_threads(),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        machine=benchmark.cpu_name(),
-    )
-    for line in sys.stdin:
-        if line.strip() == 'end':
-            break
+
+    def step() -> dict:
         data = batch()
         seconds.update(dict.fromkeys(PARTS, 0.0))
         start = time.perf_counter()
         logs = model.train_step(data, optim_wrapper=wrapper)
         whole = time.perf_counter() - start
         seconds['forward'] = whole - seconds['backward'] - seconds['update']
-        answer(seconds=whole, loss=float(logs['loss']), parts=seconds)
-    answer(peak_bytes=benchmark.peak_memory('cpu'))
+        return dict(seconds=whole, loss=float(logs['loss']), parts=dict(seconds))
+
+    return step
+
+
+def clip_prediction(model, batch):
+    """As `training_step`, of a prediction; its loss is the sum of the scores."""
+
+    def step() -> dict:
+        data = batch()
+        start = time.perf_counter()
+        found = model.test_step(data)
+        seconds = time.perf_counter() - start
+        scores = sum(float(sample.pred_scores.sum()) for sample in found)
+        return dict(seconds=seconds, loss=scores, parts=dict(forward=seconds, backward=0.0, update=0.0))
+
+    return step
+
+
+def stream_prediction(model, batch):
+    """As `clip_prediction`, of the first clip as a stream."""
+    try:
+        predictor = importlib.import_module('mmsoc.inference').StreamPredictor
+    except ImportError:  # an older revision
+        predictor = importlib.import_module('mmsoc.apis.stream').StreamPredictor
+
+    def step() -> dict:
+        data = batch()
+        frames, sample = data['inputs'][0], data['data_samples'][0]
+        size = tuple(frames.shape[-2:])
+        start = time.perf_counter()
+        with predictor(model, list(sample.texts), frame_size=size, ori_shape=size, chunk_frames=8, overlap=4) as stream:
+            stream.feed(frames)
+            scores = stream.finish()
+            for _ in stream.masks():
+                pass
+        seconds = time.perf_counter() - start
+        parts = dict(forward=seconds, backward=0.0, update=0.0)
+        return dict(seconds=seconds, loss=float(scores.scores.sum()), parts=parts)
+
+    return step
 
 
 def _load_benchmark():

@@ -35,6 +35,8 @@ sys.path.append(str(Path(__file__).resolve().parent))
 from benchmark import ROOT, build, make_batch, make_case
 from mmengine.config import DictAction
 
+from mmsoc.utils.errors import user_errors
+
 SMALL = dict(config='configs/soc/soc_tiny_moving-shapes.py', frames=1, size='64x96', batch_size=4, sentences=2)
 FULL = dict(config='configs/soc/soc_swin-t_ytvos.py', frames=8, size='96x160', batch_size=1, sentences=1)
 ELSE = 'all else'
@@ -171,14 +173,17 @@ def within(
 @contextlib.contextmanager
 def marked(counting, model, wrapper=None) -> Iterator[None]:
     """While it lasts, the parts of a model and of an optimizer wrapper tell the counter their stages and phases."""
+    from mmsoc.inference import clips
+
     module = sys.modules[type(model).__module__]
     stages = [
         ('data handling', model.data_preprocessor, 'forward'),
-        *(('data handling', module, name) for name in ('_sentences', '_targets', '_key_frames')),
+        *(('data handling', module, name) for name in ('sentences_of', 'targets_of', 'key_frames')),
+        ('data handling', clips, 'sentences_of'),
         ('backbone', model.backbone, 'forward'),
         ('neck', model.neck, 'forward'),
         ('positions', model.positional_encoding, 'forward'),
-        ('text encoder', model, 'extract_text'),
+        ('text encoder', model.text_encoder, 'forward'),
         ('fusion', model, 'fuse'),
         ('SIM: encoder', model.sim.encoder, 'forward'),
         ('SIM: decoder', model.sim.decoder, 'forward'),
@@ -190,7 +195,8 @@ def marked(counting, model, wrapper=None) -> Iterator[None]:
         ('losses', model.criterion, 'forward'),
         ('losses', model, 'parse_losses'),
         *(('auxiliary heads', head, 'loss') for head in model.auxiliary_heads),
-        ('original size, run-length codes', model, '_to_original_size'),
+        ('original size, run-length codes', type(model.test_cfg.output), '__call__'),
+        ('original size, run-length codes', clips, 'encode_masks'),
     ]
     phases = [('backward', 'backward'), ('optimizer', 'step'), ('optimizer', 'zero_grad'), ('clipping', '_clip_grad')]
     with contextlib.ExitStack() as stack:
@@ -290,6 +296,7 @@ def tabulate(figures: dict, top: int) -> str:
     return '\n'.join(lines)
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
     import torch

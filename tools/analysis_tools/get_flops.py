@@ -14,6 +14,8 @@ from pathlib import Path
 from benchmark import build, make_batch, make_case
 from mmengine.config import DictAction
 
+from mmsoc.utils.errors import user_errors
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,6 +31,7 @@ def parse_args():
     return args
 
 
+@user_errors()
 def main():
     args = parse_args()
     import torch

@@ -1,4 +1,4 @@
-"""Five ways to predict videos that are longer than the clips of the training, compared on MovingShapes by family.
+"""Ways to predict videos that are longer than the clips of the training, compared on MovingShapes by family.
 
     python tools/dataset_converters/moving_shapes.py --out data/long --train-videos 4 --valid-videos 160 --num-frames 96 \\
         --event-frames 24
@@ -6,9 +6,11 @@
 
 ``whole``: all frames at once, as ``tools/test.py``. ``stream``: in chunks, with the query chosen once for the whole video
 (`StreamPredictor`, the way of ``tools/infer.py``). ``frame``: as ``stream``, with the query chosen for each frame
-(``test_cfg.query_per_frame``). ``anew``: windows that know nothing of each other, each with a query of its
+(the selector `QueryPerFrame`). ``anew``: windows that know nothing of each other, each with a query of its
 own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
-those of the window before. Beside them the perfect mask of a random object.
+those of the window before. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`); ``live-recent``:
+with a memory of the last 24 frames (`RecentFrames`) in place of a thinned one; ``live-frame``: the query is chosen for each frame.
+Beside them the perfect mask of a random object.
 
 ``--cluster-every 1 2 4 8``: besides, how ``whole`` does if the cluster sees every first, second, ... frame of these videos only,
 while all of them are predicted: what it costs that it is fed more frames than in training, in one table and on the same videos.
@@ -18,9 +20,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -36,13 +38,25 @@ from moving_shapes_baselines import baselines
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmsoc.apis.stream import StreamPredictor
 from mmsoc.evaluation import JFMetric, mean_jf, subsets
+from mmsoc.inference import (
+    FrameMemory,
+    LivePredictor,
+    PredictionConfig,
+    QueryPerFrame,
+    QueryPerVideo,
+    QuerySelector,
+    RecentFrames,
+    StreamPredictor,
+    ThinnedFrames,
+    predict_clips,
+)
 from mmsoc.models import SOC
 from mmsoc.registry import DATASETS, MODELS
+from mmsoc.utils.errors import user_errors
 from mmsoc.utils.files import dump_json, load_json
 
-MODES = ('whole', 'stream', 'frame', 'anew', 'carried')
+MODES = ('whole', 'stream', 'frame', 'anew', 'carried', 'live', 'live-recent', 'live-frame')
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,6 +81,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--chunk-frames', type=int, default=24, help='of stream (default: %(default)s)')
     parser.add_argument('--overlap', type=int, default=8, help='of stream (default: %(default)s)')
+    parser.add_argument('--live-frames', type=int, default=8, help='frames of a live chunk (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE', help='JSON file for the table')
     args = parser.parse_args()
     if min(args.cluster_every, default=1) < 1:
@@ -102,16 +117,6 @@ class ThinnedCluster(nn.Module):
 
 
 @contextmanager
-def settings(model: SOC, **changes: Any) -> Iterator[None]:
-    """Changes of ``test_cfg`` for a while."""
-    before, model.test_cfg = model.test_cfg, {**model.test_cfg, **changes}
-    try:
-        yield
-    finally:
-        model.test_cfg = before
-
-
-@contextmanager
 def cluster(model: SOC, other: nn.Module) -> Iterator[None]:
     """Another cluster for a while."""
     before, model.sim.cluster = model.sim.cluster, other
@@ -121,19 +126,23 @@ def cluster(model: SOC, other: nn.Module) -> Iterator[None]:
         model.sim.cluster = before
 
 
-def predict(model: SOC, sample: dict, frames_per_clip: int | None) -> TrackDataSample:
-    with settings(model, frames_per_clip=frames_per_clip):
-        return model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))[0]
+def predict(model: SOC, sample: dict, config: PredictionConfig) -> TrackDataSample:
+    batch = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
+    return predict_clips(model, batch['inputs'], batch['data_samples'], config)[0]
 
 
-def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int, query_per_frame: bool) -> TrackDataSample:
+def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int, selector: QuerySelector) -> TrackDataSample:
     found, frames = sample['data_samples'], sample['inputs']
-    sizes = dict(frame_size=tuple(frames.shape[-2:]), ori_shape=found[0].ori_shape)
-    chunks = dict(chunk_frames=chunk_frames, overlap=overlap)
-    with (
-        settings(model, frames_per_clip=None, query_per_frame=query_per_frame),
-        StreamPredictor(model, found.texts, **sizes, **chunks) as predictor,
-    ):
+    predictor = StreamPredictor(
+        model,
+        found.texts,
+        frame_size=(frames.shape[-2], frames.shape[-1]),
+        ori_shape=found[0].ori_shape,
+        chunk_frames=chunk_frames,
+        overlap=overlap,
+        config=replace(model.test_cfg, frames_per_clip=None, selector=selector),
+    )
+    with predictor:
         predictor.feed(frames)
         scores = predictor.finish()
         masks = torch.cat(list(predictor.masks()), 1)
@@ -143,16 +152,38 @@ def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int, query_per_
     return found
 
 
+def live(
+    model: SOC, sample: dict, chunk_frames: int, overlap: int, **slots: QuerySelector | FrameMemory
+) -> TrackDataSample:
+    found, frames = sample['data_samples'], sample['inputs']
+    predictor = LivePredictor(
+        model,
+        found.texts,
+        frame_size=(frames.shape[-2], frames.shape[-1]),
+        ori_shape=found[0].ori_shape,
+        chunk_frames=chunk_frames,
+        overlap=overlap,
+        config=replace(model.test_cfg, frames_per_clip=None, **slots),
+    )
+    chunks = [*predictor.feed(frames), *predictor.finish()]
+    masks, scores = (torch.cat(parts, 1) for parts in zip(*((chunk.masks, chunk.frame_scores) for chunk in chunks)))
+    found.set_data(
+        dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores.mean(1))
+    )
+    return found
+
+
 def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
     # All sentences at once, so that each call of the cluster is the next window's.
     frames_per_pass = window * len(sample['data_samples'].texts)
-    with cluster(model, CarryingCluster(model.sim.cluster)), settings(model, frames_per_pass=frames_per_pass):
-        return predict(model, sample, window)
+    config = replace(model.test_cfg, frames_per_clip=window, frames_per_pass=frames_per_pass)
+    with cluster(model, CarryingCluster(model.sim.cluster)):
+        return predict(model, sample, config)
 
 
 def thin(model: SOC, sample: dict, every: int) -> TrackDataSample:
     with cluster(model, ThinnedCluster(model.sim.cluster, every)):
-        return predict(model, sample, None)
+        return predict(model, sample, replace(model.test_cfg, frames_per_clip=None))
 
 
 def rows_of(
@@ -171,6 +202,7 @@ def by_family(rows: list[dict]) -> dict[str, float]:
     return {name: round(100 * mean_jf(group)['J&F'], 2) for name, group in groups.items()}
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
@@ -183,13 +215,20 @@ def main() -> None:
     indices = [i for i in range(len(dataset)) if families[dataset.get_data_info(i)['video_id']] in args.families]
     if not indices:
         raise SystemExit(f'{args.data}: no video of the families {args.families}')
+    whole, windows = (replace(model.test_cfg, frames_per_clip=frames) for frames in (None, args.window))
     ways = dict(
-        whole=lambda sample: predict(model, sample, None),
-        stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, query_per_frame=False),
-        frame=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, query_per_frame=True),
-        anew=lambda sample: predict(model, sample, args.window),
+        whole=lambda sample: predict(model, sample, whole),
+        stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, QueryPerVideo()),
+        frame=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, QueryPerFrame()),
+        anew=lambda sample: predict(model, sample, windows),
         carried=lambda sample: carry(model, sample, args.window),
     )
+    causal = partial(live, model, chunk_frames=args.live_frames, overlap=args.overlap)
+    ways |= {
+        'live': partial(causal, selector=QueryPerVideo(), memory=ThinnedFrames()),
+        'live-recent': partial(causal, selector=QueryPerVideo(), memory=RecentFrames(24)),
+        'live-frame': partial(causal, selector=QueryPerFrame(), memory=ThinnedFrames()),
+    }
     chosen = {mode: ways[mode] for mode in args.modes}
     for every in args.cluster_every:
         chosen[f'whole, cluster fed 1 frame of {every}'] = partial(thin, model, every=every)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsoc.evaluation import boundary_f, mean_jf, region_similarity, subsets
-from mmsoc.utils.errors import UserError
+from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.files import load_json, read_ids
 
 BASELINES = ('empty', 'whole_frame', 'random_object')
@@ -57,6 +57,7 @@ def _by_family(rows: list[dict]) -> dict[str, float]:
     return {name: round(100 * mean_jf(group)['J&F'], 2) for name, group in groups.items()}
 
 
+@user_errors()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data_root')

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmsoc.datasets.moving_shapes import FAMILIES, Settings, draw_video
+from mmsoc.preparation.moving_shapes import FAMILIES, Settings, draw_video
+from mmsoc.utils.errors import user_errors
 from mmsoc.utils.files import atomic_path
 from mmsoc.visualization import RVOSLocalVisualizer, add_caption, contact_sheet
 
@@ -38,6 +39,7 @@ def picture(settings: Settings, family: str, rows: int, first: int, scale: int) 
     return contact_sheet(sheets, ncols=1)
 
 
+@user_errors()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='docs/images', help='folder (default: %(default)s)')

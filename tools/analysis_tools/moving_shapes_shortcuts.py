@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmsoc.datasets.moving_shapes import Settings, draw_scene
-from mmsoc.datasets.moving_shapes.predicates import CHANGE_EVENTS, COURSES, ORDER_EVENTS, SYMMETRY
-from mmsoc.datasets.moving_shapes.scene import CYCLE
+from mmsoc.preparation.moving_shapes import Settings, draw_scene
+from mmsoc.preparation.moving_shapes.predicates import CHANGE_EVENTS, COURSES, ORDER_EVENTS, SYMMETRY
+from mmsoc.preparation.moving_shapes.scene import CYCLE
+from mmsoc.utils.errors import user_errors
 
 EVENTS = dict(change=tuple(CHANGE_EVENTS), order=tuple(ORDER_EVENTS))
 _MAX_PEERS = 4
@@ -174,6 +175,7 @@ def mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
+@user_errors()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--per-event', type=int, default=4000, help='sentences per event (default: %(default)s)')

@@ -90,7 +90,7 @@ def predict_naively(model: SOC, inputs, samples, share=False):
     layers = range(model.sim.num_layers)
     for text in sample.texts:
         of_text = visual if share else model.extract_visual(inputs, samples)
-        features = model.extract_text([text])
+        features = model.text_encoder([text])
         fused = model.fuse(of_text, features)
         frame = model.aggregate(of_text, fused)
         objects = model.sim.integrate(
@@ -102,7 +102,7 @@ def predict_naively(model: SOC, inputs, samples, share=False):
             decode_plainly(model.head, mask_features, *of_layer)
             for of_layer in zip(predictions.kernels, predictions.points, strict=True)
         ]
-        layer = model.test_cfg['predict_layer']
+        layer = model.test_cfg.predict_layer
         query = predictions.logits[layer].sigmoid().mean(1).amax(-1).argmax(1)
         logits.append(masks[layer][0, :, query.item()])
         full = F.interpolate(logits[-1][None], size=tuple(sample[0].ori_shape), mode='bilinear', align_corners=False)[0]

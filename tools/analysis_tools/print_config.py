@@ -7,8 +7,10 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments
+from mmsoc.utils.errors import user_errors
 
 
+@user_errors(status=2)
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_arguments(parser)

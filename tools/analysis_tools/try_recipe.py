@@ -26,6 +26,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import find_latest_checkpoint
 
 from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_MODEL = ROOT / 'configs' / '_base_' / 'models' / 'soc_tiny.py'
@@ -148,6 +149,7 @@ def try_recipe(path: Path, args: argparse.Namespace) -> bool:
     return same
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
     twins = args.out / 'twins'

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from mmsoc.evaluation.submission import LAYOUTS
-from mmsoc.utils.errors import UserError
+from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.files import load_json
 
 
@@ -177,10 +177,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    try:
+    with user_errors():
         faults, summary = find_faults(args)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'error: {error}') from None
     print('\n'.join([*faults, summary] if summary else faults))
     if faults:
         raise SystemExit(f'{len(faults)} faults: {args.submission} would be refused')

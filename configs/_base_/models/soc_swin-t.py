@@ -100,4 +100,8 @@ model = dict(
         loss_bbox=dict(type='mmdet.L1Loss', loss_weight=2.),
         loss_iou=dict(type='GIoULoss', loss_weight=2.),
         loss_contrastive=dict(type='VLContrastiveLoss', dim_exponent=0.5, loss_weight=1.)),
-    test_cfg=dict(predict_layer=-1))
+    # The other fields of mmsoc.inference.PredictionConfig keep their defaults.
+    test_cfg=dict(
+        predict_layer=-1,
+        selector=dict(type='QueryPerVideo'),
+        output=dict(type='ThresholdedMasks', mask_threshold=0.5)))

@@ -1,7 +1,9 @@
 """Deformable attention in bounded memory, and fast where mmcv's compiled op does not run."""
 
+import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -327,11 +329,12 @@ def _inside(padded: Tensor, height: int, width: int) -> Tensor:
 @functools.cache
 def _has_sparse_products() -> bool:
     """Whether this PyTorch computes the products that `_SampleRows` needs (builds without MKL did not)."""
-    try:
-        one = torch.ones(1, 1)
+    one = torch.ones(1, 1)
+    # PyTorch warns once, at the first of them, that their interface may change.
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError, NotImplementedError):
+        warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta')
         return bool(torch.sparse.sampled_addmm(one.to_sparse_csr(), one, one).values() == 2)
-    except (RuntimeError, NotImplementedError):
-        return False
+    return False
 
 
 class _SampleRows(torch.autograd.Function):

@@ -2,7 +2,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+# Sizes of clips whose positions are kept, 5 MB for 360x640.
+MAX_KNOWN_SIZES = 16
 
 
 def sine_positional_encoding_1d(
@@ -31,3 +34,38 @@ def sine_positional_encoding_1d(
     wave = temperature ** (2 * channel.div(2, rounding_mode='floor') / channels)
     angle = position[..., None] / wave
     return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+class MapPositions:
+    """Two-dimensional encodings of feature maps, computed once for each set of sizes that comes without padding."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, tuple[Tensor, ...]] = {}
+
+    def __call__(
+        self, encoding: nn.Module, levels: Sequence[Tensor], pad_masks: Sequence[Tensor] | None
+    ) -> tuple[Tensor, ...]:
+        """
+        Args:
+            encoding: maps (B, h, w) bool, True where there is padding, to (B, C, h, w), e.g. ``mmdet.SinePositionalEncoding``.
+            levels: maps (B*T, C, h_i, w_i).
+            pad_masks: (B, h_i, w_i) each; None if no clip was padded.
+
+        Returns:
+            (B, C, h_i, w_i) for each level, (1, C, h_i, w_i) without ``pad_masks``.
+        """
+        if pad_masks is not None:
+            return tuple(encoding(mask) for mask in pad_masks)
+
+        def compute() -> tuple[Tensor, ...]:
+            return tuple(encoding(level.new_zeros((1, *level.shape[-2:]), dtype=torch.bool)) for level in levels)
+
+        if next(encoding.parameters(), None) is not None:  # learned
+            return compute()
+        key = (*(tuple(level.shape[-2:]) for level in levels), levels[0].device)
+        if key not in self._known:
+            if len(self._known) >= MAX_KNOWN_SIZES:
+                self._known.clear()
+            with torch.inference_mode(False), torch.no_grad():  # they have to serve training too
+                self._known[key] = compute()
+        return self._known[key]

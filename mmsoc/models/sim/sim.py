@@ -136,7 +136,12 @@ class SIM(BaseModule):
         )
 
     def integrate(
-        self, frame: FrameQueries, sentence: Tensor, layers: Sequence[int], video_layers: Sequence[int]
+        self,
+        frame: FrameQueries,
+        sentence: Tensor,
+        layers: Sequence[int],
+        video_layers: Sequence[int],
+        seen: Tensor | None = None,
     ) -> ObjectQueries:
         """The cluster across frames, and its residual to every frame.
 
@@ -146,10 +151,12 @@ class SIM(BaseModule):
             layers: S decoder layers whose frame queries are wanted.
             video_layers: for each of them, the layer whose frame queries are clustered. In training both are
                 0..D-1. The released implementation predicts from layer 0 with the video queries of the last layer.
+            seen: (M, F, N, C), the frame queries that are clustered in the place of those of ``frame``, e.g. with those of the
+                frames before; of one layer.
         """
         # All layers in one call: a clip does not see its neighbours in the batch.
         clustered = sorted(set(video_layers))
-        folded = _of_layers(frame.queries, clustered)
+        folded = _of_layers(frame.queries, clustered) if seen is None else seen[None]
         found = self.cluster(folded.flatten(0, 1), sentence.repeat(len(clustered), 1)).unflatten(0, folded.shape[:2])
         video = _of_layers(found, [clustered.index(layer) for layer in video_layers])
         queries = _of_layers(frame.queries, layers)

@@ -1,41 +1,19 @@
 """Streamed prediction against prediction of the whole video."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmdet.structures.mask import encode_mask_results
-from mmengine import Config
 
-from mmsoc.apis.stream import StreamPredictor
-from mmsoc.registry import MODELS
-from tests.conftest import ROOT
-from tests.helpers import make_sample
-
-TEXTS = ['a red car', 'the dog on the left', 'a tall tree']
-SIZE, ORI, LENGTH = (64, 96), (70, 101), 11
-
-
-@pytest.fixture(scope='module')
-def model():
-    torch.manual_seed(3)
-    cfg = Config.fromfile(ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py').model
-    cfg.test_cfg = dict(frames_per_pass=2 * LENGTH, return_logits=True)
-    model = MODELS.build(cfg).eval()
-    model.init_weights()
-    for parameter in model.parameters():  # so that scores and masks differ between queries, sentences and frames
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model
-
-
-@pytest.fixture(scope='module')
-def video():
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (LENGTH, 3, *SIZE), generator=generator, dtype=torch.uint8)
+from mmsoc.inference import AllQueries, QueryPerFrame, StreamPredictor
+from tests.helpers import set_test_cfg
+from tests.test_inference.conftest import LENGTH, ORI, SIZE, TEXTS, predict_whole
 
 
 @pytest.fixture(scope='module')
 def whole(model, video):
-    sample = make_sample(SIZE, TEXTS, num_frames=LENGTH, ori_shape=ORI)
-    return model.test_step(dict(inputs=[video], data_samples=[sample]))[0]
+    return predict_whole(model, video)
 
 
 def streamed(model, video, pieces, **options):
@@ -67,9 +45,8 @@ def test_it_is_the_whole_video_where_the_backbone_sees_it_whole(model, video, wh
 
 
 def test_a_query_for_each_frame(model, video, monkeypatch):
-    monkeypatch.setitem(model.test_cfg, 'query_per_frame', True)
-    sample = make_sample(SIZE, TEXTS, num_frames=LENGTH, ori_shape=ORI)
-    (whole,) = model.test_step(dict(inputs=[video], data_samples=[sample]))
+    set_test_cfg(model, monkeypatch, selector=QueryPerFrame())
+    whole = predict_whole(model, video)
     scores, logits, _ = streamed(model, video, 4, chunk_frames=3, overlap=LENGTH)
     assert torch.equal(scores.queries, whole.pred_queries) and (scores.queries != scores.queries[:, :1]).any()
     torch.testing.assert_close(scores.frame_scores, whole.pred_frame_scores, rtol=0, atol=1e-6)
@@ -95,22 +72,27 @@ def test_frames_are_let_go(model, video):
     with StreamPredictor(model, TEXTS[:1], frame_size=SIZE, ori_shape=ORI, chunk_frames=2, overlap=1) as stream:
         for frame in video:
             stream.feed(frame[None])
-            assert len(stream._waiting) <= 2 + 2 * 1
+            assert len(stream._chunks._waiting) <= 2 + 2 * 1
         assert stream.num_frames == LENGTH
         assert stream.finish().frame_scores.shape == (1, LENGTH)
 
 
-def test_the_layer_that_predicts(model, video):
+def test_the_layer_that_predicts(model, video, monkeypatch):
     """The released way: layer 0, enriched by the video queries of the last."""
-    sample = make_sample(SIZE, TEXTS, num_frames=LENGTH, ori_shape=ORI)
-    before = model.test_cfg
-    model.test_cfg = {**before, 'predict_layer': 0}
-    try:
-        expected = model.test_step(dict(inputs=[video], data_samples=[sample]))[0]
-        scores, _, _ = streamed(model, video, 5, chunk_frames=LENGTH)
-    finally:
-        model.test_cfg = before
+    set_test_cfg(model, monkeypatch, predict_layer=0)
+    expected = predict_whole(model, video)
+    scores, _, _ = streamed(model, video, 5, chunk_frames=LENGTH)
     torch.testing.assert_close(scores.scores, expected.pred_scores, rtol=0, atol=1e-6)
+
+
+def test_a_config_of_its_own(model, video, whole, monkeypatch):
+    """In the place of the model's, which stays."""
+    config = replace(model.test_cfg, predict_layer=0, selector=QueryPerFrame())
+    found, _, _ = streamed(model, video, 5, chunk_frames=4, overlap=2, config=config)
+    assert not torch.equal(found.scores, streamed(model, video, 5, chunk_frames=4, overlap=2)[0].scores)
+    set_test_cfg(model, monkeypatch, predict_layer=0, selector=QueryPerFrame())
+    for a, b in zip(found, streamed(model, video, 5, chunk_frames=4, overlap=2)[0], strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +125,38 @@ def test_bad_order_and_sizes(model, video):
             stream.finish()
 
 
-def test_clips_of_their_own_are_refused(model):
-    before = model.test_cfg
-    model.test_cfg = {**before, 'frames_per_clip': 8}
-    try:
-        with pytest.raises(ValueError, match='frames_per_clip=8'):
-            StreamPredictor(model, TEXTS, frame_size=SIZE, ori_shape=ORI)
-    finally:
-        model.test_cfg = before
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(frames_per_clip=8), 'frames_per_clip=8: a stream is one clip'),
+        (dict(selector=AllQueries()), 'selector=AllQueries: a stream gives the masks of one query per frame'),
+    ],
+)
+def test_what_a_stream_cannot_do(model, monkeypatch, changes, message):
+    set_test_cfg(model, monkeypatch, **changes)
+    with pytest.raises(ValueError, match=message):
+        StreamPredictor(model, TEXTS, frame_size=SIZE, ori_shape=ORI)
+
+
+def test_the_files_are_gone(model, video, tmp_path):
+    with StreamPredictor(model, TEXTS, frame_size=SIZE, ori_shape=ORI, folder=tmp_path) as stream:
+        stream.feed(video[:1])
+        stream.finish()
+        next(stream.masks())
+    assert not list(tmp_path.iterdir()) and all(store._file.closed for store in stream._stores)
+    with pytest.raises(ValueError, match='closed'):
+        next(stream.masks())
+
+
+def test_mask_features_beyond_float16(model, video, monkeypatch):
+    """Above 65,504 they are not infinite: the masks are those of the whole video."""
+    decoder = model.head.mask_features
+    monkeypatch.setattr(model.head, 'mask_features', lambda *args: 1e5 * decoder(*args))
+    whole = predict_whole(model, video)
+    _, logits, masks = streamed(model, video, 4, chunk_frames=LENGTH, overlap=0)
+    expected = torch.stack(whole.pred_logits)
+    assert torch.isfinite(expected).all() and expected.abs().max() > 1e5
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    found = [encode_mask_results(of_sentence.numpy()) for of_sentence in masks]
+    differing = sum(a != b for x, y in zip(found, whole.pred_masks, strict=True) for a, b in zip(x, y, strict=True))
+    assert differing <= 2 and masks.any()

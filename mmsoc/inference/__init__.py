@@ -1,0 +1,37 @@
+"""Prediction: one engine for whole clips, streams and live sources, and the types that its config slots take.
+
+It stands beside the network: `SOC` gives the steps, this package decides which frames they see and what becomes of the masks.
+"""
+
+from .clips import predict_clips
+from .config import PRECISIONS, PredictionConfig
+from .engine import Engine
+from .live import LivePredictor
+from .memory import FrameMemory, RecentFrames, ThinnedFrames
+from .outputs import A2DMasks, Masks, MasksAndLogits, MaskSizes, ThresholdedMasks
+from .selectors import AllQueries, PastScores, QueryPerFrame, QueryPerVideo, QuerySelector, Selection
+from .stream import StreamPredictor, StreamScores
+
+__all__ = [
+    'A2DMasks',
+    'AllQueries',
+    'Engine',
+    'FrameMemory',
+    'LivePredictor',
+    'MaskSizes',
+    'Masks',
+    'MasksAndLogits',
+    'PRECISIONS',
+    'PastScores',
+    'PredictionConfig',
+    'QueryPerFrame',
+    'QueryPerVideo',
+    'QuerySelector',
+    'RecentFrames',
+    'Selection',
+    'StreamPredictor',
+    'StreamScores',
+    'ThinnedFrames',
+    'ThresholdedMasks',
+    'predict_clips',
+]

@@ -1,0 +1,87 @@
+"""Which queries' masks are a sentence's: the slot ``selector`` of `PredictionConfig`."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmsoc.registry import TASK_UTILS
+
+
+class Selection(NamedTuple):
+    """The queries whose masks are decoded, Q of them for each of M sentences and T frames."""
+
+    queries: Tensor
+    """(M, T, Q) int64"""
+    scores: Tensor
+    """(M, T, Q) float32 in [0, 1]"""
+
+
+class PastScores(NamedTuple):
+    """What a live stream remembers of the frames before."""
+
+    total: Tensor
+    """(M, N, K) float32, the sum of the class scores over the frames"""
+    num_frames: int
+
+    def add(self, logits: Tensor) -> 'PastScores':
+        """With the frames of ``logits`` (M, T, N, K)."""
+        return PastScores(self.total + logits.float().sigmoid().sum(1), self.num_frames + logits.shape[1])
+
+
+class QuerySelector(ABC):
+    """Chooses queries by their class scores."""
+
+    single = True
+    """Whether it chooses one query per frame (Q = 1)."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
+        """
+        Args:
+            logits: (M, T, N, K), of classes.
+            past: the scores of the frames before these; None if these are all.
+        """
+
+
+def _video_scores(logits: Tensor, past: PastScores | None) -> tuple[Tensor, Tensor]:
+    """A query's score is its best class's mean over the frames: (M, N) float32 in [0, 1], and that class, (M, N) int64."""
+    if past is None:
+        return logits.float().sigmoid().mean(1).max(-1)
+    total, num_frames = past.add(logits)
+    return (total / num_frames).max(-1)
+
+
+@TASK_UTILS.register_module()
+class QueryPerVideo(QuerySelector):
+    """The query with the highest score, averaged over all frames: one for the whole video, as in the paper."""
+
+    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
+        score_MN, class_MN = _video_scores(logits, past)
+        query = score_MN.argmax(1)
+        sentence = torch.arange(len(query), device=query.device)
+        # A slice between index tensors: their dimension comes first.
+        score_MT = logits[sentence, :, query, class_MN[sentence, query]].float().sigmoid()
+        return Selection(query[:, None].expand_as(score_MT)[..., None], score_MT[..., None])
+
+
+@TASK_UTILS.register_module()
+class QueryPerFrame(QuerySelector):
+    """In each frame the query with the highest score there; the cluster has let all frames take part in the scores."""
+
+    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
+        score_MT, query_MT = logits.float().sigmoid().amax(-1).max(-1)
+        return Selection(query_MT[..., None], score_MT[..., None])
+
+
+@TASK_UTILS.register_module()
+class AllQueries(QuerySelector):
+    """Every query, as average precision needs them (`A2DMetric`). Only for clips of which one frame is annotated."""
+
+    single = False
+
+    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
+        _, class_MN = _video_scores(logits, past)
+        scores = logits.take_along_dim(class_MN[:, None, :, None], -1)[..., 0].float().sigmoid()
+        return Selection(torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape), scores)

@@ -1,0 +1,203 @@
+"""Prediction of a video of any length in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmsoc.utils.device import to_host
+from mmsoc.utils.errors import UserError
+
+from .chunks import Chunk, ChunkReader, Chunks
+from .config import PredictionConfig
+from .engine import Engine, check_finite
+from .features import FeaturesInFile
+from .outputs import MaskSizes
+
+if TYPE_CHECKING:
+    from mmsoc.models import SOC
+
+
+class StreamScores(NamedTuple):
+    """What is known of E sentences when all T frames were seen; on the CPU."""
+
+    scores: Tensor
+    """(E,) float32 in [0, 1], of the chosen query: the mean of its frame scores"""
+    frame_scores: Tensor
+    """(E, T) float32 in [0, 1]"""
+    queries: Tensor
+    """(E, T) int64, the query of each frame: one and the same with `QueryPerVideo`"""
+
+
+class StreamPredictor:
+    """Predicts as `predict_clips` does, but takes the frames piece by piece and gives the masks piece by piece.
+
+    Backbone, fusion and SIM's frame level run on chunks. Of each frame there remain the queries and references (for the released
+    sizes 20 KB per sentence) and, in a temporary file, the mask features (`FeaturesInFile`). The cluster then sees the queries of
+    all frames at once, the config's selector chooses, and masks are decoded from the file::
+
+        with StreamPredictor(model, ['a red car'], frame_size=(360, 640), ori_shape=(720, 1280)) as stream:
+            for frames in pieces:      # uint8 (t, 3, 360, 640), RGB
+                stream.feed(frames)
+            scores = stream.finish()
+            for masks in stream.masks():   # bool (1, t, 720, 1280)
+                ...
+
+    Where a video fits into one chunk the result is that of `predict_clips`, but for the half precision. `LivePredictor` gives the
+    masks of a chunk before the next one comes.
+
+    Args:
+        model: in evaluation mode, on any device.
+        texts: E sentences.
+        frame_size: (h, w) of the frames that are fed.
+        ori_shape: (H, W) of the masks.
+        chunk_frames: frames that run at once, without the overlap. Multiples of the backbone's window in time, Video Swin's 8,
+            cut time where its windows do.
+        overlap: frames on each side that the backbone sees besides; the same holds.
+        folder: where the temporary file goes; the system's place by default.
+        config: how to predict, ``model.test_cfg`` by default; without ``frames_per_clip`` and with a selector of one query.
+
+    Raises:
+        UserError: no sentence, sizes that do not fit, or ``config`` as above.
+    """
+
+    def __init__(
+        self,
+        model: SOC,
+        texts: Sequence[str],
+        *,
+        frame_size: tuple[int, int],
+        ori_shape: tuple[int, int],
+        chunk_frames: int = 24,
+        overlap: int = 8,
+        folder: str | Path | None = None,
+        config: PredictionConfig | None = None,
+    ) -> None:
+        self.config = config or model.test_cfg
+        check_streamable(self.config)
+        self._chunks = Chunks(frame_size, chunk_frames, overlap, overlap)
+        self._reader = ChunkReader(model, self.config, texts, self.config.sentences_at_once(chunk_frames))
+        self.model = model
+        self.texts = self._reader.texts
+        self.ori_shape = (int(ori_shape[0]), int(ori_shape[1]))
+        self._stores = [FeaturesInFile(folder) for _ in self._reader.passes]
+        self._engines: list[Engine] = []
+        self._finished = False
+
+    def __enter__(self) -> StreamPredictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes the temporary files."""
+        for store in self._stores:
+            store.close()
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames were fed."""
+        return self._chunks.num_frames
+
+    def feed(self, frames: Tensor) -> None:
+        """Takes the next frames.
+
+        Args:
+            frames: uint8 (t, 3, h, w), RGB, t >= 1.
+
+        Raises:
+            UserError: another size than ``frame_size``, or after `finish`.
+        """
+        if self._finished:
+            raise UserError('StreamPredictor.feed: the stream was finished')
+        for chunk in self._chunks.add(frames):
+            self._run(chunk)
+
+    @torch.no_grad()
+    def finish(self) -> StreamScores:
+        """All frames were fed: the cluster runs, and each sentence's query is chosen.
+
+        Raises:
+            UserError: nothing was fed, or it was called before.
+            FloatingPointError: the scores are not finite.
+        """
+        if self._finished or not self.num_frames:
+            raise UserError('StreamPredictor.finish: ' + ('called twice' if self._finished else 'no frame was fed'))
+        for chunk in self._chunks.rest():
+            self._run(chunk)
+        self._finished = True
+        with self.config.autocast(self.model.data_preprocessor.device):
+            selections = [engine.select() for engine in self._engines]
+        frame_scores = torch.cat([selection.scores[..., 0] for selection in selections]).cpu()
+        queries = torch.cat([selection.queries[..., 0] for selection in selections]).cpu()
+        check_finite(torch.isfinite(frame_scores).all(), 'scores')
+        return StreamScores(frame_scores.mean(1), frame_scores, queries)
+
+    def masks(self) -> Iterator[Tensor]:
+        """The masks of all frames in order, a chunk at a time: bool (E, t, H, W) on the CPU. May be called again.
+
+        Raises:
+            UserError: before `finish`.
+            FloatingPointError: the mask logits are not finite.
+        """
+        for logits in self.logits():
+            yield masks_of(logits, self.config, self._chunks.frame_size, self.ori_shape)
+
+    @torch.no_grad()
+    def logits(self) -> Iterator[Tensor]:
+        """The mask logits at stride 4, in order and a chunk at a time: float32 (E, t, h, w) on the model's device.
+
+        Raises:
+            UserError: before `finish`.
+        """
+        if not self._finished:
+            raise UserError('StreamPredictor: the masks are known after finish()')
+        for of_chunk in zip(*(engine.logits() for engine in self._engines), strict=True):
+            yield torch.cat(of_chunk)[:, :, 0]
+
+    @torch.no_grad()
+    def _run(self, chunk: Chunk) -> None:
+        """Backbone and frame level."""
+        with self.config.autocast(self.model.data_preprocessor.device):
+            visual = self._reader.visual(chunk, self.ori_shape)
+            if not self._engines:
+                self._engines = [
+                    Engine(self.model, text, self.config, store)
+                    for text, store in zip(self._reader.text(), self._stores, strict=True)
+                ]
+            for engine, of_pass in zip(self._engines, visual, strict=True):
+                engine.add(of_pass)
+
+
+def check_streamable(config: PredictionConfig) -> None:
+    """Raises UserError for what a stream cannot do."""
+    if config.frames_per_clip:
+        raise UserError(
+            f'model.test_cfg.frames_per_clip={config.frames_per_clip}: a stream is one clip; set it to None'
+        )
+    if not config.selector.single:
+        raise UserError(
+            f'model.test_cfg.selector={type(config.selector).__name__}: a stream gives the masks of one query per frame; '
+            'use QueryPerVideo or QueryPerFrame'
+        )
+
+
+def masks_of(
+    logits: Tensor, config: PredictionConfig, frame_size: tuple[int, int], ori_shape: tuple[int, int]
+) -> Tensor:
+    """Mask logits (E, t, h, w) of frames without padding -> bool (E, t, H, W) on the CPU.
+
+    Raises:
+        FloatingPointError: the logits are not finite.
+    """
+    check_finite(torch.isfinite(logits).all(), 'mask logits')
+    masks = config.output(logits.flatten(0, 1), MaskSizes(frame_size, frame_size, ori_shape), rows_first=True).masks
+    return to_host(masks.unflatten(0, logits.shape[:2]))
