@@ -6,10 +6,10 @@
     python tools/analysis_tools/benchmark.py --task predict --way naive shared fast --frames 24 --sentences 4
     python tools/analysis_tools/benchmark.py --task predict --profile             # and the time of each stage
 
-``--way``: ``fast`` is `SOC.predict`; ``naive`` the plain way (naive_loop.py): unmodified mmaction2 and mmdet modules, everything
-anew for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all sentences. All ways
-have the same weights and input. Ways, precisions and ``--compile`` are compared with the first of them that is named: the table
-says how much faster they are, by how much their mask logits differ, and the least overlap of a frame's masks.
+``--way``: ``fast`` is `SOC.predict`; ``naive`` a naive implementation (naive_loop.py): unmodified mmaction2 and mmdet modules,
+everything computed again for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all
+sentences. All ways have the same weights and input. Ways, precisions and ``--compile`` are compared with the first of them that is
+named: the table gives the speed-up, by how much their mask logits differ, and the least overlap of a frame's masks.
 
 Options with several values are crossed. Weights are random and of the published sizes; nothing is downloaded. A training step is
 `model.train_step`: from uint8 clips on the host through data preprocessor, losses and backward pass to the config's optimizer step

@@ -1,4 +1,4 @@
-"""How fast data are read and scored: what mmsoc does beside the plain way of doing it, on the same data and in one run.
+"""How fast data are read and scored: mmsoc beside a naive implementation, on the same data and in one run.
 
     python tools/analysis_tools/benchmark_data.py                                    # all parts, on data that it makes
     python tools/analysis_tools/benchmark_data.py --parts jf --davis-root data/ref-davis

@@ -1,4 +1,4 @@
-"""The plain way to predict, against which benchmark.py measures: mmaction2's and mmdet's modules as they are, everything anew for
+"""A naive prediction, the baseline of benchmark.py: unmodified modules of mmaction2 and mmdet, everything computed again for
 each sentence, masks of all queries of all decoder layers. The weights are those of the given model.
 """
 
