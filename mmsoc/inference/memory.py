@@ -48,10 +48,10 @@ class RecentFrames(FrameMemory):
 
 @TASK_UTILS.register_module()
 class ThinnedFrames(FrameMemory):
-    """The last frames, and of older ones fewer the older they are, back to the start.
+    """The last frames, fewer of the older ones, and the first frame.
 
-    When the memory is full, every second frame of its older half goes. What was said at the start, such as an event that a sentence
-    describes, still counts after thousands of frames.
+    When the memory is full, every second frame of its older half goes. The first frame stays; nothing else lasts longer than about
+    twice ``num_frames``.
     """
 
     def kept(self, num_frames: int) -> Tensor:
