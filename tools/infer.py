@@ -191,6 +191,8 @@ def run(args):
     """What to print at the end; if memory runs out, the error has the remedies."""
     try:
         return infer(args) if args.live is None else infer_live(args)
+    except FloatingPointError as error:
+        raise UserError(str(error)) from error
     except Exception as error:
         if not is_out_of_memory(error):
             raise

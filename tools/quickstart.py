@@ -196,7 +196,7 @@ def plan_epochs(args, steps: Steps) -> None:
     if 'plan' in steps.state and scalars(args.work_dir):
         print(
             f'this work directory holds a training planned for {steps.state["plan"]}; going on with it '
-            '(another --work-dir starts anew)'
+            '(use another --work-dir to start over)'
         )
         return
     cfg = Config.fromfile(CONFIG)
@@ -298,39 +298,24 @@ def swapped_expressions(source: Path, target: Path) -> None:
 
 def test(args, checkpoint: Path, data_root: Path) -> tuple[dict, dict]:
     """Reports of the best checkpoint on the held-out videos, with their sentences and with another object's."""
-    report, swapped = args.work_dir / 'test.json', args.work_dir / 'test_swapped.json'
-    run(
-        'bash',
-        'tools/dist_test.sh',
-        CONFIG,
-        checkpoint,
-        args.procs,
-        '--work-dir',
-        args.work_dir / 'test',
-        '--out',
-        report,
-        gpus=args.gpus,
-        log=args.work_dir / 'test.log',
-    )
-    expressions = data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json'
+    folder = args.work_dir / 'test'
+
+    def score(out: Path, log: str, *options) -> dict:
+        command = ['bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', folder, '--out', out]
+        run(*command, *options, gpus=args.gpus, log=args.work_dir / log)
+        return json.loads(out.read_text())
+
     wrong = args.work_dir / 'swapped_expressions.json'
-    swapped_expressions(expressions, wrong)
-    run(
-        'bash',
-        'tools/dist_test.sh',
-        CONFIG,
-        checkpoint,
-        args.procs,
-        '--work-dir',
-        args.work_dir / 'test',
-        '--out',
-        swapped,
-        '--cfg-options',
-        f'test_dataloader.dataset.ann_file={wrong}',
-        gpus=args.gpus,
-        log=args.work_dir / 'test_swapped.log',
+    swapped_expressions(data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json', wrong)
+    return (
+        score(args.work_dir / 'test.json', 'test.log'),
+        score(
+            args.work_dir / 'test_swapped.json',
+            'test_swapped.log',
+            '--cfg-options',
+            f'test_dataloader.dataset.ann_file={wrong}',
+        ),
     )
-    return json.loads(report.read_text()), json.loads(swapped.read_text())
 
 
 def by_family(rows: list[dict], key: str = 'J&F') -> dict[str, float]:
@@ -358,7 +343,7 @@ def table(result: dict, rows: list[dict]) -> str:
 
 
 def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str:
-    """Loss curve, contact sheet and video of some held-out videos, predicted anew as a user would; returns how to see one more."""
+    """Loss curve, contact sheet and video of some held-out videos, predicted as a user would; returns how to see one more."""
     import matplotlib
 
     matplotlib.use('Agg')

@@ -9,6 +9,6 @@ custom_hooks = [
     dict(
         type='StartingPointHook',
         wanted='a SOC pre-trained on RefCOCO/+/g, from which the paper fine-tunes',
-        # As the authors' script does; everything else is taken over. Alternative: anew=[], since the class is "referred" in both.
-        anew=[r'^head\.cls_branches\.']),
+        # As the authors' script does; everything else is loaded. Alternative: from_scratch=[], since the class is "referred" in both.
+        from_scratch=[r'^head\.cls_branches\.']),
 ]

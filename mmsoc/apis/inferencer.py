@@ -358,12 +358,14 @@ class SOCInferencer:
 
 
 def _for_people(config: PredictionConfig) -> PredictionConfig:
-    """Without what only data sets' metrics read: the masks of all queries, and logits."""
-    if not config.selector.single:
-        config = replace(config, selector=QueryPerVideo(), output=ThresholdedMasks(config.output.mask_threshold))
-    elif config.output.keeps_logits:
-        config = replace(config, output=ThresholdedMasks(config.output.mask_threshold))
-    return config
+    """Without what only data sets' metrics read: the masks of all queries, logits, A2D's way to resize."""
+    if config.selector.single and not config.output.for_metric:
+        return config
+    return replace(
+        config,
+        selector=config.selector if config.selector.single else QueryPerVideo(),
+        output=ThresholdedMasks(config.output.mask_threshold) if config.output.for_metric else config.output,
+    )
 
 
 def _bar(progress: Progress, title: str, total: int | None) -> Callable[[int], None]:

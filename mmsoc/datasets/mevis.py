@@ -50,7 +50,7 @@ class MeViSDataset(ReferringVideoDataset):
         data_prefix: the folder ``img``.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
         sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
-            video that are drawn anew each time (numpy's global generator).
+            video that are drawn again each time (numpy's global generator).
         require_masks: a test split must have mask_file and ``anno_id``, since it is to be evaluated.
         expected_videos: number of videos that a complete copy has (train 1662, valid_u 50, valid 140).
 

@@ -71,7 +71,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
             the videos that have a folder of frames are used, and the log says so.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
         sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
-            video that are drawn anew each time (numpy's global generator). What does not see the text runs once for all
+            video that are drawn again each time (numpy's global generator). What does not see the text runs once for all
             of them. Where the clip does not show an object, packing drops the sentence.
         use_category: label = position of the object's category in ``metainfo['classes']`` (default: the 65 of
             YouTube-VOS). False: the only class is "referred", label 0.

@@ -42,7 +42,7 @@ class ReferringVideoDataset(BaseDataset):
         data_prefix: folders; ``img`` holds ``<video>/<frame>.jpg``.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
         sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
-            video that are drawn anew each time (numpy's global generator). What does not see the text runs once for all
+            video that are drawn again each time (numpy's global generator). What does not see the text runs once for all
             of them. Where the clip does not show an object, packing drops the sentence.
         require_masks: a test split must have masks and say what the sentences name, since it is to be evaluated.
         expected_videos: number of videos that a complete copy has.
@@ -155,7 +155,7 @@ class ReferringVideoDataset(BaseDataset):
         return self._train_items(videos, objects)
 
     def get_data_info(self, idx: int) -> dict:
-        """The idx-th item; for training its frames are drawn anew at each call (where the sampler is random)."""
+        """The idx-th item; for training its frames are drawn again at each call (where the sampler is random)."""
         info = super().get_data_info(idx)
         if self.clip_sampler is not None:
             info['frame_ids'] = self.clip_sampler.draw(info.pop('clip'), len(info['frames']))

@@ -9,7 +9,7 @@ from .engine import Engine
 from .live import LivePredictor
 from .memory import FrameMemory, RecentFrames, ThinnedFrames
 from .outputs import A2DMasks, Masks, MasksAndLogits, MaskSizes, ThresholdedMasks
-from .selectors import AllQueries, PastScores, QueryPerFrame, QueryPerVideo, QuerySelector, Selection
+from .selectors import AllQueries, QueryPerFrame, QueryPerVideo, QuerySelector, RunningScores, Selection
 from .stream import StreamPredictor, StreamScores
 
 __all__ = [
@@ -22,12 +22,12 @@ __all__ = [
     'Masks',
     'MasksAndLogits',
     'PRECISIONS',
-    'PastScores',
     'PredictionConfig',
     'QueryPerFrame',
     'QueryPerVideo',
     'QuerySelector',
     'RecentFrames',
+    'RunningScores',
     'Selection',
     'StreamPredictor',
     'StreamScores',

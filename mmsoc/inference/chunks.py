@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from mmdet.structures import DetDataSample, TrackDataSample
 from torch import Tensor
 
-from mmsoc.structures import TextFeatures, VisualFeatures
+from mmsoc.structures import TextFeatures
+from mmsoc.utils.device import to_host
 from mmsoc.utils.errors import UserError
 
 from .config import PredictionConfig
+from .engine import Engine, check_finite
+from .outputs import MaskSizes
 
 if TYPE_CHECKING:
     from mmsoc.models import SOC
@@ -88,30 +93,115 @@ class Chunks:
         return Chunk(frames, kept)
 
 
-class ChunkReader:
-    """Runs text encoder and backbone for E sentences of a video that comes in chunks."""
+class ChunkedPredictor(ABC):
+    """What `StreamPredictor` and `LivePredictor` share: frames come piece by piece, and go chunk by chunk into an engine for each
+    pass of sentences.
 
-    def __init__(self, model: SOC, config: PredictionConfig, texts: Sequence[str], at_once: int) -> None:
+    Args:
+        model: in evaluation mode, on any device.
+        texts: E sentences.
+        ori_shape: (H, W) of the masks.
+        chunks: how the frames are cut.
+        config: how to predict; without ``frames_per_clip`` and with a selector of one query.
+
+    Raises:
+        UserError: no sentence, or ``config`` as above.
+    """
+
+    def __init__(
+        self,
+        model: SOC,
+        texts: Sequence[str],
+        ori_shape: tuple[int, int],
+        chunks: Chunks,
+        config: PredictionConfig | None,
+    ) -> None:
+        self.config = config or model.test_cfg
+        _check_streamable(self.config)
         if not texts:
             raise UserError('texts is empty; expected at least one sentence')
-        self._model, self._config = model, config
+        self.model = model
         self.texts = list(texts)
-        self.passes = [range(start, min(start + at_once, len(texts))) for start in range(0, len(texts), at_once)]
-        """the sentences of each pass"""
+        self.ori_shape = (int(ori_shape[0]), int(ori_shape[1]))
+        self._chunks = chunks
+        at_once = self.config.sentences_at_once(chunks.chunk_frames)
+        self._passes = [range(start, min(start + at_once, len(texts))) for start in range(0, len(texts), at_once)]
+        self._engines: list[Engine] = []  # of each pass
+        self._finished = False
 
-    def text(self) -> list[TextFeatures]:
-        """Of each pass."""
-        text = self._model.text_encoder(self.texts)
-        return [text.of_sentences(of_pass.start, of_pass.stop) for of_pass in self.passes]
+    @property
+    def chunk_frames(self) -> int:
+        """Frames that run at once."""
+        return self._chunks.chunk_frames
 
-    def visual(self, chunk: Chunk, ori_shape: tuple[int, int]) -> list[VisualFeatures]:
-        """Of each pass; the backbone runs once."""
+    @property
+    def num_frames(self) -> int:
+        """How many frames were fed."""
+        return self._chunks.num_frames
+
+    @abstractmethod
+    def _make_engine(self, index: int, text: TextFeatures) -> Engine:
+        """For the pass with this index."""
+
+    def _add(self, chunk: Chunk) -> None:
+        """Backbone, once, and frame level of each pass."""
         size = chunk.frames.shape[-2], chunk.frames.shape[-1]
-        meta = dict(img_shape=size, ori_shape=ori_shape)
+        meta = dict(img_shape=size, ori_shape=self.ori_shape)
         sample = TrackDataSample(video_data_samples=[DetDataSample(metainfo=dict(meta)) for _ in chunk.frames])
         sample.set_metainfo(dict(texts=self.texts, key_frames_inds=list(chunk.kept)))
-        batch = self._model.data_preprocessor(dict(inputs=[chunk.frames], data_samples=[sample]))
-        visual = self._model.extract_visual(
-            batch['inputs'], batch['data_samples'], self._config.backbone_of(self._model)
+        batch = self.model.data_preprocessor(dict(inputs=[chunk.frames], data_samples=[sample]))
+        with self._autocast():
+            visual = self.model.extract_visual(**batch, backbone=self.config.backbone_of(self.model))
+            if not self._engines:
+                text = self.model.text_encoder(self.texts)
+                self._engines = [
+                    self._make_engine(index, text.of_sentences(of_pass.start, of_pass.stop))
+                    for index, of_pass in enumerate(self._passes)
+                ]
+            for engine, of_pass in zip(self._engines, self._passes, strict=True):
+                engine.add(visual.of_sentences([0] * len(of_pass)))
+
+    def _select(self) -> tuple[Tensor, Tensor]:
+        """Frame scores (E, T) and queries (E, T) of the frames since the last call, on the CPU.
+
+        Raises:
+            FloatingPointError: the scores are not finite.
+        """
+        with self._autocast():
+            selections = [engine.select() for engine in self._engines]
+        frame_scores = torch.cat([selection.scores[..., 0] for selection in selections]).cpu()
+        queries = torch.cat([selection.queries[..., 0] for selection in selections]).cpu()
+        check_finite(torch.isfinite(frame_scores).all(), 'scores')
+        return frame_scores, queries
+
+    def _logits(self) -> Iterator[Tensor]:
+        """Mask logits (E, t, h, w) at stride 4 of the selected queries, a chunk at a time."""
+        for of_chunk in zip(*(engine.logits() for engine in self._engines), strict=True):
+            yield torch.cat(of_chunk)[:, :, 0]
+
+    def _masks(self, logits: Tensor) -> Tensor:
+        """Mask logits (E, t, h, w) -> bool (E, t, H, W) on the CPU.
+
+        Raises:
+            FloatingPointError: the logits are not finite.
+        """
+        check_finite(torch.isfinite(logits).all(), 'mask logits')
+        sizes = MaskSizes(self._chunks.frame_size, self._chunks.frame_size, self.ori_shape)
+        masks = self.config.output(logits.flatten(0, 1), sizes, rows_first=True).masks
+        return to_host(masks.unflatten(0, logits.shape[:2]))
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return self.config.autocast(self.model.data_preprocessor.device)
+
+
+def _check_streamable(config: PredictionConfig) -> None:
+    """Raises UserError for what a stream cannot do."""
+    if config.frames_per_clip:
+        raise UserError(
+            f'model.test_cfg.frames_per_clip={config.frames_per_clip}: a stream is one clip; set it to None'
         )
-        return [visual.of_sentences([0] * len(of_pass)) for of_pass in self.passes]
+    if not config.selector.single:
+        raise UserError(
+            f'model.test_cfg.selector={type(config.selector).__name__}: a stream gives the masks of one query per frame; '
+            'use QueryPerVideo or QueryPerFrame'
+        )

@@ -132,10 +132,19 @@ def _with_new_keys(options: dict[str, Any]) -> dict[str, Any]:
         chosen['return_logits'] = dict(output=dict(type='MasksAndLogits'))
     if 'mask_threshold' in options:
         chosen['mask_threshold'] = dict(output=dict(mask_threshold=options.pop('mask_threshold')))
+    given = dict(_SLOTS)
+    for slot, default in _SLOTS.items():
+        if isinstance(options.get(slot), Mapping):
+            given[slot] = options[slot].get('type', default)
     for old, slots in chosen.items():
         new = ', '.join(f'{slot}={_as_written(values)}' for slot, values in slots.items())
         print_log(f'model.test_cfg.{old} is now {new}', logger='current', level=logging.WARNING)
         for slot, values in slots.items():
+            if 'type' in values and given[slot] not in (_SLOTS[slot], values['type']):
+                # Named on purpose, by an option for example, while the old key is in a stored config.
+                message = f'model.test_cfg.{slot}.type={given[slot]!r} counts, not {old}'
+                print_log(message, logger='current', level=logging.WARNING)
+                continue
             options[slot] = dict(options.get(slot) or {}) | values
     return options
 

@@ -10,7 +10,8 @@ from mmsoc.structures import FrameQueries, TextFeatures, VisualFeatures
 
 from .config import PredictionConfig
 from .features import FeaturesInMemory, FeatureStore
-from .selectors import PastScores, Selection
+from .memory import KeptFrames
+from .selectors import RunningScores, Selection
 
 if TYPE_CHECKING:  # the network predicts through this package
     from mmsoc.models import SOC
@@ -29,7 +30,7 @@ class Engine:
             ...
 
     With ``causal=True`` the three are called for each chunk in turn: a selection is of the frames since the last one, the cluster
-    sees those that ``config.memory`` keeps of the frames before, and the selector their scores.
+    sees those that ``config.memory`` keeps of the frames before, and the selector the scores of all frames so far.
 
     Args:
         model: in evaluation mode.
@@ -56,8 +57,8 @@ class Engine:
         self._pending: list[FrameQueries] = []
         self._image_sizes: Tensor | None = None
         self._chosen: tuple[Tensor, Tensor] | None = None  # kernels (M, T, Q, P) and points (M, T, Q, 2)
-        self._remembered: Tensor | None = None  # clustered queries of the frames before (M, F, N, C)
-        self._past: PastScores | None = None
+        self._remembered: KeptFrames | None = None
+        self._so_far: RunningScores | None = RunningScores(torch.zeros(()), 0) if causal else None
 
     def add(self, visual: VisualFeatures) -> None:
         """Takes the next frames.
@@ -79,17 +80,16 @@ class Engine:
         self._pending = []
         seen = None
         if self._causal:
-            seen = self.config.memory.update(self._remembered, queries.queries[self._clustered])
-            self._remembered = seen
+            self._remembered = self.config.memory.update(self._remembered, queries.queries[self._clustered])
+            seen = self._remembered.queries
         assert self._image_sizes is not None
         _, predictions = self.model.run_video(
             queries, self._text.sentence, self._image_sizes, [self._layer], [self._clustered], seen
         )
         prediction = predictions.of_layer(0)
-        selection = self.config.selector(prediction.logits, self._past)
-        if self._causal:
-            past = self._past or PastScores(torch.zeros_like(prediction.logits[:, 0], dtype=torch.float32), 0)
-            self._past = past.add(prediction.logits)
+        if self._so_far is not None:
+            self._so_far = self._so_far.add(prediction.logits)
+        selection = self.config.selector(prediction.logits, self._so_far)
         self._chosen = prediction.of_queries(selection.queries)
         return selection
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from mmsoc.structures import TextFeatures
 from mmsoc.utils.errors import UserError
 
-from .chunks import Chunk, ChunkReader, Chunks
+from .chunks import Chunk, ChunkedPredictor, Chunks
 from .config import PredictionConfig
-from .engine import Engine, check_finite
-from .selectors import Selection
-from .stream import check_streamable, masks_of
+from .engine import Engine
 
 if TYPE_CHECKING:
     from mmsoc.models import SOC
@@ -31,7 +30,7 @@ class LiveMasks(NamedTuple):
     """(E, t) int64, whose mask it is"""
 
 
-class LivePredictor:
+class LivePredictor(ChunkedPredictor):
     """Predicts as `StreamPredictor` does, but causally: the masks of a chunk leave as soon as that chunk has been seen.
 
     The cluster sees the frames so far that ``config.memory`` keeps, and a query is chosen by its scores in all of them: memory does
@@ -69,25 +68,7 @@ class LivePredictor:
         overlap: int = 8,
         config: PredictionConfig | None = None,
     ) -> None:
-        self.config = config or model.test_cfg
-        check_streamable(self.config)
-        self._chunks = Chunks(frame_size, chunk_frames, before=overlap, after=0)
-        self._reader = ChunkReader(model, self.config, texts, self.config.sentences_at_once(chunk_frames))
-        self.model = model
-        self.texts = self._reader.texts
-        self.ori_shape = (int(ori_shape[0]), int(ori_shape[1]))
-        self._engines: list[Engine] = []
-        self._finished = False
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames that run at once."""
-        return self._chunks.chunk_frames
-
-    @property
-    def num_frames(self) -> int:
-        """How many frames were fed."""
-        return self._chunks.num_frames
+        super().__init__(model, texts, ori_shape, Chunks(frame_size, chunk_frames, before=overlap, after=0), config)
 
     def feed(self, frames: Tensor) -> list[LiveMasks]:
         """Takes the next frames, uint8 (t, 3, h, w), RGB, and gives the masks of the chunks that are complete, often none.
@@ -111,17 +92,10 @@ class LivePredictor:
 
     @torch.no_grad()
     def _run(self, chunk: Chunk) -> LiveMasks:
-        with self.config.autocast(self.model.data_preprocessor.device):
-            visual = self._reader.visual(chunk, self.ori_shape)
-            if not self._engines:
-                self._engines = [Engine(self.model, text, self.config, causal=True) for text in self._reader.text()]
-            selections: list[Selection] = []
-            logits: list[Tensor] = []
-            for engine, of_pass in zip(self._engines, visual, strict=True):
-                engine.add(of_pass)
-                selections.append(engine.select())
-                logits.extend(of_chunk[:, :, 0] for of_chunk in engine.logits())
-            masks = masks_of(torch.cat(logits), self.config, self._chunks.frame_size, self.ori_shape)
-        frame_scores = torch.cat([selection.scores[..., 0] for selection in selections]).cpu()
-        check_finite(torch.isfinite(frame_scores).all(), 'scores')
-        return LiveMasks(masks, frame_scores, torch.cat([selection.queries[..., 0] for selection in selections]).cpu())
+        self._add(chunk)
+        frame_scores, queries = self._select()
+        (logits,) = self._logits()
+        return LiveMasks(self._masks(logits), frame_scores, queries)
+
+    def _make_engine(self, index: int, text: TextFeatures) -> Engine:
+        return Engine(self.model, text, self.config, causal=True)

@@ -1,6 +1,7 @@
 """Which frames' queries a live stream keeps for the cluster: the slot ``memory`` of `PredictionConfig`."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +9,15 @@ from torch import Tensor
 from mmsoc.registry import TASK_UTILS
 from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
+
+
+class KeptFrames(NamedTuple):
+    """What a live stream holds for the cluster."""
+
+    queries: Tensor
+    """(M, F, N, C)"""
+    numbers: Tensor
+    """(F,) int64 on the CPU, the number of each frame in the stream, ascending"""
 
 
 class FrameMemory(ABC):
@@ -27,36 +37,55 @@ class FrameMemory(ABC):
         self.num_frames = num_frames
 
     @abstractmethod
-    def kept(self, num_frames: int) -> Tensor:
-        """Which of so many frames, in the order of time, are kept: int64, ascending, on the CPU, the newest always among them."""
+    def kept(self, numbers: Tensor) -> Tensor:
+        """Which frames are kept.
 
-    def update(self, queries: Tensor | None, new: Tensor) -> Tensor:
-        """What is kept (M, F, N, C) after the frames ``new`` (M, T, N, C) came in, all of which are in it."""
-        if queries is None:
-            return new
-        kept = self.kept(queries.shape[1])
-        return torch.cat([queries.index_select(1, to_device(kept, queries.device)), new], 1)
+        Args:
+            numbers: (F,) int64 on the CPU, the number in the stream of each frame that is there, ascending.
+
+        Returns:
+            Their indices in ``numbers``, int64, ascending, ``num_frames`` at most, the newest always among them.
+        """
+
+    def update(self, before: KeptFrames | None, new: Tensor) -> KeptFrames:
+        """Drops what is too much of the frames ``before``, and adds all of the next ones.
+
+        Args:
+            before: None at the start of a stream.
+            new: (M, T, N, C).
+        """
+        if before is None:
+            return KeptFrames(new, torch.arange(new.shape[1]))
+        kept = self.kept(before.numbers)
+        queries = before.queries.index_select(1, to_device(kept, new.device))
+        numbers = int(before.numbers[-1]) + 1 + torch.arange(new.shape[1])
+        return KeptFrames(torch.cat([queries, new], 1), torch.cat([before.numbers[kept], numbers]))
 
 
 @TASK_UTILS.register_module()
 class RecentFrames(FrameMemory):
     """The last frames."""
 
-    def kept(self, num_frames: int) -> Tensor:
-        return torch.arange(max(num_frames - self.num_frames, 0), num_frames)
+    def kept(self, numbers: Tensor) -> Tensor:
+        return torch.arange(max(len(numbers) - self.num_frames, 0), len(numbers))
 
 
 @TASK_UTILS.register_module()
 class ThinnedFrames(FrameMemory):
-    """The last frames, fewer of the older ones, and the first frame.
+    """The last frames, and the fewer of the others the older they are, back to the first.
 
-    When the memory is full, every second frame of its older half goes. The first frame stays; nothing else lasts longer than about
-    twice ``num_frames``.
+    Half of the frames are the last ones. Of the others, but never the first, the one goes that leaves the smallest gap for its age:
+    gaps grow in proportion to age, and what happened at the start, such as an event that a sentence describes, still counts after
+    thousands of frames.
     """
 
-    def kept(self, num_frames: int) -> Tensor:
-        kept = torch.arange(num_frames)
+    def kept(self, numbers: Tensor) -> Tensor:
+        kept = torch.arange(len(numbers))
+        recent = max(self.num_frames // 2, 1)
         while len(kept) > self.num_frames:
-            recent = max(self.num_frames // 2, 1)
-            kept = torch.cat([kept[:-recent][::2], kept[-recent:]]) if len(kept) > recent + 1 else kept[-recent:]
+            at = numbers[kept]
+            gaps, ages = at[2:] - at[:-2], at[-1] - at[1:-1]  # of all but the first and the last
+            older = len(kept) - recent - 1
+            dropped = 1 + int((gaps[:older] / ages[:older]).argmin()) if older > 0 else 0
+            kept = torch.cat([kept[:dropped], kept[dropped + 1 :]])
         return kept

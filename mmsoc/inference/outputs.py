@@ -48,6 +48,8 @@ class MaskOutput(ABC):
 
     keeps_logits = False
     """Whether predictions also hold ``pred_logits``."""
+    for_metric = False
+    """Whether it makes what one data set's metric asks for; people get `ThresholdedMasks` in its place."""
 
     def __init__(self, mask_threshold: float = 0.5) -> None:
         if not 0 < mask_threshold < 1:
@@ -109,12 +111,14 @@ class MasksAndLogits(ThresholdedMasks):
     They are large, and leave the device as float32.
     """
 
-    keeps_logits = True
+    keeps_logits = for_metric = True
 
 
 @TASK_UTILS.register_module()
 class A2DMasks(MaskOutput):
     """Thresholded at the size of the input, then resized by nearest neighbour: as in the released evaluation on A2D-Sentences."""
+
+    for_metric = True
 
     def __call__(self, logits: Tensor, sizes: MaskSizes, rows_first: bool = False) -> Masks:
         height, width = sizes.image

@@ -18,16 +18,16 @@ class Selection(NamedTuple):
     """(M, T, Q) float32 in [0, 1]"""
 
 
-class PastScores(NamedTuple):
-    """What a live stream remembers of the frames before."""
+class RunningScores(NamedTuple):
+    """What a live stream knows of all frames so far."""
 
     total: Tensor
-    """(M, N, K) float32, the sum of the class scores over the frames"""
+    """(M, N, K) float32, the sum of the class scores over the frames; a scalar 0 before the first"""
     num_frames: int
 
-    def add(self, logits: Tensor) -> 'PastScores':
+    def add(self, logits: Tensor) -> 'RunningScores':
         """With the frames of ``logits`` (M, T, N, K)."""
-        return PastScores(self.total + logits.float().sigmoid().sum(1), self.num_frames + logits.shape[1])
+        return RunningScores(self.total + logits.float().sigmoid().sum(1), self.num_frames + logits.shape[1])
 
 
 class QuerySelector(ABC):
@@ -37,28 +37,26 @@ class QuerySelector(ABC):
     """Whether it chooses one query per frame (Q = 1)."""
 
     @abstractmethod
-    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
+    def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
         """
         Args:
             logits: (M, T, N, K), of classes.
-            past: the scores of the frames before these; None if these are all.
+            so_far: the scores of these frames and all before them; None if these are all.
         """
 
 
-def _video_scores(logits: Tensor, past: PastScores | None) -> tuple[Tensor, Tensor]:
+def _video_scores(logits: Tensor, so_far: RunningScores | None) -> tuple[Tensor, Tensor]:
     """A query's score is its best class's mean over the frames: (M, N) float32 in [0, 1], and that class, (M, N) int64."""
-    if past is None:
-        return logits.float().sigmoid().mean(1).max(-1)
-    total, num_frames = past.add(logits)
-    return (total / num_frames).max(-1)
+    mean_MNK = logits.float().sigmoid().mean(1) if so_far is None else so_far.total / so_far.num_frames
+    return mean_MNK.max(-1)
 
 
 @TASK_UTILS.register_module()
 class QueryPerVideo(QuerySelector):
     """The query with the highest score, averaged over all frames: one for the whole video, as in the paper."""
 
-    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
-        score_MN, class_MN = _video_scores(logits, past)
+    def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
+        score_MN, class_MN = _video_scores(logits, so_far)
         query = score_MN.argmax(1)
         sentence = torch.arange(len(query), device=query.device)
         # A slice between index tensors: their dimension comes first.
@@ -70,7 +68,7 @@ class QueryPerVideo(QuerySelector):
 class QueryPerFrame(QuerySelector):
     """In each frame the query with the highest score there; the cluster has let all frames take part in the scores."""
 
-    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
+    def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
         score_MT, query_MT = logits.float().sigmoid().amax(-1).max(-1)
         return Selection(query_MT[..., None], score_MT[..., None])
 
@@ -81,7 +79,7 @@ class AllQueries(QuerySelector):
 
     single = False
 
-    def __call__(self, logits: Tensor, past: PastScores | None = None) -> Selection:
-        _, class_MN = _video_scores(logits, past)
+    def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
+        _, class_MN = _video_scores(logits, so_far)
         scores = logits.take_along_dim(class_MN[:, None, :, None], -1)[..., 0].float().sigmoid()
         return Selection(torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape), scores)

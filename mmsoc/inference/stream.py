@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from mmsoc.utils.device import to_host
+from mmsoc.structures import TextFeatures
 from mmsoc.utils.errors import UserError
 
-from .chunks import Chunk, ChunkReader, Chunks
+from .chunks import ChunkedPredictor, Chunks
 from .config import PredictionConfig
-from .engine import Engine, check_finite
+from .engine import Engine
 from .features import FeaturesInFile
-from .outputs import MaskSizes
 
 if TYPE_CHECKING:
     from mmsoc.models import SOC
@@ -34,7 +33,7 @@ class StreamScores(NamedTuple):
     """(E, T) int64, the query of each frame: one and the same with `QueryPerVideo`"""
 
 
-class StreamPredictor:
+class StreamPredictor(ChunkedPredictor):
     """Predicts as `predict_clips` does, but takes the frames piece by piece and gives the masks piece by piece.
 
     Backbone, fusion and SIM's frame level run on chunks. Of each frame there remain the queries and references (for the released
@@ -78,16 +77,8 @@ class StreamPredictor:
         folder: str | Path | None = None,
         config: PredictionConfig | None = None,
     ) -> None:
-        self.config = config or model.test_cfg
-        check_streamable(self.config)
-        self._chunks = Chunks(frame_size, chunk_frames, overlap, overlap)
-        self._reader = ChunkReader(model, self.config, texts, self.config.sentences_at_once(chunk_frames))
-        self.model = model
-        self.texts = self._reader.texts
-        self.ori_shape = (int(ori_shape[0]), int(ori_shape[1]))
-        self._stores = [FeaturesInFile(folder) for _ in self._reader.passes]
-        self._engines: list[Engine] = []
-        self._finished = False
+        super().__init__(model, texts, ori_shape, Chunks(frame_size, chunk_frames, overlap, overlap), config)
+        self._stores = [FeaturesInFile(folder) for _ in self._passes]
 
     def __enter__(self) -> StreamPredictor:
         return self
@@ -102,11 +93,7 @@ class StreamPredictor:
         for store in self._stores:
             store.close()
 
-    @property
-    def num_frames(self) -> int:
-        """How many frames were fed."""
-        return self._chunks.num_frames
-
+    @torch.no_grad()
     def feed(self, frames: Tensor) -> None:
         """Takes the next frames.
 
@@ -119,7 +106,7 @@ class StreamPredictor:
         if self._finished:
             raise UserError('StreamPredictor.feed: the stream was finished')
         for chunk in self._chunks.add(frames):
-            self._run(chunk)
+            self._add(chunk)
 
     @torch.no_grad()
     def finish(self) -> StreamScores:
@@ -132,13 +119,9 @@ class StreamPredictor:
         if self._finished or not self.num_frames:
             raise UserError('StreamPredictor.finish: ' + ('called twice' if self._finished else 'no frame was fed'))
         for chunk in self._chunks.rest():
-            self._run(chunk)
+            self._add(chunk)
         self._finished = True
-        with self.config.autocast(self.model.data_preprocessor.device):
-            selections = [engine.select() for engine in self._engines]
-        frame_scores = torch.cat([selection.scores[..., 0] for selection in selections]).cpu()
-        queries = torch.cat([selection.queries[..., 0] for selection in selections]).cpu()
-        check_finite(torch.isfinite(frame_scores).all(), 'scores')
+        frame_scores, queries = self._select()
         return StreamScores(frame_scores.mean(1), frame_scores, queries)
 
     def masks(self) -> Iterator[Tensor]:
@@ -149,7 +132,7 @@ class StreamPredictor:
             FloatingPointError: the mask logits are not finite.
         """
         for logits in self.logits():
-            yield masks_of(logits, self.config, self._chunks.frame_size, self.ori_shape)
+            yield self._masks(logits)
 
     @torch.no_grad()
     def logits(self) -> Iterator[Tensor]:
@@ -160,44 +143,7 @@ class StreamPredictor:
         """
         if not self._finished:
             raise UserError('StreamPredictor: the masks are known after finish()')
-        for of_chunk in zip(*(engine.logits() for engine in self._engines), strict=True):
-            yield torch.cat(of_chunk)[:, :, 0]
+        yield from self._logits()
 
-    @torch.no_grad()
-    def _run(self, chunk: Chunk) -> None:
-        """Backbone and frame level."""
-        with self.config.autocast(self.model.data_preprocessor.device):
-            visual = self._reader.visual(chunk, self.ori_shape)
-            if not self._engines:
-                self._engines = [
-                    Engine(self.model, text, self.config, store)
-                    for text, store in zip(self._reader.text(), self._stores, strict=True)
-                ]
-            for engine, of_pass in zip(self._engines, visual, strict=True):
-                engine.add(of_pass)
-
-
-def check_streamable(config: PredictionConfig) -> None:
-    """Raises UserError for what a stream cannot do."""
-    if config.frames_per_clip:
-        raise UserError(
-            f'model.test_cfg.frames_per_clip={config.frames_per_clip}: a stream is one clip; set it to None'
-        )
-    if not config.selector.single:
-        raise UserError(
-            f'model.test_cfg.selector={type(config.selector).__name__}: a stream gives the masks of one query per frame; '
-            'use QueryPerVideo or QueryPerFrame'
-        )
-
-
-def masks_of(
-    logits: Tensor, config: PredictionConfig, frame_size: tuple[int, int], ori_shape: tuple[int, int]
-) -> Tensor:
-    """Mask logits (E, t, h, w) of frames without padding -> bool (E, t, H, W) on the CPU.
-
-    Raises:
-        FloatingPointError: the logits are not finite.
-    """
-    check_finite(torch.isfinite(logits).all(), 'mask logits')
-    masks = config.output(logits.flatten(0, 1), MaskSizes(frame_size, frame_size, ori_shape), rows_first=True).masks
-    return to_host(masks.unflatten(0, logits.shape[:2]))
+    def _make_engine(self, index: int, text: TextFeatures) -> Engine:
+        return Engine(self.model, text, self.config, self._stores[index])

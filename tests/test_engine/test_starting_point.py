@@ -42,27 +42,27 @@ def loading(trains=True, resume=False, checkpoint=None, **options):
 
 def test_what_starts_anew(caplog):
     with caplog.at_level(logging.INFO, 'starting-point'):
-        values, _ = loading(anew=[r'^1\.'])
+        values, _ = loading(from_scratch=[r'^1\.'])
     assert values == {'0.weight': 1, '0.bias': 1, '1.weight': 0, '1.bias': 0}
     assert 'Not taken from the checkpoint: 2 tensors, 1.weight to 1.bias' in caplog.text
 
 
 def test_another_shape_or_none_may_start_anew():
     state = {'module.1.weight': torch.ones(65, 3)}  # as DistributedDataParallel names it
-    values, state = loading(anew=[r'^1\.'], checkpoint=state)
+    values, state = loading(from_scratch=[r'^1\.'], checkpoint=state)
     assert values == {'1.weight': 0, '1.bias': 0} and state['1.weight'].shape == (1, 3)
 
 
 @pytest.mark.parametrize('options', [dict(trains=False), dict(resume=True)])
 def test_a_test_and_a_resumed_run_take_everything(options):
-    assert set(loading(anew=[r'^1\.'], **options)[0].values()) == {1}
+    assert set(loading(from_scratch=[r'^1\.'], **options)[0].values()) == {1}
 
 
 def test_an_expression_that_fits_nothing():
-    with pytest.raises(ValueError, match=r"anew: no tensor of the model has a name like '\^head'"):
-        loading(anew=['^head'])
+    with pytest.raises(ValueError, match=r"from_scratch: no tensor of the model has a name like '\^head'"):
+        loading(from_scratch=['^head'])
     with pytest.raises(ValueError, match='expected a list'):
-        loading(anew='^1')
+        loading(from_scratch='^1')
 
 
 def test_it_comes_before_the_strict_check():

@@ -176,6 +176,13 @@ def test_old_and_new_keys_together(said):
     assert len(said) == 4 and base['output'] == dict(type='ThresholdedMasks', mask_threshold=0.4), 'it was changed'
 
 
+def test_a_new_type_named_on_purpose_counts(said):
+    """As ``--query-per-frame`` does for a checkpoint whose config has an old key."""
+    found = from_dict(dict(selector=dict(type='QueryPerFrame'), all_queries=True))
+    assert kinds(found)[:2] == (QueryPerFrame, A2DMasks)
+    assert any("selector.type='QueryPerFrame' counts, not all_queries" in message for message in said)
+
+
 def test_a_config_file_with_old_keys(root, tmp_path, said):
     path = tmp_path / 'old.py'
     path.write_text(

@@ -139,24 +139,25 @@ def test_the_cluster_sees_what_the_memory_keeps():
     frames = [logits for chunk in LIVE for logits in chunk.logits.tolist()]
     assert [seen for _, _, seen in network.seen] == [frames[:2], frames[:4], frames[1:]]
     # The choice knows of all frames, those too that the memory has dropped.
-    assert engine._past.num_frames == 6
+    assert engine._so_far.num_frames == 6
 
 
-def test_the_selector_gets_the_past():
+def test_the_selector_gets_the_scores_so_far():
     given = []
 
     class Recording(QueryPerVideo):
-        def __call__(self, logits, past=None):
-            given.append(past)
-            return super().__call__(logits, past)
+        def __call__(self, logits, so_far=None):
+            given.append(so_far)
+            return super().__call__(logits, so_far)
 
     for causal in (False, True):
         engine = Engine(Network(), TEXT, PredictionConfig(selector=Recording()), causal=causal)
         for chunk in LIVE[:2]:
             engine.add(chunk)
             engine.select()
-    assert given[:3] == [None] * 3 and given[3].num_frames == 2
-    torch.testing.assert_close(given[3].total, torch.tensor([[[1.5], [1.0]]]))
+    assert given[:2] == [None] * 2 and [scores.num_frames for scores in given[2:]] == [2, 4]
+    torch.testing.assert_close(given[2].total, torch.tensor([[[1.5], [1.0]]]))
+    torch.testing.assert_close(given[3].total, torch.tensor([[[2.5], [2.25]]]))
 
 
 def test_masks_before_a_choice():

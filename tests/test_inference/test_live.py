@@ -80,11 +80,11 @@ def test_memory_has_a_bound(model):
         predictor.feed(frame[None])
         assert len(predictor._chunks._waiting) <= 1 + 2
         for engine in predictor._engines:
-            frames_kept.append(engine._remembered.shape[1])
+            frames_kept.append(engine._remembered.queries.shape[1])
             assert len(engine._store._chunks) == 1 and not engine._pending
-            assert engine._past.total.shape == (len(engine._text.sentence), 8, 1)
+            assert engine._so_far.total.shape == (len(engine._text.sentence), 8, 1)
     assert len(predictor._engines) == 2 and max(frames_kept) == 3 + 2
-    assert {engine._past.num_frames for engine in predictor._engines} == {20}
+    assert {engine._so_far.num_frames for engine in predictor._engines} == {20}
 
 
 def test_a_query_is_that_of_all_frames_so_far(model, video):
@@ -92,9 +92,9 @@ def test_a_query_is_that_of_all_frames_so_far(model, video):
     seen = []
 
     class Recording(QueryPerVideo):
-        def __call__(self, logits, past=None):
+        def __call__(self, logits, so_far=None):
             seen.append(logits)
-            return super().__call__(logits, past)
+            return super().__call__(logits, so_far)
 
     config = replace(model.test_cfg, selector=Recording(), memory=RecentFrames(1), frames_per_pass=100)
     chunks = run(live(model, chunk_frames=2, overlap=0, config=config), video)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmsoc.inference import AllQueries, PastScores, QueryPerFrame, QueryPerVideo, StreamPredictor
+from mmsoc.inference import AllQueries, QueryPerFrame, QueryPerVideo, RunningScores, StreamPredictor
 from mmsoc.registry import MODELS, TASK_UTILS
 from tests.conftest import ROOT
 from tests.helpers import make_sample, random_clip
@@ -66,26 +66,27 @@ def frames(*logits):
 def test_the_frames_before_count():
     """With the class scores of three frames before, the query of these two is that of all five."""
     before, now = frames((MORE, HALF), (MORE, HALF), (MORE, LESS)), frames((HALF, MORE), (HALF, HALF))
-    past = PastScores(torch.zeros(1, 2, 1), 0).add(before)
+    past = RunningScores(torch.zeros(()), 0).add(before)
     assert past.num_frames == 3
     torch.testing.assert_close(past.total, torch.tensor([[[2.25], [1.25]]]))
+    so_far = past.add(now)
     # These two alone: .5 and .625; all five: 3.25 / 5 and 2.5 / 5.
     assert_found(QueryPerVideo()(now), [[[1], [1]]], [[[0.75], [0.5]]])
-    assert_found(QueryPerVideo()(now, past), [[[0], [0]]], [[[0.5], [0.5]]])
+    assert_found(QueryPerVideo()(now, so_far), [[[0], [0]]], [[[0.5], [0.5]]])
     # The same as of all frames at once.
     assert QueryPerVideo()(torch.cat([before, now], 1)).queries[:, 3:].tolist() == [[[0], [0]]]
     # A query per frame asks the frame alone.
-    assert_found(QueryPerFrame()(now, past), [[[1], [0]]], [[[0.75], [0.5]]])
+    assert_found(QueryPerFrame()(now, so_far), [[[1], [0]]], [[[0.75], [0.5]]])
     assert past.num_frames == 3, 'past was changed'
 
 
 def test_the_past_decides_on_the_class():
     """One query, two classes: .25 and .5 now, .75 and .25 in two frames before."""
-    past = PastScores(torch.tensor([[[1.5, 0.5]]]), 2)
     now = torch.tensor([[[[LESS, HALF]]]])
+    so_far = RunningScores(torch.tensor([[[1.5, 0.5]]]), 2).add(now)
     assert_found(AllQueries()(now), [[[0]]], [[[0.5]]])
-    assert_found(AllQueries()(now, past), [[[0]]], [[[0.25]]])
-    assert_found(QueryPerVideo()(now, past), [[[0]]], [[[0.25]]])
+    assert_found(AllQueries()(now, so_far), [[[0]]], [[[0.25]]])
+    assert_found(QueryPerVideo()(now, so_far), [[[0]]], [[[0.25]]])
 
 
 # ------------------------------------------------------------------------------------------------ one from outside

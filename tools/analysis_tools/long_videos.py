@@ -6,11 +6,11 @@
 
 ``whole``: all frames at once, as ``tools/test.py``. ``stream``: in chunks, with the query chosen once for the whole video
 (`StreamPredictor`, the way of ``tools/infer.py``). ``frame``: as ``stream``, with the query chosen for each frame
-(the selector `QueryPerFrame`). ``anew``: windows that know nothing of each other, each with a query of its
+(the selector `QueryPerFrame`). ``windows``: windows that know nothing of each other, each with a query of its
 own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
-those of the window before. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`); ``live-recent``:
-with a memory of the last 24 frames (`RecentFrames`) in place of a thinned one; ``live-frame``: the query is chosen for each frame.
-Beside them the perfect mask of a random object.
+those of the window before. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`), with a
+memory of 96 frames; ``live-thinned`` and ``live-recent``: with one of 24 (`ThinnedFrames`, `RecentFrames`); ``live-frame``: with the
+query chosen for each frame. Beside them the perfect mask of a random object.
 
 ``--cluster-every 1 2 4 8``: besides, how ``whole`` does if the cluster sees every first, second, ... frame of these videos only,
 while all of them are predicted: what it costs that it is fed more frames than in training, in one table and on the same videos.
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -53,10 +54,12 @@ from mmsoc.inference import (
 )
 from mmsoc.models import SOC
 from mmsoc.registry import DATASETS, MODELS
+from mmsoc.utils.checkpoints import register_loader
 from mmsoc.utils.errors import user_errors
 from mmsoc.utils.files import dump_json, load_json
 
-MODES = ('whole', 'stream', 'frame', 'anew', 'carried', 'live', 'live-recent', 'live-frame')
+Predictor = TypeVar('Predictor', StreamPredictor, LivePredictor)
+MODES = ('whole', 'stream', 'frame', 'windows', 'carried', 'live', 'live-thinned', 'live-recent', 'live-frame')
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,7 +80,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--families', nargs='+', default=['change'], help='whose videos (default: change)')
     parser.add_argument(
-        '--window', type=int, default=24, help='frames of the windows of anew and carried (default: %(default)s)'
+        '--window', type=int, default=24, help='frames of the modes windows and carried (default: %(default)s)'
     )
     parser.add_argument('--chunk-frames', type=int, default=24, help='of stream (default: %(default)s)')
     parser.add_argument('--overlap', type=int, default=8, help='of stream (default: %(default)s)')
@@ -132,44 +135,50 @@ def predict(model: SOC, sample: dict, config: PredictionConfig) -> TrackDataSamp
 
 
 def stream(model: SOC, sample: dict, chunk_frames: int, overlap: int, selector: QuerySelector) -> TrackDataSample:
-    found, frames = sample['data_samples'], sample['inputs']
-    predictor = StreamPredictor(
-        model,
-        found.texts,
-        frame_size=(frames.shape[-2], frames.shape[-1]),
-        ori_shape=found[0].ori_shape,
-        chunk_frames=chunk_frames,
-        overlap=overlap,
-        config=replace(model.test_cfg, frames_per_clip=None, selector=selector),
-    )
-    with predictor:
-        predictor.feed(frames)
+    with chunked(StreamPredictor, model, sample, chunk_frames, overlap, selector=selector) as predictor:
+        predictor.feed(sample['inputs'])
         scores = predictor.finish()
         masks = torch.cat(list(predictor.masks()), 1)
-    found.set_data(
-        dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores.scores)
-    )
-    return found
+    return with_predictions(sample, masks, scores.scores)
 
 
 def live(
     model: SOC, sample: dict, chunk_frames: int, overlap: int, **slots: QuerySelector | FrameMemory
 ) -> TrackDataSample:
-    found, frames = sample['data_samples'], sample['inputs']
-    predictor = LivePredictor(
+    predictor = chunked(LivePredictor, model, sample, chunk_frames, overlap, **slots)
+    chunks = [*predictor.feed(sample['inputs']), *predictor.finish()]
+    masks, scores = (torch.cat(parts, 1) for parts in zip(*((chunk.masks, chunk.frame_scores) for chunk in chunks)))
+    return with_predictions(sample, masks, scores.mean(1))
+
+
+def chunked(
+    kind: type[Predictor],
+    model: SOC,
+    sample: dict,
+    chunk_frames: int,
+    overlap: int,
+    **slots: QuerySelector | FrameMemory,
+) -> Predictor:
+    """A predictor of the sample's sentences."""
+    return kind(
         model,
-        found.texts,
-        frame_size=(frames.shape[-2], frames.shape[-1]),
-        ori_shape=found[0].ori_shape,
+        sample['data_samples'].texts,
+        frame_size=tuple(sample['inputs'].shape[-2:]),
+        ori_shape=sample['data_samples'][0].ori_shape,
         chunk_frames=chunk_frames,
         overlap=overlap,
         config=replace(model.test_cfg, frames_per_clip=None, **slots),
     )
-    chunks = [*predictor.feed(frames), *predictor.finish()]
-    masks, scores = (torch.cat(parts, 1) for parts in zip(*((chunk.masks, chunk.frame_scores) for chunk in chunks)))
-    found.set_data(
-        dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores.mean(1))
-    )
+
+
+def with_predictions(sample: dict, masks: Tensor, scores: Tensor) -> TrackDataSample:
+    """
+    Args:
+        masks: bool (E, T, H, W).
+        scores: (E,).
+    """
+    found = sample['data_samples']
+    found.set_data(dict(pred_masks=[encode_mask_results(of_text.numpy()) for of_text in masks], pred_scores=scores))
     return found
 
 
@@ -208,6 +217,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model).to(get_device()).eval()
+    register_loader()
     load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': args.data, 'indices': None})
     expressions = load_json(Path(args.data) / 'meta_expressions/valid/meta_expressions.json', 'expressions')['videos']
@@ -220,12 +230,13 @@ def main() -> None:
         whole=lambda sample: predict(model, sample, whole),
         stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, QueryPerVideo()),
         frame=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, QueryPerFrame()),
-        anew=lambda sample: predict(model, sample, windows),
+        windows=lambda sample: predict(model, sample, windows),
         carried=lambda sample: carry(model, sample, args.window),
     )
     causal = partial(live, model, chunk_frames=args.live_frames, overlap=args.overlap)
     ways |= {
         'live': partial(causal, selector=QueryPerVideo(), memory=ThinnedFrames()),
+        'live-thinned': partial(causal, selector=QueryPerVideo(), memory=ThinnedFrames(24)),
         'live-recent': partial(causal, selector=QueryPerVideo(), memory=RecentFrames(24)),
         'live-frame': partial(causal, selector=QueryPerFrame(), memory=ThinnedFrames()),
     }

@@ -14,38 +14,40 @@ from .strict_load_hook import whole_state_dict
 
 @HOOKS.register_module()
 class StartingPointHook(Hook):
-    """Says before training from which checkpoint it starts, and warns if a recipe that fine-tunes was given none.
+    """Logs the checkpoint that training starts from, and warns if a recipe that fine-tunes was given none.
 
     Args:
         wanted: what `load_from` should name, in words.
-        anew: regular expressions (``re.search``) of names that start from the model's initial values, whatever
+        from_scratch: regular expressions (``re.search``) of names that start from the model's initial values, whatever
             the checkpoint holds; its value may have another shape. A resumed run and a test take all that the checkpoint has.
 
     Raises:
-        ValueError: an expression of `anew` fits no name of the model.
+        ValueError: an expression of `from_scratch` fits no name of the model.
     """
 
     # Before StrictLoadHook, which then finds the model's own values.
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, *, wanted: str, anew: Sequence[str] = ()) -> None:
-        if isinstance(anew, str):
-            raise UserError(f'StartingPointHook.anew is the string {anew!r}: expected a list of regular expressions')
+    def __init__(self, *, wanted: str, from_scratch: Sequence[str] = ()) -> None:
+        if isinstance(from_scratch, str):
+            raise UserError(
+                f'StartingPointHook.from_scratch is the string {from_scratch!r}: expected a list of regular expressions'
+            )
         self.wanted = wanted
-        self.anew = list(anew)
+        self.from_scratch = list(from_scratch)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         starts = (
             isinstance(runner._train_loop, BaseLoop) and not runner._resume
         )  # MMEngine builds the loop before it loads
-        if not (starts and self.anew):
+        if not (starts and self.from_scratch):
             return
         own = whole_state_dict(runner.model)
         found = checkpoint.get('state_dict', checkpoint)
-        for pattern in self.anew:
+        for pattern in self.from_scratch:
             names = [name for name in own if re.search(pattern, name)]
             if not names:
-                raise UserError(f'StartingPointHook.anew: no tensor of the model has a name like {pattern!r}')
+                raise UserError(f'StartingPointHook.from_scratch: no tensor of the model has a name like {pattern!r}')
             for name in names:
                 found.pop(f'module.{name}', None)  # DistributedDataParallel's name for it
                 found[name] = own[name]
