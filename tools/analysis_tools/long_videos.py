@@ -8,9 +8,9 @@
 (`StreamPredictor`, the way of ``tools/infer.py``). ``frame``: as ``stream``, with the query chosen for each frame
 (the selector `QueryPerFrame`). ``windows``: windows that know nothing of each other, each with a query of its
 own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
-those of the window before. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`), with a
-memory of 96 frames; ``live-thinned`` and ``live-recent``: with one of 24 (`ThinnedFrames`, `RecentFrames`); ``live-frame``: with the
-query chosen for each frame. Beside them the perfect mask of a random object.
+those of the window before. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`), with a memory of
+96 frames; ``live-thinned`` and ``live-recent``: with one of 24 (`ThinnedFrames`, `RecentFrames`); ``live-frame``: with the query
+chosen for each frame. Beside them the perfect mask of a random object.
 
 ``--cluster-every 1 2 4 8``: besides, how ``whole`` does if the cluster sees every first, second, ... frame of these videos only,
 while all of them are predicted: what it costs that it is fed more frames than in training, in one table and on the same videos.
