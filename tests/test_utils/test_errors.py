@@ -61,7 +61,7 @@ def test_errors_of_files_name_the_file(tmp_path):
         shown(raised(missing.rename, tmp_path / 'b'))
         == f'error: {missing} -> {tmp_path / "b"}: No such file or directory'
     )
-    assert shown(PermissionError(errno.EACCES, 'Permission denied', '/root/x')) == 'error: /root/x: Permission denied'
+    assert shown(PermissionError(errno.EACCES, 'Permission denied', '/data/x')) == 'error: /data/x: Permission denied'
     assert shown(OSError(errno.EIO, 'Input/output error', b'/data/x')) == 'error: /data/x: Input/output error'
     full = OSError(errno.ENOSPC, 'No space left on device while writing a.pth')
     assert shown(full) == 'error: No space left on device while writing a.pth'
