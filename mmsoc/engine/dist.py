@@ -192,10 +192,10 @@ def _report(error: BaseException, watch: _PeerWatch) -> None:
     # Without a store the others have noticed its end, or they have logged that they will notice nothing.
     with suppress(RuntimeError, KeyError):
         first = watch.publish(message)
-    if isinstance(error, SystemExit):
-        print(error.code if isinstance(error.code, str) else '', file=sys.stderr)
-    else:
+    if not isinstance(error, SystemExit):
         traceback.print_exception(error)
+    elif isinstance(error.code, str):
+        print(error.code, file=sys.stderr)
     _log(message if first == message else f'{message}\nbefore that, {first}')
     time.sleep(2 * POLL_SECONDS)
 
