@@ -20,25 +20,29 @@ class Ended(NamedTuple):
     seconds: float  # since all processes were started
 
 
-def run_on_ranks(work: Callable, *args: Any, folder: Path, ranks: int = 2, seconds: float = 60) -> list[Ended]:
+def run_on_ranks(
+    work: Callable, *args: Any, folder: Path, ranks: int = 2, seconds: float = 60, fork: bool = False
+) -> list[Ended]:
     """Runs ``work(rank, *args)`` in each of ``ranks`` processes, with torchrun's environment variables, on the CPU with one thread.
 
-    ``work`` starts the process group. The processes are forked from one that has imported the libraries and nothing more: autograd
-    refuses to work in a process forked from one where it worked.
+    ``work`` starts the process group.
 
     Args:
-        work: a function at the top of a module.
+        work: a function at the top of a module, or any function with ``fork``.
         folder: for their output.
         seconds: until what still runs is killed.
+        fork: fork this process, whose patches they then have. Otherwise they are forked from one that has imported the libraries
+            and nothing more: autograd refuses to work in a process forked from one where it worked.
     """
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(ranks))
-    context = multiprocessing.get_context('forkserver')
-    # As in tests/test_engine/preloaded.py: there is one such server.
-    context.set_forkserver_preload(['mmengine.runner', 'mmsoc.engine', 'mmsoc.models', 'mmsoc.visualization'])
-    with mock.patch.dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1'):
-        forkserver.ensure_running()
+    context: Any = multiprocessing.get_context('fork' if fork else 'forkserver')
+    if not fork:
+        # As in tests/test_engine/preloaded.py: there is one such server.
+        context.set_forkserver_preload(['mmengine.runner', 'mmsoc.engine', 'mmsoc.models', 'mmsoc.visualization'])
+        with mock.patch.dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1'):
+            forkserver.ensure_running()
     outputs = [folder / f'rank{rank}.txt' for rank in range(ranks)]
     processes = [context.Process(target=_run, args=(work, rank, address, outputs[rank], args)) for rank in range(ranks)]
     start = time.time()
@@ -68,3 +72,7 @@ def _run(work: Callable, rank: int, address: dict[str, str], output: Path, args:
     os.dup2(file, 1)
     os.dup2(file, 2)
     work(rank, *args)
+
+
+def assert_ended_well(ended: list[Ended]) -> None:
+    assert [process.status for process in ended] == [0] * len(ended), '\n'.join(process.output for process in ended)

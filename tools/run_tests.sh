@@ -32,6 +32,7 @@ if [ ${#ARGS[@]} -eq 0 ]; then
   "$PYTHON" -m ruff check .
   "$PYTHON" -m ruff format --check .
   "$PYTHON" -m mypy
-  ARGS=(tests -q -n "$WORKERS" --dist loadfile)
+  # In the order of the files: those at the end are short, and no process works on alone for long.
+  ARGS=(tests -q -n "$WORKERS" --dist loadfile --no-loadscope-reorder)
 fi
 exec "$PYTHON" -m pytest ${MARKER[@]+"${MARKER[@]}"} "${ARGS[@]}"

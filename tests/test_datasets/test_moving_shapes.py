@@ -2,8 +2,6 @@ import errno
 import hashlib
 import json
 import multiprocessing
-import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -458,8 +456,8 @@ def test_killed(data, tmp_path):
     while not list(tmp_path.glob('.set.partial/train/JPEGImages/*/*.jpg')):
         assert child.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
+    child.kill()
+    child.join(60)
     assert left_over(tmp_path) == ['.set.partial']  # nothing that anyone would take for a set
     assert generate(out, SMALL, workers=1)
     assert left_over(tmp_path) == ['set'] and contents(out) == contents(data)

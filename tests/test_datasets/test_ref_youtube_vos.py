@@ -13,6 +13,7 @@ from mmsoc.datasets import RefYouTubeVOSDataset
 from mmsoc.datasets.ref_youtube_vos import YOUTUBE_VOS_CATEGORIES
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
+from tests.ranks import assert_ended_well, run_on_ranks
 from tests.test_datasets.tiny_ref_youtube_vos import (
     VIDEOS,
     dataset_config,
@@ -338,10 +339,10 @@ class BuildsInWorker(torch.utils.data.Dataset):
         return len(build(self.root))
 
 
-def _load_on_two(rank, root, port):
+def _load_on_two(rank, root):
     import torch.distributed as dist
 
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    dist.init_process_group('gloo')
     try:
         dataset = build(root)
         # a loader's worker that loads the data set must not wait for the other process
@@ -354,15 +355,10 @@ def _load_on_two(rank, root, port):
 
 
 @pytest.mark.parametrize('damaged', [False, True])
-def test_two_processes(root, damaged):
-    import socket
-
+def test_two_processes(root, tmp_path, damaged):
     if damaged:
         truncate(root / 'train/Annotations/b/00005.png')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(_load_on_two, args=(root, port), nprocs=2, start_method='fork')
+    assert_ended_well(run_on_ranks(_load_on_two, root, folder=tmp_path, fork=True))
     results = [json.loads((root / f'rank{rank}.json').read_text()) for rank in range(2)]
     if damaged:  # both stop, with the same message
         assert results[0] == results[1] and '00005.png cannot be read (video b)' in results[0]

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import h5py
 import pytest
-import torch
 import torch.distributed as dist
 
 from mmsoc.datasets import scanning
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import read_ids
+from tests.ranks import assert_ended_well, run_on_ranks
 from tests.test_datasets.tiny_a2d import write_a2d
 from tests.test_datasets.tiny_ref_youtube_vos import VIDEOS, dataset_config, write_split
 
@@ -22,9 +22,7 @@ TIMEOUT = 4
 
 
 def _process(rank, work, folder):
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2, timeout=timedelta(seconds=TIMEOUT)
-    )
+    dist.init_process_group('gloo', timeout=timedelta(seconds=TIMEOUT))
     try:
         found = work(rank)
     except Exception as error:
@@ -35,7 +33,7 @@ def _process(rank, work, folder):
 
 def on_two_processes(work, folder):
     """What ``work`` returns in each of two processes: its value, or the class of an error and its text."""
-    torch.multiprocessing.start_processes(_process, args=(work, folder), nprocs=2, start_method='fork')
+    assert_ended_well(run_on_ranks(_process, work, folder, folder=folder, fork=True))
     return [json.loads((folder / f'rank{rank}.json').read_text()) for rank in range(2)]
 
 

@@ -1,7 +1,6 @@
 import contextlib
 import io
 import json
-import multiprocessing
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from mmsoc.evaluation import A2DMetric
 from mmsoc.evaluation.a2d_metric import average_precision, iou_measures
 from mmsoc.inference import QueryPerVideo, ThresholdedMasks
 from tests.helpers import make_sample, random_clip, set_test_cfg, small_model
+from tests.ranks import assert_ended_well, run_on_ranks
 from tests.test_datasets.tiny_a2d import write_a2d, write_jhmdb
 
 
@@ -181,7 +181,7 @@ def test_report(tmp_path):
 
 def one_of_several(rank, world_size, folder):
     """Scores every ``world_size``-th sample; the surplus draws repeat the first ones, as of mmengine's sampler."""
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet{world_size}', rank=rank, world_size=world_size)
+    dist.init_process_group('gloo')
     samples = random_samples()[:5]
     draws = -(-len(samples) // world_size)
     metric = A2DMetric(out_file=f'{folder}/{world_size}.json')
@@ -193,15 +193,9 @@ def one_of_several(rank, world_size, folder):
 
 def test_numbers_do_not_depend_on_the_number_of_processes(tmp_path):
     for world_size in (1, 2):
-        processes = [
-            multiprocessing.get_context('fork').Process(target=one_of_several, args=(rank, world_size, tmp_path))
-            for rank in range(world_size)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
+        assert_ended_well(
+            run_on_ranks(one_of_several, world_size, tmp_path, folder=tmp_path, ranks=world_size, fork=True)
+        )
     one, two = ((tmp_path / f'{world_size}.json').read_text() for world_size in (1, 2))
     assert one == two and json.loads(one)['num_sentences'] == 9
 

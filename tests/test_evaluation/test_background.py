@@ -9,7 +9,7 @@ import pytest
 
 from mmsoc.evaluation.background import BackgroundMetric
 from mmsoc.utils.errors import UserError
-from tests.ranks import run_on_ranks
+from tests.ranks import assert_ended_well, run_on_ranks
 
 
 class Names(BackgroundMetric):
@@ -116,7 +116,7 @@ def evaluate_on(rank, folder, names, kind):
 )
 def test_an_error_in_one_process_is_raised_in_all(tmp_path, names, kind, expected):
     ended = run_on_ranks(evaluate_on, tmp_path, names, kind, folder=tmp_path)
-    assert [process.status for process in ended] == [0, 0], '\n'.join(process.output for process in ended)
+    assert_ended_well(ended)
     name, message, causes = expected
     for rank in range(2):
         error, left, scored = json.loads((tmp_path / f'error{rank}.json').read_text())

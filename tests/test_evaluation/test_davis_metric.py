@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import socket
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from mmsoc.registry import METRICS
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import read_ids
 from tests.helpers import make_sample, set_test_cfg, small_model
+from tests.ranks import assert_ended_well, run_on_ranks
 
 SIZE = 40, 60
 PALETTE = [0, 0, 0, 236, 95, 103, 249, 145, 87] + [0] * (256 * 3 - 9)
@@ -351,10 +351,10 @@ def test_small_logits_are_resized_to_the_frame(tmp_path):
     assert metric.evaluate(1)['davis17/J'] == pytest.approx(region_similarity(ids > 0, full.numpy()))
 
 
-def _evaluate_on_two(rank, folder, port):
+def _evaluate_on_two(rank, folder):
     import torch.distributed as dist
 
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    dist.init_process_group('gloo')
     metric = RefDAVIS17Metric(masks_dir=str(folder / 'maps'))
     # 3 videos on two ranks: 0 2 and 1 and, as padding, 0 again
     for i in ([0, 2], [1, 0])[rank]:
@@ -366,10 +366,7 @@ def _evaluate_on_two(rank, folder, port):
 
 
 def test_two_processes(tmp_path):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(_evaluate_on_two, args=(tmp_path, port), nprocs=2, start_method='fork')
+    assert_ended_well(run_on_ranks(_evaluate_on_two, tmp_path, folder=tmp_path, fork=True))
     for rank in range(2):
         result = json.loads((tmp_path / f'rank{rank}.json').read_text())
         assert result['davis17/J'] == pytest.approx((0 + 2 * np.mean(by_hand()[0])) / 3)

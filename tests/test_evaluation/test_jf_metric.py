@@ -14,6 +14,7 @@ from mmsoc.evaluation import JFMetric, boundary_f, region_similarity
 from mmsoc.evaluation.jf_metric import boundary_map
 from mmsoc.registry import DATASETS, METRICS
 from mmsoc.utils.files import read_ids
+from tests.ranks import assert_ended_well, run_on_ranks
 from tests.test_datasets.tiny_ref_youtube_vos import VIDEOS, dataset_config, write_split
 
 
@@ -286,10 +287,10 @@ def test_15_items(tmp_path):
     assert json.loads((tmp_path / 'result.json').read_text())['num_sentences'] == 30
 
 
-def _evaluate_on_two(rank, folder, port):
+def _evaluate_on_two(rank, folder):
     import torch.distributed as dist
 
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    dist.init_process_group('gloo')
     ids = two_objects()
     metric = JFMetric(out_file=str(folder / 'result.json'))
     # 5 videos on two ranks: 0 2 4 and 1 3 and, as padding, 0 again
@@ -302,12 +303,7 @@ def _evaluate_on_two(rank, folder, port):
 
 
 def test_two_processes(tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(_evaluate_on_two, args=(tmp_path, port), nprocs=2, start_method='fork')
+    assert_ended_well(run_on_ranks(_evaluate_on_two, tmp_path, folder=tmp_path, fork=True))
     for rank in range(2):
         assert json.loads((tmp_path / f'rank{rank}.json').read_text())['rvos/J'] == pytest.approx(2 / 5)
     rows = json.loads((tmp_path / 'result.json').read_text())['rows']

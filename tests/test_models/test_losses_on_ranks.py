@@ -9,7 +9,7 @@ from mmsoc.models.layers.deformable_attention import MultiScaleDeformableAttenti
 from mmsoc.models.losses import mean_over_processes
 from tests.conftest import ROOT
 from tests.helpers import make_sample, random_clip, small_model, stack_clips
-from tests.ranks import run_on_ranks
+from tests.ranks import assert_ended_well, run_on_ranks
 
 SHARES = ([0], [1, 2, 3])  # the clips of each rank, with one sentence each
 SIZES = [(64, 96), (64, 96), (45, 77), (64, 96)]  # of the clips; padded ones have fewer cells with a category
@@ -68,7 +68,7 @@ def results(tmp_path_factory):
     """Of both ranks: losses and gradients, averaged; the number of all-reduces that they needed; means of counts."""
     folder = tmp_path_factory.mktemp('ranks')
     ended = run_on_ranks(work, folder, folder=folder, seconds=300)
-    assert [process.status for process in ended] == [0, 0], '\n'.join(process.output for process in ended)
+    assert_ended_well(ended)
     return [torch.load(folder / f'{rank}.pth') for rank in range(2)]
 
 

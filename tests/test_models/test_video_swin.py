@@ -1,6 +1,4 @@
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -211,23 +209,3 @@ def test_an_image_backbone_in_its_place(seeded):
     maps = backbone(clip)
     assert [tuple(level.shape) for level in maps] == [(6, 64, 8, 16), (6, 128, 4, 8), (6, 256, 2, 4), (6, 512, 1, 2)]
     assert torch.allclose(backbone(clip[1:])[3], maps[3][3:], atol=1e-5)
-
-
-@pytest.mark.parametrize('before', [True, False], ids=['mmaction first', 'mmsoc first'])
-def test_beside_the_user_s_mmaction2(before):
-    """A real import of mmaction2's models, working or broken, does the same with mmsoc as without."""
-    mmaction = """
-try:
-    import mmaction.models
-    print('works')
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    mmsoc = 'from mmsoc.models import VideoSwin; VideoSwin(arch="tiny")\n'
-
-    def run(code):
-        return subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True
-        ).stdout
-
-    assert run(mmaction + mmsoc if before else mmsoc + mmaction) == run(mmaction)
