@@ -1,7 +1,7 @@
 """mmsoc: referring video object segmentation with SOC (NeurIPS 2023) as an OpenMMLab plugin.
 
-Importing the package checks the versions of what it stands on, from the distributions' metadata: nothing heavy is
-imported here. Components are imported at their first look-up in ``mmsoc.registry``.
+Importing the package checks the versions of its dependencies from their distribution metadata and imports nothing
+heavy. Components are imported at their first look-up in ``mmsoc.registry``.
 """
 
 import importlib.util
@@ -12,7 +12,8 @@ from pathlib import Path
 from .version import __version__
 
 # The same ranges as in setup.py and requirements/*.txt (a test compares them).
-# torch < 2.14: from there on mmcv 2.1 does not build. mmcv < 2.2: mmdet 3.3 and mmaction2 1.2 refuse it.
+# torch < 2.14: mmcv 2.1 does not build with later versions. mmcv < 2.2: mmdet 3.3 and mmaction2 1.2 refuse later
+# versions.
 PYTHON_RANGE = '>=3.10,<3.14'
 DEPENDENCIES = {
     'torch': '>=2.1,<2.14',
@@ -28,7 +29,7 @@ _REBUILD_MMCV = (
 
 
 def _faults() -> list[str]:
-    """One line, with its remedy, per dependency that is absent, of another version or without its compiled part."""
+    """One line, with its remedy, per dependency that is missing, unsupported or without its compiled part."""
     from packaging.specifiers import SpecifierSet
 
     found = []
@@ -48,7 +49,7 @@ def _faults() -> list[str]:
         elif not SpecifierSet(expected).contains(version, prereleases=True):
             found.append(f'{name}: found {version}, expected {expected}; remedy: {remedy}')
     mmcv = importlib.util.find_spec('mmcv')
-    # mmcv installs without its ops too, and then fails at the first `import mmcv.ops` with a message about `mmcv._ext`.
+    # mmcv can be installed without its ops; the first `import mmcv.ops` then fails with a message about `mmcv._ext`.
     if mmcv is not None and not any(
         list(Path(folder).glob('_ext*')) for folder in mmcv.submodule_search_locations or ()
     ):
@@ -60,7 +61,7 @@ def _faults() -> list[str]:
 
 
 def _check() -> None:
-    """Raise ImportError if a dependency does not fit."""
+    """Raise ImportError if a dependency is missing or unsupported."""
     found = _faults()
     if found:
         raise ImportError(
@@ -72,9 +73,10 @@ def _check() -> None:
 
 _check()
 
-# ``_base_ = 'mmsoc::soc/soc_swin-t_ytvos.py'`` and `mmengine.hub.get_config`: MMEngine reads the configs of the packages in this
-# table only, from the folder ``.mim`` (see setup.py) of where they are installed. It takes the name of a distribution, and of
-# an editable one it finds another folder than the package's; the name of a module always leads to the folder of its file.
+# ``_base_ = 'mmsoc::soc/soc_swin-t_ytvos.py'`` and `mmengine.hub.get_config`: MMEngine reads configs only of the
+# packages in this table, from the folder ``.mim`` (see setup.py) in their installation. It looks up a distribution by
+# name, and for an editable install finds a folder other than the package's; a module's name always leads to the folder
+# of its file.
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 MODULE2PACKAGE['mmsoc'] = 'mmsoc.version'

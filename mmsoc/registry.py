@@ -3,8 +3,8 @@
 ``locations`` name the modules that are imported at the first look-up, so that ``default_scope = 'mmsoc'`` in a config, or
 ``type='mmsoc.VideoSwin'`` in another project's config, is enough to find every component.
 
-Every one of MMEngine's registries has a child here, also where mmsoc registers nothing: for a scope without one MMEngine warns at
-each look-up under ``default_scope = 'mmsoc'``.
+All of MMEngine's registries have a child here, even those in which mmsoc registers nothing: without it, MMEngine warns
+at each look-up under ``default_scope = 'mmsoc'``.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS

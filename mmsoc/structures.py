@@ -1,7 +1,7 @@
-"""What the modules of SOC hand to each other.
+"""Data structures passed between the modules of SOC.
 
 Letters: B clips, M sentences (expressions), T frames, L words, N object queries, C channels, D decoder layers, K classes.
-Frames are always folded behind their clip or sentence: (B, T) -> B*T, (M, T) -> M*T.
+Frames are always folded after their clip or sentence: (B, T) -> B*T, (M, T) -> M*T.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mmsoc.utils.errors import UserError
 
 
 class VisualFeatures(NamedTuple):
-    """What does not see the text: computed once per clip."""
+    """Text-independent features, computed once per clip."""
 
     fine: Tensor
     """(B*T, C_0, h, w), the backbone's stride-4 map, un-projected."""
@@ -35,7 +35,7 @@ class VisualFeatures(NamedTuple):
         """Repeats each clip for each of its sentences.
 
         Args:
-            clip_of_expr: M, the clip that each sentence speaks of.
+            clip_of_expr: M, the clip of each sentence.
         """
         num_clips = len(self.image_sizes)
         if list(clip_of_expr) == list(range(num_clips)):
@@ -58,12 +58,12 @@ class VisualFeatures(NamedTuple):
 
 
 class TextFeatures(NamedTuple):
-    """What the text encoder makes of M sentences (paper section 3.1)."""
+    """The text encoder's features of M sentences (paper section 3.1)."""
 
     words: Tensor
     """(M, L, C)"""
     pad_mask: Tensor | None
-    """(M, L) bool, True where there is no word; None if all sentences are equally long."""
+    """(M, L) bool, True for padding; None if all sentences are equally long."""
     sentence: Tensor
     """(M, C)"""
 
@@ -78,7 +78,7 @@ class FusedFeatures(NamedTuple):
     levels: tuple[Tensor, ...]
     """4 x (M*T, C, h, w)"""
     guidance: Tensor | None
-    """(M, C), the textual guidance of Eq. 5; None in a prediction, where nothing reads it."""
+    """(M, C), the textual guidance of Eq. 5; None in a prediction, which does not need it."""
 
 
 class FrameQueries(NamedTuple):
@@ -95,7 +95,7 @@ class FrameQueries(NamedTuple):
 
 
 class FrameOutputs(NamedTuple):
-    """What the network makes of frames before it looks across them."""
+    """The network's frame-level results, before the cluster."""
 
     fused: FusedFeatures
     queries: FrameQueries
@@ -115,7 +115,7 @@ class ObjectQueries(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What the head says of the `S` selected decoder layers."""
+    """The head's predictions for the `S` selected decoder layers."""
 
     logits: Tensor
     """(S, M, T, N, K)"""
@@ -124,7 +124,7 @@ class Predictions(NamedTuple):
     kernels: Tensor
     """(S, M, T, N, P) dynamic-convolution parameters"""
     points: Tensor
-    """(S, M, T, N, 2), where each kernel's relative coordinates start, in pixels (x, y)"""
+    """(S, M, T, N, 2), the origin of each kernel's relative coordinates, in pixels (x, y)"""
 
     def of_layer(self, index: int) -> 'Predictions':
         """One of the S layers: the same tensors without their first dimension."""
@@ -152,7 +152,7 @@ def sentences_of(data_samples: Sequence[TrackDataSample]) -> tuple[list[str], li
     """All M sentences of a batch of clips, and the clip of each.
 
     Raises:
-        UserError: a clip has none.
+        UserError: a clip has no sentence.
     """
     for sample in data_samples:
         if not sample.metainfo.get('texts'):

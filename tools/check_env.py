@@ -1,9 +1,9 @@
-"""Does this Python have everything that mmsoc needs? ``python tools/check_env.py``
+"""Checks that this Python has everything mmsoc needs: ``python tools/check_env.py``
 
-Reads ``requirements/*.txt`` (one list, no second copy of the versions here), compares it with what is installed, and
-imports what is known to install without working: the compiled ops of mmcv and OpenCV. Exit status 0 if all is well,
-else 1 with one line per fault on standard error. What works but is slow is a note on standard error, with status 0.
-Needs nothing but the standard library to say what is wrong.
+Compares ``requirements/*.txt`` (the only list of versions) with the installed packages, and imports those that may be
+installed but broken: the compiled ops of mmcv, and OpenCV. Exit status 0 if there is no fault, else 1 with one line per
+fault on standard error. Slow but working parts are noted on standard error, with status 0. To report faults it needs
+only the standard library.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_SETS = ('build', 'mminstall', 'runtime', 'tests')
-# Distributions that come under several names and share one importable module.
+# Distributions with several names that share one importable module.
 SAME_MODULE = {'opencv-python': ('opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')}
 
 
@@ -47,7 +47,7 @@ def faults(sets):
                 found.append(f'{line}: {version} is installed (requirements/{name}.txt)')
     if found:
         return found
-    # mmcv's sdist also installs without its compiled extension, and OpenCV's wheel without the system's libGL: import
+    # mmcv's sdist can be installed without its compiled extension, OpenCV's wheel without the system's libGL: import
     # them.
     for module, remedy in (
         ('cv2', 'install opencv-python-headless'),
@@ -72,7 +72,7 @@ def nvcc_release():
 
 
 def notes():
-    """What works in this environment but is slow; only where `faults` found none."""
+    """Parts of this environment that work but are slow; only meaningful without `faults`."""
     import torch
     from mmcv.ops import get_compiling_cuda_version
 

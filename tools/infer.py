@@ -2,8 +2,8 @@
 
     python tools/infer.py street.mp4 --text "the red car" --text "a man with a dog" --weights best.pth --out shown
 
-writes masks, a video with all of them drawn, and scores (docs/inference.md). From a camera, a network stream or a pipe, as frames
-come:
+writes masks, a video with all of them drawn, and scores (docs/inference.md). From a camera, a network stream or a pipe,
+as frames arrive:
 
     python tools/infer.py --live 0 --text "the red car" --weights best.pth --out shown
 """
@@ -13,7 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
 
 from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, speed_options
 from mmsoc.utils.errors import UserError, is_out_of_memory, user_errors
@@ -30,10 +30,10 @@ def parse_args():
     parser.add_argument(
         '--live',
         metavar='SOURCE',
-        help="in its place a camera's number, an address such as rtsp://HOST/PATH, a named pipe, or - for standard input",
+        help="a live source instead: a camera's number, an address such as rtsp://HOST/PATH, a named pipe, or - for standard input",
     )
     parser.add_argument(
-        '--live-format', metavar='NAME', help="FFmpeg's name of the live source's format, if the data do not tell"
+        '--live-format', metavar='NAME', help="FFmpeg's name of the live source's format, if it cannot be detected"
     )
     parser.add_argument(
         '--live-options',
@@ -42,7 +42,7 @@ def parse_args():
         metavar='KEY=VALUE',
         help="FFmpeg's options of the live source, e.g. video_size=640x480 rtsp_transport=tcp",
     )
-    parser.add_argument('--max-frames', type=int, metavar='N', help='stop the live source after so many frames')
+    parser.add_argument('--max-frames', type=int, metavar='N', help='stop the live source after this many frames')
     parser.add_argument(
         '--text',
         action='append',
@@ -135,7 +135,7 @@ def make_inferencer(args):
 
 
 def infer(args):
-    # What the files alone can tell comes first.
+    # Checks that need only the files come first.
     from mmsoc.apis.results import check_out_dir
     from mmsoc.apis.video_io import open_frames
 
@@ -188,7 +188,7 @@ def infer_live(args):
 
 
 def run(args):
-    """What to print at the end; if memory runs out, the error has the remedies."""
+    """Runs the prediction and returns the lines to print; if memory runs out, the error suggests remedies."""
     try:
         return infer(args) if args.live is None else infer_live(args)
     except FloatingPointError as error:

@@ -1,4 +1,4 @@
-"""The main job on the embedded data: generate, train, test, look. Called by tools/quickstart.sh; see there."""
+"""The quickstart on generated data: generate, train, test, visualize. Called by tools/quickstart.sh; see there."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ BACKBONE_CONFIG = ROOT / 'configs' / 'pretrain' / 'video-swin-mini_moving-shapes
 DEFAULT_MINUTES = 14.0
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 SECONDS_BETWEEN_REPORTS = 15
-PROBE_ITERS = 40  # iterations that measure this machine's speed; the first half is slower and is left out
+PROBE_ITERS = 40  # iterations that measure this machine's speed, excluding the slower first half
 SHOWN_PER_FAMILY = 3
 
 
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--minutes', type=float, default=DEFAULT_MINUTES, help=f'training time to aim at (default: {DEFAULT_MINUTES:g})'
     )
-    parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='where everything goes')
+    parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='output folder')
     args = parser.parse_args()
     if args.minutes <= 0:
         parser.error(f'--minutes must be positive, found {args.minutes}')
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
 
 
 class Steps:
-    """Numbers the steps and keeps what they did in ``quickstart.json``, so that a second run leaves out what is done."""
+    """Numbers the steps and records their results in ``quickstart.json``, so that a second run skips finished steps."""
 
     def __init__(self, work_dir: Path, total: int) -> None:
         self.total, self.current, self.start = total, 0, time.time()
@@ -80,10 +80,10 @@ class Steps:
 
 
 def run(*command, gpus: int = 0, log: Path | None = None, progress: Callable[[], str] | None = None) -> None:
-    """A sub-command; its output goes to the terminal, or to a log that is named if it fails.
+    """Runs a command; its output goes to the terminal, or to a log that is named on failure.
 
     Args:
-        progress: what to say while it runs; asked every few seconds, said when it is new.
+        progress: returns a status line; polled every few seconds, and printed when it changes.
     """
     env = dict(os.environ, PYTHON=sys.executable)
     if not gpus:
@@ -102,7 +102,7 @@ def run(*command, gpus: int = 0, log: Path | None = None, progress: Callable[[],
                     said = now
                     print(f'      {said}', flush=True)
         except KeyboardInterrupt:
-            process.wait()  # the terminal has told it as well
+            process.wait()  # the terminal has interrupted it as well
             sys.exit('\nInterrupted. Run the same command again to continue.')
     if process.returncode:
         if log is not None:
@@ -115,11 +115,11 @@ def run(*command, gpus: int = 0, log: Path | None = None, progress: Callable[[],
 
 
 def train(args, config: Path, folder: Path, options: Sequence[str], epochs: int, seconds: Sequence[float] = ()) -> None:
-    """Trains with a config, or goes on with it, and says how far it is.
+    """Trains with a config, or resumes, and reports progress.
 
     Args:
-        options: beyond those that set the number of epochs.
-        seconds: what each epoch is expected to take; () if they take equally long.
+        options: in addition to those that set the number of epochs.
+        seconds: expected duration of each epoch; () if all are equal.
     """
     cfg = Config.fromfile(config)
     iterations = cfg.epoch_size // (cfg.batch_size * args.procs)
@@ -159,7 +159,7 @@ def scalars(folder: Path) -> list[dict]:
     for file in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
             if not line.endswith('}'):
-                continue  # being written
+                continue  # still being written
             record = json.loads(line)
             if 'loss' in record:
                 records[record['step']] = record
@@ -167,7 +167,7 @@ def scalars(folder: Path) -> list[dict]:
 
 
 def minutes_of(folder: Path) -> float:
-    """Training time that the log of a work directory tells of."""
+    """Training time according to the log of a work directory."""
     records = scalars(folder)
     steps = [record['step'] for record in records]
     interval = min((b - a for a, b in zip(steps[:-1], steps[1:], strict=True)), default=1)
@@ -175,7 +175,7 @@ def minutes_of(folder: Path) -> float:
 
 
 def train_backbone(args) -> Path:
-    """Trains the backbone, or goes on with it: a tenth of the minutes on two cores. Returns its checkpoint."""
+    """Trains the backbone, or resumes: a tenth of the minutes on two cores. Returns its checkpoint."""
     cfg = Config.fromfile(BACKBONE_CONFIG)
     epochs = max(round(cfg.max_epochs * args.minutes / DEFAULT_MINUTES), 1)
     folder = args.work_dir / 'backbone'
@@ -189,13 +189,13 @@ def train_backbone(args) -> Path:
 
 
 def plan_epochs(args, steps: Steps) -> None:
-    """Keeps how many epochs fit into the rest of the minutes, by the speed of a few iterations on this machine."""
+    """Records how many epochs fit into the remaining minutes, from the speed of a few iterations on this machine."""
     key = f'{args.minutes} min on {args.procs} processes, {args.gpus} GPUs'
     if steps.state.get('plan') == key:
         return
     if 'plan' in steps.state and scalars(args.work_dir):
         print(
-            f'this work directory holds a training planned for {steps.state["plan"]}; going on with it '
+            f'this work directory holds a training planned for {steps.state["plan"]}; resuming it '
             '(use another --work-dir to start over)'
         )
         return
@@ -223,15 +223,15 @@ def plan_epochs(args, steps: Steps) -> None:
         gpus=args.gpus,
         log=probe / 'probe.log',
     )
-    seconds = []  # per epoch: of single frames, of videos
+    seconds = []  # per epoch of single frames, of videos
     for epoch in (1, 2):
         times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch]
         times = times[len(times) // 2 :]
         seconds.append(sum(times) / len(times) * cfg.epoch_size / batch)
-    pictures_share = cfg.picture_epochs / cfg.max_epochs
-    per_epoch = seconds[0] * pictures_share + seconds[1] * (1 - pictures_share)
+    image_share = cfg.image_epochs / cfg.max_epochs
+    per_epoch = seconds[0] * image_share + seconds[1] * (1 - image_share)
     minutes = max(args.minutes - minutes_of(args.work_dir / 'backbone'), 0)
-    epochs = max(int(minutes * 60 / per_epoch), 2)  # one of each is the least
+    epochs = max(int(minutes * 60 / per_epoch), 2)  # at least one of each
     print(
         f'one epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
         f'here: {epochs} of them, about {epochs * per_epoch / 60:.1f} minutes of training'
@@ -242,14 +242,14 @@ def plan_epochs(args, steps: Steps) -> None:
 
 
 def scaled(cfg: Config, epochs: int, epoch: int) -> int:
-    """When a stage of the config begins in a training of so many epochs; the stages keep their shares."""
+    """The epoch at which a stage of the config begins when training for ``epochs``; stages keep their shares."""
     return 0 if epoch == 0 else min(max(round(epoch * epochs / cfg.max_epochs), 1), epochs - 1)
 
 
 def stages(cfg: Config, epochs: int) -> list[str]:
-    """Options that stretch the config's stages to so many epochs."""
+    """Options that scale the config's stages to ``epochs``."""
     switch = next(i for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook')
-    videos = scaled(cfg, epochs, cfg.picture_epochs)
+    videos = scaled(cfg, epochs, cfg.image_epochs)
     return [
         f'train_cfg.val_begin={videos + 1}',
         f'custom_hooks.{switch}.switch_epoch={videos}',
@@ -261,10 +261,12 @@ def stages(cfg: Config, epochs: int) -> list[str]:
 
 
 def train_soc(args, steps: Steps, backbone: Path) -> Path:
-    """Trains, or goes on with it; returns the best checkpoint."""
+    """Trains, or resumes; returns the best checkpoint."""
     cfg, epochs = Config.fromfile(CONFIG), steps.state['epochs']
-    pictures = scaled(cfg, epochs, cfg.picture_epochs)
-    seconds = [steps.state['seconds_of_pictures']] * pictures + [steps.state['seconds_of_videos']] * (epochs - pictures)
+    image_epochs = scaled(cfg, epochs, cfg.image_epochs)
+    seconds = [steps.state['seconds_of_pictures']] * image_epochs + [steps.state['seconds_of_videos']] * (
+        epochs - image_epochs
+    )
     train(args, CONFIG, args.work_dir, [*stages(cfg, epochs), f'model.backbone.pretrained={backbone}'], epochs, seconds)
     best = sorted(args.work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if not best:
@@ -273,7 +275,7 @@ def train_soc(args, steps: Steps, backbone: Path) -> Path:
 
 
 def swapped_expressions(source: Path, target: Path) -> None:
-    """The same videos and objects, each with a sentence that names another object (of the same video if there is one)."""
+    """The same videos and objects, each with a sentence about another object (of the same video if possible)."""
     from mmsoc.utils.files import dump_json
 
     videos = json.loads(source.read_text())['videos']
@@ -286,7 +288,7 @@ def swapped_expressions(source: Path, target: Path) -> None:
         given = [dict(expression) for expression in video['expressions'].values()]
         for expression in video['expressions'].values():
             others = [other['exp'] for other in given if other['obj_id'] != expression['obj_id']]
-            if not others:  # no sentence names another object here: one about another video's object
+            if not others:  # the video has no sentence about another object: use another video's
                 others = [
                     text
                     for video_name, text in by_family[expression['family']]
@@ -297,7 +299,7 @@ def swapped_expressions(source: Path, target: Path) -> None:
 
 
 def test(args, checkpoint: Path, data_root: Path) -> tuple[dict, dict]:
-    """Reports of the best checkpoint on the held-out videos, with their sentences and with another object's."""
+    """Reports of the best checkpoint on held-out videos, with their own sentences and with those of other objects."""
     folder = args.work_dir / 'test'
 
     def score(out: Path, log: str, *options) -> dict:
@@ -342,8 +344,8 @@ def table(result: dict, rows: list[dict]) -> str:
     return '\n'.join(lines)
 
 
-def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str:
-    """Loss curve, contact sheet and video of some held-out videos, predicted as a user would; returns how to see one more."""
+def images(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str:
+    """Loss curve, contact sheet and video of some held-out videos; returns the command for another prediction."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -369,7 +371,7 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
         title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n',
     )
     cfg, epochs = Config.fromfile(CONFIG), records[-1]['epoch']
-    for family, start in cfg.family_starts.items():  # each brings sentences that are new, and harder
+    for family, start in cfg.family_starts.items():  # each adds new, harder sentences
         if start:
             step = scaled(cfg, epochs, start) * records[-1]['step'] / epochs
             axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
@@ -380,7 +382,7 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
 
     warnings.filterwarnings('ignore', message='torch.meshgrid')
     inferencer = SOCInferencer(weights=checkpoint, device=None if args.gpus else 'cpu', show_progress=False)
-    # White and mostly an outline: the sentences speak of colours, which a tint would change.
+    # White and mostly an outline: the sentences name colours, which a tint would change.
     visualizer = VISUALIZERS.build(
         dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255),), alpha=0.15, contour=3)
     )
@@ -394,7 +396,7 @@ def pictures(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> s
         source = open_frames(data_root / 'valid' / 'JPEGImages' / row['video'])
         (found,) = inferencer(source, text)['predictions']['sentences']
         num_frames = len(found['masks'])
-        # The first one is of appearance, which the model knows best.
+        # The first one is of appearance, which the model handles best.
         command = command or (
             f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}'
         )
@@ -420,10 +422,10 @@ def main() -> None:
     steps.begin(f'MovingShapes in {data_root}')
     run(sys.executable, 'tools/dataset_converters/moving_shapes.py', '--out', data_root)
 
-    steps.begin(f'The backbone learns what shapes are (log and checkpoint: {args.work_dir / "backbone"})')
+    steps.begin(f'Pre-training the backbone (log and checkpoint: {args.work_dir / "backbone"})')
     backbone = train_backbone(args)
 
-    steps.begin('How fast is this machine?')
+    steps.begin('Measuring the speed of this machine')
     plan_epochs(args, steps)
 
     steps.begin(
@@ -431,7 +433,7 @@ def main() -> None:
     )
     checkpoint = train_soc(args, steps, backbone)
 
-    steps.begin(f'Test of {checkpoint.name} on videos it has never seen')
+    steps.begin(f'Test of {checkpoint.name} on held-out videos')
     report, swapped = test(args, checkpoint, data_root)
 
     steps.begin('Baselines')
@@ -444,8 +446,8 @@ def main() -> None:
     )
     dump_json(result, args.work_dir / 'result.json', indent=1)
 
-    steps.begin('Pictures')
-    command = pictures(args, data_root, checkpoint, report['rows'])
+    steps.begin('Images')
+    command = images(args, data_root, checkpoint, report['rows'])
     text = table(result, report['rows'])
     (args.work_dir / 'result.txt').write_text(text + '\n')
     print(
@@ -462,7 +464,7 @@ def main() -> None:
         (checkpoint.name, 'the weights'),
     ):
         print(f'  {what:30s} {args.work_dir / name}')
-    print(f'\nThe pictures were made as your own are, from a file or folder and a sentence:\n  {command}')
+    print(f'\nThe images were made by this command; it also takes your own file or folder and sentence:\n  {command}')
 
 
 if __name__ == '__main__':

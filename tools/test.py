@@ -5,7 +5,7 @@ import inspect
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
 
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner

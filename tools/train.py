@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
 
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -17,8 +17,8 @@ from mmsoc.utils.checkpoints import register_loader
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.memory import keep_freed_memory
 
-# What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range, so that there is nothing to scale, and a
-# disabled scaler does not make the host wait for the device to look for overflows.
+# What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range and needs no scaling; a
+# disabled scaler does not make the host wait to check for overflows.
 AMP_DTYPES = dict(fp16=('float16', 'dynamic'), bf16=('bfloat16', dict(enabled=False)))
 
 
@@ -29,7 +29,7 @@ def _amp_dtype(name):
 
 
 def _amp_last(arguments):
-    """``--amp CONFIG`` as ``CONFIG --amp``: other OpenMMLab tools take both, and the config is not the option's value."""
+    """Turns ``--amp CONFIG`` into ``CONFIG --amp``, as in other OpenMMLab tools: the config is not the option's value."""
     for index, argument in enumerate(arguments[:-1]):
         if argument == '--amp' and arguments[index + 1].endswith('.py'):
             return [*arguments[:index], *arguments[index + 1 :], '--amp']
@@ -44,7 +44,7 @@ def parse_args():
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from CHECKPOINT, or from the newest one in the work dir if none is named (or "auto")',
+        help='resume from CHECKPOINT, or from the newest one in the work dir if none (or "auto") is given',
     )
     parser.add_argument(
         '--amp',
@@ -89,7 +89,7 @@ def turn_on_amp(cfg, name):
 
 
 def turn_on_tf32(cfg):
-    # A hook, so that it also holds where another program runs the config.
+    # A hook, so that it also applies if another program runs the config.
     cfg.setdefault('default_hooks', {})
     cfg.default_hooks.tf32 = dict(type='mmsoc.TF32Hook', enabled=True)
 
@@ -104,7 +104,7 @@ def turn_on_lr_scaling(cfg):
 
 
 def newest_checkpoint(work_dir):
-    """The checkpoint that ``work_dir/last_checkpoint`` names, also after the folder was moved; None in a new folder."""
+    """The checkpoint named by ``work_dir/last_checkpoint``, even after the folder was moved; None in a new folder."""
     named = find_latest_checkpoint(work_dir)
     if not named or '://' in named:
         return named or None
@@ -121,7 +121,7 @@ def set_resume(cfg, resume):
     if resume == 'auto':
         path = newest_checkpoint(cfg.work_dir)
         if path is None:
-            # cfg.load_from stays: the first start of a fine-tuning run.
+            # Keeps cfg.load_from, for the first start of a fine-tuning run.
             print_log(
                 f'--resume: no last_checkpoint in {cfg.work_dir}, training starts from the beginning', logger='current'
             )

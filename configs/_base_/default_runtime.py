@@ -5,12 +5,12 @@ default_hooks = dict(
     # One line every 50 iterations with losses, time per iteration and time left.
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # Five are kept as in the paper's code; the best by the first metric of val_evaluator is kept besides.
+    # Keeps five, as in the paper's code, and the best by the first metric of val_evaluator.
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=5, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    # float32 is float32. True (tools/train.py --tf32): faster on Ampere and newer, with 10 bits of mantissa in products.
+    # False: full float32. True (tools/train.py --tf32): faster on Ampere and newer, with 10-bit mantissas in products.
     tf32=dict(type='TF32Hook', enabled=False),
-    # Writes nothing unless `tools/test.py --show-dir DIR` (or show_dir here) says where.
+    # Writes nothing unless `tools/test.py --show-dir DIR` (or show_dir here) is set.
     visualization=dict(type='RVOSVisualizationHook'))
 
 custom_hooks = [
@@ -23,7 +23,7 @@ custom_hooks = [
 ]
 
 env_cfg = dict(
-    # Clips differ in size, so that the search for the fastest convolution would be repeated all the time.
+    # Clips differ in size, so the search for the fastest convolution would be repeated constantly.
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     # Seconds that a process waits for the others, e.g. while rank 0 computes the metrics; NCCL's default is ten minutes.
@@ -34,9 +34,9 @@ visualizer = dict(type='RVOSLocalVisualizer', vis_backends=vis_backends, name='v
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 
-# The seed of the paper's code. Ranks draw different numbers all the same (EpochSeedHook).
+# The seed of the paper's code. Ranks still draw different numbers (EpochSeedHook).
 randomness = dict(seed=42)
 
-# load_from: weights to start from; resume: go on with optimizer and epoch (tools/train.py --resume sets both).
+# load_from: weights to start from; resume: also restore optimizer and epoch (tools/train.py --resume sets both).
 load_from = None
 resume = False

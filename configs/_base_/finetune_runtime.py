@@ -1,4 +1,4 @@
-# For recipes that go on from a SOC pre-trained on the pictures of RefCOCO/+/g (configs/pretrain/soc_swin-*_refcoco.py).
+# For recipes that start from a SOC pre-trained on the images of RefCOCO/+/g (configs/pretrain/soc_swin-*_refcoco.py).
 _base_ = './default_runtime.py'
 
 # Knobs

@@ -1,5 +1,5 @@
-# SOC, Video-Swin-T, pre-trained on the pictures of RefCOCO, RefCOCO+ and RefCOCOg, from Kinetics-400 and RoBERTa: what the recipes
-# soc_*_refcoco-pre_* and soc_swin-b_* start from. The paper gives no number of this stage.
+# SOC, Video-Swin-T, pre-trained on the images of RefCOCO, RefCOCO+ and RefCOCOg, from Kinetics-400 and RoBERTa: the
+# start of the recipes soc_*_refcoco-pre_* and soc_swin-b_*. The paper reports no score of this stage.
 _base_ = [
     '../_base_/models/soc_swin-t.py',
     '../_base_/datasets/refcoco.py',

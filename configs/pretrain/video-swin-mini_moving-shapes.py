@@ -1,5 +1,5 @@
-# The backbone of soc_tiny_moving-shapes.py learns what shapes are, a minute or two before sentences come: what Kinetics-400 is to
-# the paper's.
+# Pre-trains the backbone of soc_tiny_moving-shapes.py on shapes for a minute or two, in place of the paper's
+# Kinetics-400.
 _base_ = ['../soc/soc_tiny_moving-shapes.py']
 
 # Knobs
@@ -12,15 +12,15 @@ model = dict(
     type='BackbonePretrainer',
     data_preprocessor=_base_.model.data_preprocessor,
     backbone=_base_.model.backbone,
-    neck={**_base_.model.neck, 'num_outs': 3},  # nothing would train the stride-64 level
+    neck={**_base_.model.neck, 'num_outs': 3},  # no loss would train the stride-64 level
     head=dict(type='CategoryMapHead', embed_dims=128, num_classes=len(_base_.categories)))
 
-# All families: as pictures of objects they are alike.
+# All families: as single images of objects they are alike.
 train_dataloader = dict(
     batch_size=batch_size,
     sampler=dict(family_starts=None),
     dataset=dict(sentences_per_clip=1))
-# There is nothing to predict: the log shows the share of cells that are named rightly.
+# The model does not predict: the log shows the accuracy of the cells' categories.
 val_dataloader = None
 val_cfg = None
 val_evaluator = None

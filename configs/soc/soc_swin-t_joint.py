@@ -10,4 +10,4 @@ _base_ = [
 # The authors' README freezes RoBERTa, their yaml, which the script reads, trains it (at 5e-6). Chosen: the yaml. Alternative:
 # frozen=True.
 model = dict(text_encoder=dict(frozen=False))
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=10))  # as the authors' for this recipe
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=10))  # the authors' setting for this recipe

@@ -1,8 +1,8 @@
 # For tools/test.py: a model trained jointly (soc_swin-t_joint.py), tested on Ref-DAVIS17 val without fine-tuning.
 _base_ = ['./soc_swin-t_joint.py', '../_base_/datasets/ref_davis17.py']
 
-# The published protocol: clips of 36 frames that are predicted on their own, and per-pixel probabilities where objects overlap.
-# (`tools/test.py --out FILE.pkl` would write the latter, too: 1 GB.)
+# The published protocol: clips of 36 frames, predicted independently; per-pixel probabilities where objects overlap.
+# (`tools/test.py --out FILE.pkl` would also write the latter: 1 GB.)
 model = dict(test_cfg=dict(frames_per_clip=36, output=dict(type='MasksAndLogits')))
 
 val_dataloader = dict(_delete_=True, **_base_.davis_dataloader)

@@ -1,4 +1,4 @@
-# The last stage of soc_tiny_moving-shapes.py for longer, from a checkpoint of it: whole videos only, for change and order.
+# A longer last stage of soc_tiny_moving-shapes.py, from its checkpoint: whole videos only, for change and order.
 #   --cfg-options load_from=CHECKPOINT
 _base_ = ['./soc_tiny_moving-shapes.py']
 
@@ -15,4 +15,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', power=1., by_epoch=True, begin=0, end=max_epochs, eta_min=0., convert_to_iter_based=True),
 ]
-custom_hooks = _base_.custom_hooks[:-1]  # no switch: there are no pictures
+custom_hooks = _base_.custom_hooks[:-1]  # no switch: there are no single frames

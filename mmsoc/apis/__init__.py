@@ -1,4 +1,4 @@
-"""What people call: `SOCInferencer`; `StreamPredictor` and `LivePredictor` below it. Imported when first used."""
+"""The user API: `SOCInferencer`, and the lower-level `StreamPredictor` and `LivePredictor`. Imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

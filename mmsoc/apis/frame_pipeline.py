@@ -15,12 +15,12 @@ from .model_loading import class_of
 from .video_io import FrameSource
 
 LARGE = 1280 * 720
-"""pixels of the network's input above which a config without a resize is mentioned"""
+"""pixels of the network's input above which a config without a resize causes a warning"""
 _LOADERS = (LoadVideoFrames, LoadVideoWindow, LoadReferredMasks, LoadA2DMasks, LoadJHMDBMask, LoadCategoryMaps)
 
 
 class FramePipeline:
-    """A config's test pipeline for frames that are in memory: without what reads files.
+    """A config's test pipeline without the transforms that read files, for frames in memory.
 
     Raises:
         UserError: the config has no test pipeline.
@@ -43,15 +43,15 @@ class FramePipeline:
         """Frames at the network's size, a few at a time: ``dict(inputs=uint8 (t, 3, h, w), data_samples=TrackDataSample)``.
 
         Args:
-            source: is read to the end.
+            source: read to the end.
             texts: E sentences, as the network sees them.
-            advance: is told how many frames are through.
+            advance: called with the number of frames processed.
 
         Raises:
-            UserError: a frame cannot be brought to that size.
+            UserError: a frame cannot be resized to that size.
         """
         height, width = source.size
-        # A few frames per call of the pipeline, and not too many large ones.
+        # A few frames per pipeline call, fewer if they are large.
         step = min(max(2**26 // (3 * height * width), 1), 8)
         images: list[np.ndarray] = []
         start = 0
@@ -67,7 +67,7 @@ class FramePipeline:
             advance(len(images))
 
     def __call__(self, source: FrameSource, images: Sequence[np.ndarray], start: int, texts: Sequence[str]) -> dict:
-        """As an item of `pieces`, of ``images`` uint8 (H, W, 3), which are the frames of ``source`` from ``start`` on."""
+        """Makes an item of `pieces` from ``images``, uint8 (H, W, 3): the frames of ``source`` from ``start`` on."""
         count, shapes = len(images), [image.shape[:2] for image in images]
         indices = list(range(start, start + count))
         sample = dict(
@@ -91,8 +91,8 @@ class FramePipeline:
             packed = self._steps(sample)
         except (ValueError, ZeroDivisionError) as error:
             raise UserError(
-                f'{source.path or source.kind}: frames of {width}x{height} cannot be brought to the size of the network '
-                f'({error}); are their sides too unequal? Cut them first'
+                f'{source.path or source.kind}: frames of {width}x{height} cannot be resized to the size of the network '
+                f'({error}); is their aspect ratio too extreme? Crop them first'
             ) from error
         if start == 0:
             self._mention_size(source, packed['inputs'].shape[-2:])

@@ -25,28 +25,28 @@ from mmsoc.visualization import RVOSLocalVisualizer, VideoWriter
 
 from .frame_pipeline import FramePipeline
 from .model_loading import load_model
-from .results import MASKS, PICTURE, SCORES, VIDEO, ResultFolder, mask_folders, versions, write_mask
+from .results import MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFolder, mask_folders, versions, write_mask
 from .video_io import FrameSource, WorkerPool, open_frames, prefetch
 
 FPS = 6
-"""frame rate of the overlay when the source has none: that of the data sets' annotated frames"""
+"""frame rate of the overlay when the source has none; that of the data sets' annotated frames"""
 
 
 @dataclass
 class VideoPrediction:
-    """What the network finds of E sentences in T frames."""
+    """The network's result for E sentences in T frames."""
 
     scores: Tensor
     """(E,) float32 in [0, 1]"""
     frame_scores: Tensor
     """(E, T) float32 in [0, 1]"""
     masks: Callable[[], Iterator[np.ndarray]]
-    """gives the masks in order, some frames at a time: bool (E, t, H, W) at the original size"""
+    """yields the masks in order, some frames at a time: bool (E, t, H, W) at the original size"""
 
 
 @dataclass
 class _Record:
-    """What is kept of the masks that pass by."""
+    """What is recorded of each frame's masks as they stream past."""
 
     texts: Sequence[str]
     keep_masks: bool
@@ -67,29 +67,28 @@ class _Record:
 
 
 class SOCInferencer:
-    """Segments in a video, a folder of frames or an image what sentences name::
+    """Segments the objects that sentences name in a video, a folder of frames or an image::
 
         inferencer = SOCInferencer(weights='best.pth')
         result = inferencer('street.mp4', ['the red car', 'a man with a dog'], out_dir='out')
         result['predictions']['sentences'][0]['score']
 
-    By default the video runs through the network in chunks, in memory that its length does not change
-    (`StreamPredictor`); ``whole=True`` is the way of ``tools/test.py``, all frames at once.
+    By default the video runs through the network in chunks, in memory that does not depend on its length
+    (`StreamPredictor`); ``whole=True`` runs all frames at once, like ``tools/test.py``.
 
     Args:
-        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the one that MMEngine wrote
-            into the checkpoint.
-        weights: checkpoint. Nothing else is loaded: ``pretrained`` of backbone and text encoder is not read,
-            except that the tokenizer is found by it (``model.text_encoder.tokenizer``, else
-            ``model.text_encoder.pretrained``).
-        device: None: a GPU if there is one.
-        cfg_options: changes of the config, ``{'model.test_cfg.output.mask_threshold': 0.4}``.
-        show_progress: a bar on the terminal.
+        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the config that
+            MMEngine stored in the checkpoint.
+        weights: checkpoint. No other weights are loaded: ``pretrained`` of backbone and text encoder is not read,
+            except to find the tokenizer (``model.text_encoder.tokenizer``, else ``model.text_encoder.pretrained``).
+        device: None: a GPU if available.
+        cfg_options: changes to the config, ``{'model.test_cfg.output.mask_threshold': 0.4}``.
+        show_progress: whether to show a progress bar on the terminal.
 
     Raises:
         FileNotFoundError: there is no such file.
         UserError: no weights or no config, the checkpoint is broken or does not fit the model
-            (`StrictLoadHook`), the model is no SOC, or the device is not there.
+            (`StrictLoadHook`), the model is not a SOC, or the device is not available.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class SOCInferencer:
         self.prediction = _for_people(self.model.test_cfg)
         with self.scope():
             self.pipeline = FramePipeline(self.loaded.cfg)
-        # The config's colors, but not its backends: files are written here.
+        # The config's colors but not its backends: this class writes the files.
         chosen = self.loaded.cfg.get('visualizer') or {}
         options = {key: chosen[key] for key in ('colors', 'alpha', 'contour') if key in chosen}
         self.visualizer = RVOSLocalVisualizer('inferencer', **options)
@@ -130,29 +129,30 @@ class SOCInferencer:
         """Segments what each sentence names.
 
         Args:
-            inputs: path of a video, of a folder of jpg or png frames or of an image; RGB frames, uint8, as an array
-                (T, H, W, 3) or a list of (H, W, 3); an RGB image, uint8 (H, W, 3); or what `open_frames` gives.
-            texts: E sentences, or one. The network sees them in lower case with single spaces, as those it was trained on.
-            whole: all frames run at once, exactly as in ``tools/test.py``; memory grows with the video. (Where the config cuts
-                videos by ``model.test_cfg.frames_per_clip``, this does so, too; the default way does not.)
-            chunk_frames, overlap: of the default way, see `StreamPredictor`.
-            score_threshold: a sentence with a lower score names nothing: its masks are empty.
-            out_dir: writes ``masks/NUMBER_SENTENCE/00000.png`` (8-bit, 0 and 255, original size; for a folder the frames' own
-                names), ``overlay.mp4`` (for an image ``overlay.png``) and ``scores.json``, which is ``predictions`` below without
-                the masks. The folder must be empty.
-            overwrite: replaces earlier results in ``out_dir``.
-            fps: of the overlay of a folder or an array; 6 by default. A video has its own.
-            return_masks: whether ``predictions`` hold the masks.
-            return_vis: whether ``visualization`` is the drawn frames (all of them in memory).
+            inputs: path of a video, a folder of jpg or png frames or an image; RGB frames, uint8, as an array (T, H, W,
+                3) or a list of (H, W, 3); an RGB image, uint8 (H, W, 3); or a source returned by `open_frames`.
+            texts: E sentences, or one. The network sees them in lower case with single spaces, like its training
+                sentences.
+            whole: run all frames at once, exactly as in ``tools/test.py``; memory grows with the video. (If the config
+                cuts videos by ``model.test_cfg.frames_per_clip``, so does this; the default does not.)
+            chunk_frames, overlap: without ``whole``; see `StreamPredictor`.
+            score_threshold: a sentence with a lower score gets empty masks.
+            out_dir: folder for ``masks/NUMBER_SENTENCE/00000.png`` (8-bit, 0 and 255, original size; for a folder the
+                names of the frames), ``overlay.mp4`` (for an image ``overlay.png``) and ``scores.json``, which is
+                ``predictions`` below without the masks. The folder must be empty.
+            overwrite: replace earlier results in ``out_dir``.
+            fps: frame rate of the overlay of a folder or an array; 6 by default. A video keeps its own.
+            return_masks: whether ``predictions`` contain the masks.
+            return_vis: whether ``visualization`` holds the drawn frames (all of them in memory).
 
         Returns:
-            ``predictions``, plain numbers and strings that JSON can hold, and ``visualization``: a list of T drawn frames,
+            ``predictions``, JSON-serializable numbers and strings, and ``visualization``: a list of T drawn frames,
             uint8 (h, w, 3), if ``return_vis``; else the path of the overlay; else None.
 
             ``predictions`` has ``file`` (None: an array), ``kind`` (video, folder, image or array), ``width``, ``height``,
-            ``num_frames``, ``fps`` (None: not known), ``config`` (None: that in the weights), ``weights``, ``device``,
-            ``prediction`` (how it was made), ``score_threshold``, ``versions``, and ``sentences``, in the order of ``texts``, each
-            with
+            ``num_frames``, ``fps`` (None: unknown), ``config`` (None: the one in the weights), ``weights``, ``device``,
+            ``prediction`` (how it was made), ``score_threshold``, ``versions``, and ``sentences``, in the order of
+            ``texts``, each with
 
             - ``text`` as given,
             - ``score``, in [0, 1], the mean of ``frame_scores``,
@@ -164,9 +164,8 @@ class SOCInferencer:
             - ``mask_folder``, below ``out_dir`` (None without).
 
         Raises:
-            FileNotFoundError, UserError: as `open_frames`; an empty or too long sentence; frames whose sides are so unequal
-                that nothing of one is left at the network's size; an ``out_dir`` that is in use; or a tokenizer that is
-                not there.
+            FileNotFoundError, UserError: as `open_frames`; an empty or too long sentence; frames with so extreme an
+                aspect ratio that a side vanishes at the network's size; an ``out_dir`` in use; or a missing tokenizer.
             FloatingPointError: the predictions are not finite.
         """
         source = open_frames(inputs, fps)
@@ -193,7 +192,7 @@ class SOCInferencer:
             num_frames = prediction.frame_scores.shape[1]
             masks = _recorded(prediction, above, record, _bar(progress, 'masks', num_frames))
             if folder is not None:
-                # Closed before the folder is, whatever happens: nothing is written then.
+                # Closed before the folder, even after an error, so that nothing is written later.
                 masks = stack.enter_context(closing(_written(masks, [folder / name for name in folders], source)))
             captions = [
                 f'{text}  ({score:.2f})' + ('' if kept else f', below {score_threshold:g}')
@@ -223,11 +222,11 @@ class SOCInferencer:
         return dict(predictions=about, visualization=visualization)
 
     def check_language(self, texts: Sequence[str]) -> None:
-        """Runs the text encoder, which names what it cannot take, before a video is read.
+        """Runs the text encoder before the video is read; it reports sentences that it cannot encode.
 
         Raises:
             UserError: an empty or too long sentence.
-            FileNotFoundError: the tokenizer is not there.
+            FileNotFoundError: the tokenizer is missing.
         """
         try:
             with torch.no_grad():
@@ -238,13 +237,13 @@ class SOCInferencer:
                 "{'model.text_encoder.pretrained': 'FOLDER'}); a folder with the tokenizer alone: model.text_encoder.tokenizer"
             ) from error
 
-    # ------------------------------------------------------------------------------------------------ the two ways
+    # ---------------------------------------------------------------------------------------------------- the two modes
 
     @contextmanager
     def _streamed(
         self, pieces: Iterable[dict], texts: Sequence[str], ori_shape: tuple[int, int], chunk_frames: int, overlap: int
     ) -> Iterator[VideoPrediction]:
-        """The masks can be read inside of the ``with`` block."""
+        """The masks can be read inside the ``with`` block."""
         config = replace(self.prediction, frames_per_clip=None)
         with ExitStack() as stack:
             stream: StreamPredictor | None = None
@@ -296,17 +295,17 @@ class SOCInferencer:
         """Draws all masks and a legend on each frame, and reads ``masks`` to the end.
 
         Args:
-            source: is read again.
+            source: read a second time.
             masks: of each frame, bool (E, H, W).
-            captions: E lines of the legend.
-            folder: gets ``overlay.mp4``, or ``overlay.png`` of an image.
-            return_vis: returns the drawn frames.
+            captions: the E lines of the legend.
+            folder: where ``overlay.mp4`` (for an image ``overlay.png``) is written.
+            return_vis: return the drawn frames.
         """
         if folder is None and not return_vis:
             for _ in masks:
                 pass
             return None
-        path = None if folder is None else folder / (PICTURE if source.kind == 'image' else VIDEO)
+        path = None if folder is None else folder / (OVERLAY_IMAGE if source.kind == 'image' else VIDEO)
         drawn: list[np.ndarray] = []
         with ExitStack() as stack:
             images = stack.enter_context(closing(prefetch(source.read(), depth=2)))
@@ -317,13 +316,13 @@ class SOCInferencer:
             drawer = stack.enter_context(WorkerPool(1, pending=4))
 
             def draw(index: int, image: np.ndarray, of_frame: np.ndarray) -> None:
-                picture = self.visualizer.draw_sentences(image, of_frame, captions)
+                overlay = self.visualizer.draw_sentences(image, of_frame, captions)
                 if return_vis:
-                    drawn.append(picture)
+                    drawn.append(overlay)
                 if video is not None:
-                    video.write(picture, None if source.times is None else source.times[index])
+                    video.write(overlay, None if source.times is None else source.times[index])
                 elif path is not None:
-                    Image.fromarray(picture).save(path)
+                    Image.fromarray(overlay).save(path)
 
             for index, (image, of_frame) in enumerate(zip(images, masks, strict=True)):
                 drawer.submit(draw, index, image, of_frame)
@@ -349,7 +348,7 @@ class SOCInferencer:
         )
 
     def scope(self) -> Any:
-        """The registries' scope of the config, for a while."""
+        """Sets the registries' scope to the config's within the ``with`` block."""
         return DefaultScope.overwrite_default_scope(self.loaded.scope)
 
     def _progress(self) -> Progress:
@@ -358,7 +357,7 @@ class SOCInferencer:
 
 
 def _for_people(config: PredictionConfig) -> PredictionConfig:
-    """Without what only data sets' metrics read: the masks of all queries, logits, A2D's way to resize."""
+    """Without settings that only metrics need: masks of all queries, logits, A2D's resizing."""
     if config.selector.single and not config.output.for_metric:
         return config
     return replace(
@@ -369,14 +368,14 @@ def _for_people(config: PredictionConfig) -> PredictionConfig:
 
 
 def _bar(progress: Progress, title: str, total: int | None) -> Callable[[int], None]:
-    """Adds a bar; returns what moves it on."""
+    """Adds a progress bar; returns the function that advances it."""
     return partial(progress.advance, progress.add_task(f'{title:16s}', total=total))
 
 
 def _recorded(
     prediction: VideoPrediction, above: Sequence[bool], record: _Record, advance: Callable[[int], None]
 ) -> Generator[np.ndarray, None, None]:
-    """The masks of one frame after the other, bool (E, H, W), none of sentences below the threshold."""
+    """Yields the masks frame by frame, bool (E, H, W); empty for sentences below the threshold."""
     named = np.array(above)
     for masks in prediction.masks():
         masks[~named] = False
@@ -389,7 +388,7 @@ def _recorded(
 def _written(
     masks: Iterable[np.ndarray], folders: Sequence[Path], source: FrameSource
 ) -> Generator[np.ndarray, None, None]:
-    """Passes masks on and has them written by threads."""
+    """Passes the masks on while threads write them."""
     for folder in folders:
         folder.mkdir(parents=True)
     workers = min(os.cpu_count() or 1, 4)

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a model that predicts."""
+"""Builds a model for prediction from a config and a checkpoint."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from mmsoc.utils.errors import UserError
 
 
 class LoadedModel(NamedTuple):
-    """A model in evaluation mode, with where it came from."""
+    """A model in evaluation mode, with its origin."""
 
     model: SOC
     cfg: Config
@@ -41,17 +41,17 @@ def load_model(
     """Builds a config's model and loads a checkpoint into it, tensor by tensor.
 
     Args:
-        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the one that MMEngine wrote
-            into the checkpoint.
-        weights: checkpoint. Nothing else is loaded: ``pretrained`` of backbone and text encoder is not read, except that the
-            tokenizer is found by it (``model.text_encoder.tokenizer``, else ``model.text_encoder.pretrained``).
-        device: None: a GPU if there is one.
-        cfg_options: changes of the config, ``{'model.test_cfg.output.mask_threshold': 0.4}``.
+        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the config that
+            MMEngine stored in the checkpoint.
+        weights: checkpoint. No other weights are loaded: ``pretrained`` of backbone and text encoder is not read,
+            except to find the tokenizer (``model.text_encoder.tokenizer``, else ``model.text_encoder.pretrained``).
+        device: None: a GPU if available.
+        cfg_options: changes to the config, ``{'model.test_cfg.output.mask_threshold': 0.4}``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: no weights or no config, the checkpoint is broken or does not fit the model (`StrictLoadHook`), the model is no
-            SOC, or the device is not there.
+        UserError: no weights or no config, the checkpoint is broken or does not fit the model (`StrictLoadHook`), the
+            model is not a SOC, or the device is not available.
     """
     if weights is None:
         raise UserError('weights: expected a checkpoint, found none')
@@ -101,7 +101,7 @@ def _load_hook(cfg: Config) -> StrictLoadHook:
 
 
 def class_of(registry: Registry, kind: str | type) -> type:
-    """What ``type=`` of a config stands for; `object` for an unknown name, about which whoever builds it has more to tell."""
+    """The class of a config's ``type=``; `object` for an unknown name, which the builder reports in more detail."""
     return kind if isinstance(kind, type) else registry.get(kind) or object
 
 
@@ -109,7 +109,7 @@ def check_device(device: str | torch.device | None) -> str:
     """The device's name.
 
     Raises:
-        UserError: this machine does not have it.
+        UserError: this machine has no such device.
     """
     if device is None:
         return get_device()

@@ -1,4 +1,4 @@
-"""The folder of results that a person gets."""
+"""The folder of results."""
 
 import os
 import platform
@@ -19,18 +19,18 @@ import mmsoc
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed
 
-MASKS, VIDEO, PICTURE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
+MASKS, VIDEO, OVERLAY_IMAGE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
 
-# Hidden folders beside the results, with a suffix per run; what each means: `_Replacement`.
+# Hidden folders beside the results, with a suffix per run; see `_Replacement`.
 PARTIAL, NEW, EARLIER, REPLACED = '.mmsoc-partial-', '.mmsoc-new-', '.mmsoc-earlier-', '.mmsoc-replaced-'
 
 
 def check_out_dir(out_dir: str | Path, overwrite: bool) -> None:
-    """Checks that results may be written there; before that, completes what a killed run began (see `ResultFolder`).
+    """Checks that results may be written there, after completing what a killed run began (see `ResultFolder`).
 
     Raises:
-        UserError: it is a file, or holds something: without ``overwrite`` anything at all, else anything but earlier results
-            (a mistyped name must not cost anybody a folder).
+        UserError: it is a file, is not empty (without ``overwrite``), or holds anything but earlier results (with
+            ``overwrite``: a mistyped name must not delete a folder).
     """
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
@@ -60,8 +60,8 @@ class ResultFolder:
         with ResultFolder('out', overwrite=False) as folder:  # a temporary folder
             (folder / 'scores.json').write_text(...)
 
-    They replace earlier results; other files stay. After any exception, wherever it is raised, the earlier results are in
-    place as they were, or all new ones are.
+    They replace earlier results; other files stay. After an exception, either all earlier results are in place,
+    unchanged, or all new ones are.
 
     A process that is killed (SIGKILL, a power cut) cannot tidy up. Before the block ends, the earlier results are untouched and
     the new ones incomplete in ``out_dir/.mmsoc-partial-*``; the next run warns of that folder. While results are replaced, both are
@@ -105,11 +105,11 @@ class ResultFolder:
 
 
 class _Replacement:
-    """The renames within ``out`` that replace earlier results by new ones. What has been done can be told from the names alone:
+    """The renames within ``out`` that replace earlier results by new ones. The names alone tell how far they got:
 
     1. ``partial`` becomes ``new``: the new results are complete.
     2. Earlier results move to ``earlier``, which becomes ``replaced`` when all are there.
-    3. The new ones move out of ``new``. It is removed when it is empty: this is the moment at which the new results count.
+    3. The new ones move out of ``new``. It is removed once empty, which commits the new results.
     4. ``replaced`` is removed.
     """
 
@@ -131,10 +131,10 @@ class _Replacement:
             raise
 
     def go_on(self) -> None:
-        """Steps 2 and 3, from wherever they were interrupted."""
+        """Steps 2 and 3, resumed where they were interrupted."""
         if not self.replaced.exists():
             self.earlier.mkdir(exist_ok=True)
-            for name in sorted({MASKS, VIDEO, PICTURE, SCORES, *(path.name for path in self.new.iterdir())}):
+            for name in sorted({MASKS, VIDEO, OVERLAY_IMAGE, SCORES, *(path.name for path in self.new.iterdir())}):
                 if os.path.lexists(self.out / name):
                     self._move(self.out / name, self.earlier / name)
             self._move(self.earlier, self.replaced)
@@ -143,7 +143,7 @@ class _Replacement:
         self.new.rmdir()
 
     def tidy_up(self) -> None:
-        """Removes what is of no more use: nothing while both results are needed."""
+        """Removes what is no longer needed: nothing while both sets of results are."""
         if self.new.exists():
             return
         for folder in (self.partial, self.replaced):
@@ -152,17 +152,17 @@ class _Replacement:
             self.earlier.rmdir()
 
     def _move(self, source: Path, target: Path) -> None:
-        self._moves.append((source, target))  # before it is done: an interrupt may come right after
+        self._moves.append((source, target))  # recorded first: an interrupt may follow the rename
         source.replace(target)
 
     def _undo(self) -> None:
         for source, target in reversed(self._moves):
-            if not os.path.lexists(source):  # else this is the move that failed
+            if not os.path.lexists(source):  # otherwise this is the move that failed
                 target.replace(source)
 
 
 def _complete_interrupted(out: Path) -> None:
-    """Puts results in place whose run was killed while it replaced earlier ones."""
+    """Puts in place the results of a run that was killed while replacing earlier ones."""
     for new in sorted(out.glob(f'{NEW}*')):
         replacement = _Replacement(out, new.name.removeprefix(NEW))
         replacement.go_on()
@@ -177,7 +177,7 @@ def _complete_interrupted(out: Path) -> None:
 
 
 def mask_folders(texts: Sequence[str]) -> list[str]:
-    """Names for folders: the sentence's number, from 0, and its words; all different."""
+    """Unique folder names: the sentence's number, from 0, and its words."""
     digits = len(str(len(texts) - 1))
     slugs = ('-'.join(re.findall(r'\w+', text.lower()))[:50].strip('-_') for text in texts)
     return [f'{index:0{digits}d}_{slug}'.rstrip('_') for index, slug in enumerate(slugs)]
@@ -185,7 +185,7 @@ def mask_folders(texts: Sequence[str]) -> list[str]:
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Writes a bool (H, W) as an 8-bit grey PNG of 0 and 255."""
-    # Fast rather than small: runs of equal pixels are short either way.
+    # Fast rather than small: masks compress well at any level.
     done, content = cv2.imencode('.png', mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise RuntimeError(f'{path}: the mask of {mask.shape[1]}x{mask.shape[0]} cannot be encoded as PNG')
@@ -193,7 +193,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, and of what decides its results."""
+    """Versions of this package and of the packages that determine its results."""
     names = (*mmsoc.DEPENDENCIES, 'transformers', 'av', 'numpy')
     return dict(
         mmsoc=mmsoc.__version__, python=platform.python_version(), **{name: metadata.version(name) for name in names}

@@ -1,4 +1,4 @@
-"""Frames of what a person has (a video file, a folder of pictures, a picture, an array), and threads that read and write."""
+"""Frames of a user's input (a video file, a folder of images, an image, an array), and threads that read and write."""
 
 import os
 import re
@@ -33,22 +33,22 @@ from mmsoc.utils.video import (
     upright_pixels,
 )
 
-PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 Item = TypeVar('Item')
 
 
 class FrameSource(ABC):
-    """Frames of one size, in order, which can be read more than once and are not kept.
+    """Frames of one size, in order; they can be read more than once and are not kept in memory.
 
     Attributes:
         kind (str): 'video', 'folder', 'image' or 'array'.
         path (str | None): of the file or folder.
         size (tuple[int, int]): height and width, upright.
         fps (Fraction | None): frames per second; None: unknown.
-        length (int | None): number of frames, as far as it is known before they are read.
-        times (list[Fraction] | None): seconds at which each frame is shown, counted from the first; known when all were read
-            once, and only of videos whose rate varies.
+        length (int | None): number of frames, if known before they are read.
+        times (list[Fraction] | None): presentation time of each frame in seconds, relative to the first; only for
+            videos of variable frame rate, and known once all frames were read.
     """
 
     kind: str
@@ -63,22 +63,22 @@ class FrameSource(ABC):
         """The frames, uint8 (H, W, 3), RGB, upright."""
 
     def name(self, index: int) -> str:
-        """What the frame with this 0-based index is called."""
+        """The name of the frame with this 0-based index."""
         return f'{index:05d}'
 
 
 def open_frames(source: Any, fps: float | None = None) -> FrameSource:
-    """Finds out what ``source`` is.
+    """Opens ``source`` as frames, whatever its kind.
 
     Args:
-        source: path of a video file (what FFmpeg reads), of a folder of jpg or png pictures (ordered by name, and numbers in
-            names by value: 2 before 10), or of one picture; or RGB pixels, uint8: a picture (H, W, 3), or frames, (T, H, W, 3)
-            or a list of (H, W, 3); or what this function gave.
-        fps: frames per second of a source that does not know it, a folder or an array.
+        source: path of a video file that FFmpeg can read, of a folder of jpg or png images (sorted by name, numbers by
+            value: 2 before 10), or of one image; or RGB pixels, uint8: an image (H, W, 3), or frames, (T, H, W, 3) or a
+            list of (H, W, 3); or a source that this function returned.
+        fps: frames per second of a source that has no frame rate, a folder or an array.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or no picture in the folder.
-        ValueError: it is neither a video nor a picture, not a single frame can be decoded, pictures differ in size, or an
+        FileNotFoundError: there is no such file or folder, or no image in the folder.
+        ValueError: it is neither a video nor an image, not a single frame can be decoded, images differ in size, or an
             array is of another shape or type.
     """
     if isinstance(source, FrameSource):
@@ -91,7 +91,7 @@ def open_frames(source: Any, fps: float | None = None) -> FrameSource:
             raise FileNotFoundError(f'there is no file or folder {path} (looked in {os.getcwd()})')
         if fps is not None:
             raise UserError(f'{path}: fps is for folders and arrays; a video has its own')
-        return _Picture(path) if _is_picture(path) else _Video(path)
+        return _Image(path) if _is_image(path) else _Video(path)
     return _Array(source, fps)
 
 
@@ -100,10 +100,10 @@ class _Video(FrameSource):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._count: int | None = None  # when it was read to its end
+        self._count: int | None = None  # known once it was read to its end
         try:
             with VideoReader(path) as video:
-                # Where a rate varies, this is the mean.
+                # The mean if the rate varies.
                 self.fps = video.fps
                 if video.declared_frames:
                     self.length = video.declared_frames
@@ -112,8 +112,8 @@ class _Video(FrameSource):
                 first = next(video.frames(skip_broken=True), None)
         except VideoError as error:
             raise UserError(
-                f'{path} cannot be read as a video ({error.reason}); expected a video file, a picture or a folder of '
-                'pictures. Where the file is incomplete, its index, which some programs write last, may be missing'
+                f'{path} cannot be read as a video ({error.reason}); expected a video file, an image or a folder of '
+                'images. Where the file is incomplete, its index, which some programs write last, may be missing'
             ) from None
         if first is None:
             raise UserError(f'{path}: not a single frame can be decoded; does a player show it?')
@@ -144,14 +144,14 @@ class _Video(FrameSource):
                 if len(times) == count:
                     self._set_times([time - times[0] for time in times])
                 elif video.guessed_fps:
-                    self.fps = video.guessed_fps  # the average comes from times, which this file does not have
+                    self.fps = video.guessed_fps  # the average is computed from times, which this file lacks
             elif count != self._count:
                 raise RuntimeError(
                     f'{self.path}: {self._count} frames were read at first, and {count} now; did it change?'
                 )
 
     def _tell_faults(self, video: VideoReader, count: int, seconds: Fraction) -> None:
-        """Warns if less could be decoded than the file promises."""
+        """Warns if fewer frames could be decoded than the file declares."""
         promised = ''
         if video.declared_frames:
             expected = video.declared_frames - video.discarded
@@ -178,15 +178,15 @@ class _Video(FrameSource):
             return
         if self.fps is None:
             self.fps = Fraction(len(times) - 1) / times[-1]
-        # Containers round times (Matroska to milliseconds); a frame that is missing or doubled is half a frame off.
+        # Containers round times (Matroska to milliseconds); a missing or duplicated frame shifts them by half a frame.
         if any(abs(time * self.fps - index) > 0.5 for index, time in enumerate(times)):
             self.times = times
 
 
 def upright(frame: VideoFrame, path: str) -> np.ndarray:
-    """A frame as players show it: uint8 (H, W, 3), turned and mirrored by the file's display matrix.
+    """A frame as players show it: uint8 (H, W, 3), rotated and mirrored by the file's display matrix.
 
-    Where it is not certain how the video lies, this is logged once; ``path`` names it.
+    If the orientation is uncertain, this is logged once, with ``path``.
     """
     degrees = rotation_of(frame)
     if degrees is None:
@@ -212,15 +212,15 @@ class _Folder(FrameSource):
         self.path = path
         self.fps = _fraction(fps)
         names = sorted((name for name in os.listdir(path) if not name.startswith('.')), key=_natural)
-        self._files = [os.path.join(path, name) for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
+        self._files = [os.path.join(path, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
         if not self._files:
             raise FileNotFoundError(
-                f'the folder {path} holds no pictures ({", ".join(PICTURE_SUFFIXES)}); it holds {listed(names) or "nothing"}'
+                f'the folder {path} holds no images ({", ".join(IMAGE_SUFFIXES)}); it holds {listed(names) or "nothing"}'
             )
         if len(self._files) < len(names):
             others = [name for name in names if os.path.join(path, name) not in set(self._files)]
             print_log(
-                f'{path}: {len(others)} entries are no pictures and are left out: {listed(others)}', logger='current'
+                f'{path}: {len(others)} entries are no images and are left out: {listed(others)}', logger='current'
             )
         self._names = [Path(file).stem for file in self._files]
         seen: dict[str, str] = {}
@@ -228,39 +228,39 @@ class _Folder(FrameSource):
             if seen.setdefault(name, file) != file:
                 raise UserError(f'{seen[name]} and {file} would have masks of the same name; expected different names')
         self.length = len(self._files)
-        self.size = _picture_size(self._files[0])
-        for file in self._files:  # before hours are spent; only the files' first bytes are read
-            size = _picture_size(file)
+        self.size = _image_size(self._files[0])
+        for file in self._files:  # before hours are spent; reads only the files' first bytes
+            size = _image_size(file)
             if size != self.size:
                 raise UserError(
-                    f'{file} is {_wxh(size)}, but {self._files[0]} is {_wxh(self.size)}; expected pictures of one size, the '
+                    f'{file} is {_wxh(size)}, but {self._files[0]} is {_wxh(self.size)}; expected images of one size, the '
                     'frames of one video'
                 )
 
     def read(self) -> Iterator[np.ndarray]:
         for file in self._files:
-            yield read_picture(file)
+            yield read_image(file)
 
     def name(self, index: int) -> str:
         return self._names[index]
 
 
-class _Picture(FrameSource):
+class _Image(FrameSource):
     kind = 'image'
     length = 1
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.size = _picture_size(path)
+        self.size = _image_size(path)
 
     def read(self) -> Iterator[np.ndarray]:
         assert self.path is not None
-        yield read_picture(self.path)
+        yield read_image(self.path)
 
 
 class _Array(FrameSource):
     def __init__(self, pixels: Any, fps: float | None) -> None:
-        expected = 'expected a path, a picture (H, W, 3) or frames (T, H, W, 3), RGB, uint8'
+        expected = 'expected a path, an image (H, W, 3) or frames (T, H, W, 3), RGB, uint8'
         if isinstance(pixels, list | tuple):
             frames = [np.asarray(frame) for frame in pixels]
             shapes = list(dict.fromkeys(frame.shape for frame in frames))
@@ -287,18 +287,18 @@ class _Array(FrameSource):
         return iter(self._frames)
 
 
-def _is_picture(path: str) -> bool:
-    """Whether Pillow takes it for a single picture; animations are videos."""
+def _is_image(path: str) -> bool:
+    """Whether Pillow takes it for a single image; animations are videos."""
     try:
         with Image.open(path) as image:
             return not (image.format in ('GIF', 'PNG', 'WEBP') and getattr(image, 'is_animated', False))
     except Image.DecompressionBombError:
-        return True  # and too large: the reader will raise the error
+        return True  # too large: the reader will raise the error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return path.lower().endswith(PICTURE_SUFFIXES)  # and broken: the reader will raise the error
+        return path.lower().endswith(IMAGE_SUFFIXES)  # broken: the reader will raise the error
 
 
-def _picture_size(path: str) -> tuple[int, int]:
+def _image_size(path: str) -> tuple[int, int]:
     """Height and width, upright; reads no pixels."""
     try:
         with Image.open(path) as image:
@@ -307,11 +307,11 @@ def _picture_size(path: str) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise UserError(f'{path}: the image is too large ({error}); downscale it') from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as a picture: {error}') from None
+        raise UserError(f'{path} cannot be read as an image: {error}') from None
 
 
-def read_picture(path: str | Path, where: str = 'to be searched') -> np.ndarray:
-    """uint8 (H, W, 3), turned as the camera noted (EXIF); ``where`` is for messages."""
+def read_image(path: str | Path, where: str = 'to be searched') -> np.ndarray:
+    """uint8 (H, W, 3), oriented by EXIF; ``where`` is for messages."""
     pixels = read_frame(path, where)
     with Image.open(path) as image:
         if orientation(image) != 1:
@@ -320,7 +320,7 @@ def read_picture(path: str | Path, where: str = 'to be searched') -> np.ndarray:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number for how a picture is turned and mirrored; 1 is upright."""
+    """The EXIF orientation of an image; 1 is upright."""
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
@@ -346,7 +346,7 @@ def _wxh(shape: Sequence[int]) -> str:
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """The same items, made by a thread that is at most ``depth`` ahead; its errors are raised here.
+    """Yields the same items, produced by a thread at most ``depth`` ahead; its errors are raised here.
 
     Closing the iterator, or leaving it to the garbage collector, ends the thread.
     """
@@ -389,10 +389,10 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
 
 
 class WorkerPool:
-    """Threads for work without results, such as writing; used in a ``with`` block.
+    """Threads for tasks without results, such as writing; used in a ``with`` block.
 
-    No more than ``pending`` pieces of work wait at a time: then `submit` waits, too. An error is raised by a later
-    `submit`, or at the end of the block, which waits for all. With one worker, work is done in order.
+    At most ``pending`` tasks wait at a time; beyond that `submit` blocks. An error is raised by a later `submit`, or at
+    the end of the block, which waits for all tasks. A single worker runs the tasks in order.
     """
 
     def __init__(self, workers: int, pending: int) -> None:

@@ -1,4 +1,4 @@
-"""The released implementation of SOC: its weights have other names, the same values and the same shapes."""
+"""Weights of the released SOC implementation: other names, the same values and shapes."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from mmsoc.utils.errors import UserError
 
 _WRAPPER = 'module.'
 _SHARED = ('bbox_embed.', 'transformer.decoder.bbox_embed.')
-"""The released decoder holds the head's box branches under a second name."""
+"""The released decoder stores the head's box branches under a second name."""
 _IGNORED = re.compile(r'text_encoder\.embeddings\.(position_ids|token_type_ids)')
 """Counters that old versions of RoBERTa stored; not weights."""
 
@@ -20,9 +20,9 @@ _IGNORED = re.compile(r'text_encoder\.embeddings\.(position_ids|token_type_ids)'
 class ReleasedStateDictAdapter:
     """Converts the state dict of the released SOC to that of a model of ``configs/soc/released/``, and back.
 
-    Both ways are strict: every weight that the network has must be there, in the shape that the other weights ask for, and
-    nothing else. How many blocks and layers Video Swin and RoBERTa have is read from the names, and the sizes from the shapes.
-    The tensors are those of the input, not copies::
+    Both directions are strict: exactly the network's weights must be present, with mutually consistent shapes. The
+    numbers of blocks and layers of Video Swin and RoBERTa are read from the names, the sizes from the shapes. The
+    tensors are those of the input, not copies::
 
         released = read_checkpoint('released.pth', weights_key='model_state_dict')['model_state_dict']
         weights = ReleasedStateDictAdapter().to_mmsoc(released)
@@ -35,7 +35,7 @@ class ReleasedStateDictAdapter:
                 a wrapped model.
 
         Raises:
-            UserError: naming all weights that are missing, unexpected, of another shape, or that differ from their copy
+            UserError: lists all weights that are missing, unexpected, of the wrong shape, or different from their copy
                 under the decoder's second name.
         """
         found = {name: value for name, value in _unwrapped(state_dict).items() if not _IGNORED.fullmatch(name)}
@@ -62,7 +62,7 @@ class ReleasedStateDictAdapter:
             state_dict: weights of a model of ``configs/soc/released/``.
 
         Raises:
-            UserError: naming all weights that are missing, unexpected or of another shape.
+            UserError: lists all weights that are missing, unexpected or of the wrong shape.
         """
         found = _unwrapped(state_dict)
         weights = list(_layout(found, 'mmsoc'))
@@ -91,8 +91,8 @@ def _layout(names: Iterable[str], side: str) -> Iterator[_Weight]:
     Letters: C channels, N queries, K classes; E channels of Video Swin's first stage; D channels of RoBERTa.
 
     Args:
-        names: from which the numbers of blocks and layers are counted.
-        side: ``released`` or ``mmsoc``, whose names these are.
+        names: determine the numbers of blocks and layers.
+        side: ``released`` or ``mmsoc``: the naming scheme of ``names``.
     """
     body, roberta = {
         'released': ('backbone.0.body', 'text_encoder'),
@@ -111,7 +111,7 @@ def _layout(names: Iterable[str], side: str) -> Iterator[_Weight]:
 
 
 def _count(names: Iterable[str], prefix: str) -> int:
-    """How many different numbers follow ``prefix``."""
+    """The number of distinct indices that follow ``prefix``."""
     pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
     return len({match.group(1) for name in names if (match := pattern.match(name))})
 
@@ -317,7 +317,7 @@ def _check(
 ) -> None:
     """
     Raises:
-        UserError: ``title``, then what differs from ``expected``, with every name, and ``faults``.
+        UserError: ``title``, then every name that differs from ``expected``, and ``faults``.
     """
     sizes = _sizes(found, expected)
     shapes = {name: tuple(_size(size, sizes) for size in shape) for name, shape in expected.items()}
@@ -337,7 +337,7 @@ def _check(
 
 
 def _sizes(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int | str, ...]]) -> dict[str, int]:
-    """The number behind each symbol: that of which most weights speak."""
+    """The value of each symbol: the one that most weights agree on."""
     votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for name, shape in expected.items():
         if name not in found or found[name].dim() != len(shape):

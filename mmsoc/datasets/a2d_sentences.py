@@ -23,7 +23,7 @@ _ANNOTATIONS = ScannedFiles(
 
 @DATASETS.register_module()
 class A2DSentencesDataset(BaseDataset):
-    """Videos of which 3 to 5 frames are annotated, with sentences that each name one actor::
+    """Videos with 3 to 5 annotated frames, and sentences that each name one actor::
 
         data_root/
           Release/videoset.csv                                   videoset_file, last column: 0 train, 1 test
@@ -32,28 +32,29 @@ class A2DSentencesDataset(BaseDataset):
           text_annotations/a2d_missed_videos.txt                 missed_file, the videos without sentences
           text_annotations/a2d_annotation_with_instances/<video>/<frame>.h5   data_prefix['mask'], frame counted from 1
 
-    The protocol is that of MTTR and SOC: a sample is a sentence and an annotated frame that shows its instance; frames
-    that do not are no samples, neither for training nor for testing. The clip is ``num_frames`` frames c - w // 2 to
-    c + (w + 1) // 2 - 1 around the annotated one, clamped to the video, so that the annotated frame is at index w // 2
-    (``key_frame_flags``; packing makes ``key_frames_inds`` of it). The text is in lower case, with single spaces, in both
-    subsets. The row whose instance is '1 (copy)' is left out, and counted in the log like whatever else is.
+    The protocol is that of MTTR and SOC: a sample is a sentence and an annotated frame that shows its instance; other
+    frames are no samples, neither in training nor in testing. The clip is ``num_frames`` frames c - w // 2 to c + (w +
+    1) // 2 - 1 around the annotated one, clamped to the video, so that the annotated frame is at index w // 2
+    (``key_frame_flags``; packing makes ``key_frames_inds`` of it). In both subsets the text is lower-cased and has
+    single spaces. The row whose instance is '1 (copy)' is left out; the log counts all that is left out.
 
-    Training: an item is one sample. Testing: an item is one annotated frame with all its sentences, since what does not see
-    the text need run only once for them; the numbers are the same.
+    Training: an item is one sample. Testing: an item is one annotated frame with all its sentences, so that the
+    text-independent part runs once for all of them; the scores are the same.
 
-    What the pipeline gets: ``video_id``, ``video_path``, ``mask_path`` (the h5 file), ``frame_ids`` (0-based, those beyond
-    the video's end not yet clamped: ``LoadVideoWindow`` does it), ``frames`` (their names), ``key_frame_flags``, ``texts``,
-    ``exp_ids`` (the image ids of the published COCO file, ``v_<video>_f_<frame>_i_<instance>``), ``obj_ids``.
+    What the pipeline gets: ``video_id``, ``video_path``, ``mask_path`` (the h5 file), ``frame_ids`` (0-based, not yet
+    clamped to the video's end: ``LoadVideoWindow`` does that), ``frames`` (their names), ``key_frame_flags``,
+    ``texts``, ``exp_ids`` (the image ids of the published COCO file, ``v_<video>_f_<frame>_i_<instance>``),
+    ``obj_ids``.
 
-    When the data set is loaded for the first time, all its h5 files are opened to see which instances they hold (some 10,000:
-    seconds to minutes). The result is kept (`scan_ids`).
+    The first time the data set is loaded, all its h5 files (some 10,000) are opened to find the instances they contain,
+    which takes seconds to minutes. The result is cached (`scan_ids`).
 
     Args:
         subset: 'train' or 'test'.
         num_frames: w, the length of a clip.
-        cache_dir: where to keep which instances the h5 files hold; None: beside data_prefix['mask'], or in the user's cache
-            folder.
-        expected_videos: number of videos with sentences that a complete copy has (train 3017, test 737).
+        cache_dir: folder for the cached instances of the h5 files; None: beside data_prefix['mask'], or in the user's
+            cache folder.
+        expected_videos: number of videos with sentences in a complete copy (train 3017, test 737).
 
     Raises:
         FileNotFoundError: a file or folder is missing.
@@ -114,7 +115,7 @@ class A2DSentencesDataset(BaseDataset):
         samples = self._samples()
         grouped: dict[tuple[str, int], list[dict]] = {}
         for number, sample in enumerate(samples):
-            # Training samples stay apart.
+            # Training samples are not grouped.
             key = (sample['video_id'], sample['key_frame']) if self.test_mode else ('', number)
             grouped.setdefault(key, []).append(sample)
         return [
@@ -136,7 +137,7 @@ class A2DSentencesDataset(BaseDataset):
         info['frames'] = [frame_name(index) for index in info['frame_ids']]
         info['key_frame_flags'] = key_frame_flags(self.num_frames)
         info['video_path'] = os.path.join(self.data_prefix['video'], f'{info["video_id"]}.mp4')
-        info['mask_paths'] = None  # one PNG per frame: not here
+        info['mask_paths'] = None  # there is no PNG per frame here
         return info
 
     def _samples(self) -> list[dict]:
@@ -236,16 +237,16 @@ def key_frame_flags(num_frames: int) -> list[bool]:
 def read_sentences(path: str) -> tuple[list[tuple[str, int, str]], list[tuple[str, str]]]:
     """Reads a2d_annotation.txt.
 
-    Further columns are allowed. Instances count from 0.
+    Additional columns are allowed. Instances are numbered from 0.
 
     Returns:
-        The sentences as (video, instance, text in lower case with single spaces), in their order, and what is left out:
-        (video, instance) of the rows whose instance is a copy ('1 (copy)').
+        The sentences as (video, instance, text in lower case with single spaces), in file order, and the (video,
+        instance) of the rows left out, whose instance is a copy ('1 (copy)').
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has other columns, a video whose name cannot be that of a file, an instance that is no number, an empty
-            sentence, or a pair twice.
+        ValueError: wrong columns, a video whose name cannot be a file name, an instance that is not a number, an empty
+            sentence, or a duplicate pair.
     """
     rows = read_csv(path, 'ann_file')
     columns = ['video_id', 'instance_id', 'query']
@@ -280,7 +281,7 @@ def read_videoset(path: str) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a row has not 9 columns, a last one that is neither 0 nor 1, or a video again.
+        ValueError: a row does not have 9 columns, its last one is neither 0 nor 1, or a video occurs twice.
     """
     result: dict[str, str] = {}
     for line, row in without_videoset_header(read_csv(path, 'videoset_file')):
@@ -289,7 +290,7 @@ def read_videoset(path: str) -> dict[str, str]:
                 f'videoset_file {path}, line {line}: expected 9 fields, the last one 0 (train) or 1 (test), found {row}'
             )
         if row[0] in result:
-            raise UserError(f'videoset_file {path}, line {line}: video {row[0]} is there twice')
+            raise UserError(f'videoset_file {path}, line {line}: video {row[0]} occurs twice')
         result[row[0]] = SUBSETS[row[-1].strip()]
     return result
 
@@ -297,8 +298,8 @@ def read_videoset(path: str) -> dict[str, str]:
 def without_videoset_header(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
     """The rows of videoset.csv (`read_csv`) without the header, which only some copies have.
 
-    A header is a first line of 9 fields of which none from the second on holds a digit; those of a video are numbers and
-    times.
+    A header is a first line of 9 fields, none of which from the second on contains a digit; those of a video are
+    numbers and times.
     """
     if rows and len(rows[0][1]) == 9 and not any(character.isdigit() for character in ''.join(rows[0][1][1:])):
         return rows[1:]
@@ -306,7 +307,7 @@ def without_videoset_header(rows: list[tuple[int, list[str]]]) -> list[tuple[int
 
 
 def read_csv(path: str, key: str) -> list[tuple[int, list[str]]]:
-    """The rows of a csv file with their line numbers; everything stays text, so that an id '007' or 'nan' does too.
+    """The rows of a CSV file with their line numbers; all fields stay text, including ids such as '007' or 'nan'.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -321,7 +322,7 @@ def read_csv(path: str, key: str) -> list[tuple[int, list[str]]]:
 
 
 def read_lines(path: str, key: str) -> list[str]:
-    """The lines of a text file, without line ends and without blanks around them.
+    """The lines of a text file, stripped of surrounding whitespace.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,8 +1,8 @@
-"""Which frames of a video make a training clip.
+"""Choice of a video's frames for training clips.
 
-A clip sampler has two methods. ``split`` runs once, when the data set is loaded, and says into how many items an
-expression falls; ``draw`` runs each time an item is fetched and gives its frames. Frames are indices into the video's
-sorted frame list.
+A clip sampler has two methods. ``split`` runs once, when the data set is loaded, and splits an expression into items;
+``draw`` runs each time an item is fetched and returns its frames. Frames are indices into the video's sorted frame
+list.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from mmsoc.utils.errors import UserError
 
 @TASK_UTILS.register_module()
 class WindowClipSampler:
-    """Consecutive windows that do not overlap, as in MTTR and SOC; nothing is random.
+    """Consecutive windows without overlap, as in MTTR and SOC; deterministic.
 
-    A short last window becomes the last ``num_frames`` frames (so it overlaps the one before); a video shorter than a
-    window repeats its last frame. A window that does not show the object at all is no item.
+    A short last window becomes the last ``num_frames`` frames (and so overlaps the previous one); a video shorter than
+    a window repeats its last frame. A window that never shows the object is no item.
     """
 
     def __init__(self, *, num_frames: int = 8) -> None:
@@ -51,10 +51,10 @@ class WindowClipSampler:
 class SparseClipSampler:
     """ReferFormer's sampling: an anchor frame, a near frame on each side, and frames from the rest of the video.
 
-    There is one item per expression and per anchor 0, n, 2n, ... (n = ``num_frames``). The neighbours are 1 to 3
-    frames away and clamped to the video; the other n - 3 frames are drawn without replacement from before the earliest
-    and *from* the latest of the three (which can therefore repeat), or from all frames where that leaves too few, or
-    repeat the whole video where even that is too short. The frames come sorted. Randomness is numpy's global
+    There is one item per expression and anchor 0, n, 2n, ... (n = ``num_frames``). The neighbours are 1 to 3 frames
+    away and clamped to the video; the other n - 3 frames are drawn without replacement from before the earliest and
+    *from* the latest of the three (which can therefore repeat), or from all frames where that leaves too few, or repeat
+    the whole video where even that is too short. The frames are sorted. Random numbers come from numpy's global
     generator.
     """
 
@@ -69,8 +69,7 @@ class SparseClipSampler:
     def split(self, present: Sequence[bool]) -> list[list[int]]:
         """Returns the anchors, each as a list of one frame index.
 
-        Whether the anchor shows the object is not asked: a drawn clip that shows it nowhere is replaced when it is
-        packed.
+        The anchor need not show the object: a drawn clip that never shows it is replaced during packing.
         """
         return [[anchor] for anchor in range(0, len(present), self.num_frames)]
 

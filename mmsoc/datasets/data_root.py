@@ -4,7 +4,8 @@ import os
 
 
 def check_root(data_root: str, expected: str) -> None:
-    """Checks that there is a folder ``data_root`` (none is asked for if it is ''); ``expected`` says what should be in it.
+    """Checks that the folder ``data_root`` exists (unless it is ''); ``expected`` describes its content for the
+    message.
 
     Raises:
         FileNotFoundError: there is no such folder.

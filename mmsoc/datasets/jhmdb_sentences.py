@@ -15,7 +15,7 @@ from mmsoc.utils.files import check_file_name, clean_text, listed, load_json
 
 from .a2d_sentences import key_frame_flags, read_csv, window
 from .data_root import check_root
-from .referring_videos import _check_files
+from .referring_videos import check_files
 from .transforms.video_loading import frame_name, puppet_mask_length
 
 
@@ -28,21 +28,21 @@ class JHMDBSentencesDataset(BaseDataset):
           puppet_mask/<action>/<video>/puppet_mask.mat        data_prefix['mask'], field part_mask (H, W, T)
           jhmdb_annotation.txt                                ann_file: video_id, query
 
-    Three frames of each video are evaluated. Which ones is a matter of chance, and the published lists differ: numbers are
-    comparable where ``samples_file`` is the same. That of MTTR has 2,784 rows
-    ``[video, ./jhmdb_sentences/Rename_Images/<action>/<video>/<frame>.png, ./jhmdb_sentences/puppet_mask/<action>/<video>/
-    puppet_mask.mat, number of frames, sentence]`` (its repository, datasets/jhmdb_sentences). Without it the frames are drawn
-    here. The log and the metric's report say which it was (``metainfo['samples']``).
+    Three randomly drawn frames of each video are evaluated, and the published lists differ: scores are comparable only
+    for the same ``samples_file``. That of MTTR has 2,784 rows ``[video,
+    ./jhmdb_sentences/Rename_Images/<action>/<video>/<frame>.png, ./jhmdb_sentences/puppet_mask/<action>/<video>/
+    puppet_mask.mat, number of frames, sentence]`` (its repository, datasets/jhmdb_sentences). Without it the frames are
+    drawn here. The log and the metric's report name the source (``metainfo['samples']``).
 
     An item is a sample: a clip of ``num_frames`` around the evaluated frame, as `A2DSentencesDataset` makes it. What the
     pipeline gets: ``video_id``, ``img_paths``, ``mask_path`` (the mat file), ``frame_ids`` (0-based), ``frames`` (their
     names), ``key_frame_flags``, ``texts`` (one, lower case), ``exp_ids`` (``v_<video>_f_<frame>``).
 
     Args:
-        samples_file: the list of samples; None: ``frames_per_video`` frames of each video are drawn with ``seed``. With a list
-            ann_file is not read.
+        samples_file: the list of samples; None: ``frames_per_video`` frames of each video are drawn with ``seed``. With
+            a list, ann_file is not read.
         num_frames: w, the length of a clip.
-        expected_samples: number of samples that a complete copy gives (2784).
+        expected_samples: number of samples of a complete copy (2784).
 
     Raises:
         FileNotFoundError: a file, folder or frame is missing.
@@ -96,7 +96,7 @@ class JHMDBSentencesDataset(BaseDataset):
             lazy_init=lazy_init,
             max_refetch=max_refetch,
         )
-        # Not through the argument: MMEngine would look for a file of this name.
+        # Not passed as the argument: MMEngine would look for a file of this name.
         self._metainfo['samples'] = self._which_samples()
 
     def _which_samples(self) -> str:
@@ -122,7 +122,7 @@ class JHMDBSentencesDataset(BaseDataset):
             needed.setdefault((sample['action'], sample['video_id']), set()).update(_clip(sample, self.num_frames))
         for (action, video), indices in needed.items():
             frames = [frame_name(index) for index in sorted(indices)]
-            _check_files(os.path.join(self.data_prefix['img'], action), video, frames, '.png', "data_prefix['img']")
+            check_files(os.path.join(self.data_prefix['img'], action), video, frames, '.png', "data_prefix['img']")
         missing = [
             f'{action}/{video}' for action, video in needed if not os.path.isfile(self._mask_path(action, video))
         ]
@@ -148,7 +148,7 @@ class JHMDBSentencesDataset(BaseDataset):
             key_frame_flags=key_frame_flags(self.num_frames),
             img_paths=[os.path.join(folder, f'{frame_name(index)}.png') for index in clip],
             mask_path=self._mask_path(action, video),
-            mask_paths=None,  # one PNG per frame: not here
+            mask_paths=None,  # there is no PNG per frame here
             texts=[text],
             exp_ids=[f'v_{video}_f_{number}'],
             obj_ids=None,
@@ -173,9 +173,9 @@ class JHMDBSentencesDataset(BaseDataset):
             if video not in action_of:
                 raise FileNotFoundError(f"data_prefix['img']: there is no folder {root}/<action>/{video} ({where})")
             action = action_of[video]
-            pictures = [name for name in os.listdir(os.path.join(root, action, video)) if name.endswith('.png')]
+            frames = [name for name in os.listdir(os.path.join(root, action, video)) if name.endswith('.png')]
             # The masks may end before the frames.
-            length = min(len(pictures), puppet_mask_length(self._mask_path(action, video), where))
+            length = min(len(frames), puppet_mask_length(self._mask_path(action, video), where))
             if length < self.frames_per_video:
                 raise UserError(f'{where}: frames_per_video={self.frames_per_video}, found {length} frames with masks')
             generator = np.random.default_rng([self.seed, *video.encode()])
@@ -189,14 +189,14 @@ def _clip(sample: dict, num_frames: int) -> list[int]:
 
 
 def read_samples(path: str) -> list[dict]:
-    """Reads a list of samples (see `JHMDBSentencesDataset`); of the paths only action, video and frame count.
+    """Reads a list of samples (see `JHMDBSentencesDataset`); only action, video and frame are taken from the paths.
 
     Returns:
         Per sample ``video_id``, ``action``, ``key_frame`` (0-based), ``length`` (frames with masks) and ``text`` (lower case).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a row is not as it should be, or is there twice.
+        ValueError: a row is malformed or occurs twice.
     """
     rows = load_json(path, 'samples_file')
     if not isinstance(rows, list):
@@ -204,7 +204,7 @@ def read_samples(path: str) -> list[dict]:
     samples = []
     seen: dict[tuple[str, int], int] = {}
     for number, row in enumerate(rows):
-        sample = _parse(row, f'samples_file {path}, row {number}')
+        sample = parse_sample(row, f'samples_file {path}, row {number}')
         earlier = seen.setdefault((sample['video_id'], sample['key_frame']), number)
         if earlier != number:
             raise UserError(
@@ -215,7 +215,12 @@ def read_samples(path: str) -> list[dict]:
     return samples
 
 
-def _parse(row: Any, where: str) -> dict:
+def parse_sample(row: Any, where: str) -> dict:
+    """Parses and checks a row of the samples file.
+
+    Raises:
+        UserError: it is not of the expected form.
+    """
     if not isinstance(row, list) or [type(value) for value in row] != [str, str, str, int, str]:
         raise UserError(
             f'{where}: expected [video, path of the frame, path of the mat, number of frames, sentence], found {row}'
@@ -239,14 +244,15 @@ def _parse(row: Any, where: str) -> dict:
 
 
 def read_jhmdb_sentences(path: str) -> dict[str, str]:
-    """Reads jhmdb_annotation.txt: video_id and query, with or without a line that says so.
+    """Reads jhmdb_annotation.txt: video_id and query, with or without a header line.
 
     Returns:
         ``{video: sentence in lower case}``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a row has not two fields, a name that cannot be that of a file, an empty sentence, or a video again.
+        ValueError: a row does not have two fields, a name cannot be a file name, a sentence is empty, or a video occurs
+            twice.
     """
     rows = read_csv(path, 'ann_file')
     if rows and rows[0][1][0] == 'video_id':
@@ -257,6 +263,6 @@ def read_jhmdb_sentences(path: str) -> dict[str, str]:
         if len(row) != 2:
             raise UserError(f'{where}: expected video_id and query, found {row}')
         if row[0] in sentences:
-            raise UserError(f'{where}: video {row[0]} is there twice')
+            raise UserError(f'{where}: video {row[0]} occurs twice')
         sentences[check_file_name(row[0], where)] = clean_text(row[1], where)
     return sentences

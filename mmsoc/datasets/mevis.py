@@ -1,4 +1,4 @@
-"""MeViS (Ding et al., ICCV 2023): sentences about motion, of which one can name several objects."""
+"""MeViS (Ding et al., ICCV 2023): sentences about motion, each naming one or more objects."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import get_field, listed, load_json
 from mmsoc.utils.masks import run_totals
 
-from .referring_videos import ReferringVideoDataset, _expression
+from .referring_videos import ReferringVideoDataset, place_of_expression
 
 
 @DATASETS.register_module()
@@ -23,42 +23,41 @@ class MeViSDataset(ReferringVideoDataset):
           train/mask_dict.json                    mask_file: {anno_id: [COCO run-length code, or null, per frame]}
           train/JPEGImages/<video>/<frame>.jpg    data_prefix['img']
 
-    and likewise ``valid_u``, which is for evaluation, and ``valid`` (without obj_id, anno_id and masks), whose masks are
-    on a server. What a sentence names is the union of its annotations; a frame with null shows nothing of one. In version
-    2 some sentences have no target: their ``anno_id`` is empty, and so is their mask in every frame.
+    and likewise ``valid_u``, for evaluation, and ``valid`` (without obj_id, anno_id and masks), which a server
+    evaluates. A sentence's mask is the union of its annotations; null means that a frame does not show the annotation.
+    In version 2 some sentences have no target: their ``anno_id`` is empty, and so is their mask in every frame.
 
-    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` further
-    expressions of the video beside it. The text is in lower case, with single spaces between the words and none around
-    them. The log counts what is left out: videos of fewer than two frames, as in LMPM; expressions without a target,
-    since a training clip must show what its sentence names; expressions whose objects no frame shows.
+    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` > 1 further
+    expressions of the video. The text is lower-cased, with single spaces between words and none around them. The log
+    counts what is left out: videos of fewer than two frames, as in LMPM; expressions without a target, since a training
+    clip must show the object that its sentence names; expressions whose objects appear in no frame.
 
-    Testing: an item is one video with all its sentences and all its frames, and the text stays as it is in the file.
-    Nothing is left out.
+    Testing: an item is one video with all its sentences and all its frames; the text is unchanged. Nothing is left out.
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
     ``img_paths``, ``texts``, ``exp_ids``, ``obj_ids`` and ``anno_ids`` (a tuple of strings per sentence, empty without a
-    target; None where the file has none), ``mask_rles`` for ``LoadMeViSMasks`` (per name of a frame and sentence a list
-    with the code of each of its objects that the frame shows; None without masks), ``families``, ``held_out``; for
+    target; None where the file has none), ``mask_rles`` for ``LoadMeViSMasks`` (per frame name and sentence, a list of
+    the codes of those of its objects that the frame shows; None without masks), ``families``, ``held_out``; for
     training ``labels`` (zeros: "referred"). ``mask_paths`` and ``categories`` are None.
 
-    mask_file is read once, when the data set is loaded. The codes of the annotations that sentences name are kept as
-    they are, in one array that loader workers and subsets share (`RunLengthCodes`).
+    mask_file is read once, when the data set is loaded. The codes of the annotations that sentences name stay encoded,
+    in one array that loader workers and subsets share (`RunLengthCodes`).
 
     Args:
         ann_file: the expressions. ``obj_id`` and ``anno_id`` may be missing in a test split.
-        mask_file: None: there are no masks; for predictions only.
+        mask_file: None: no masks; for predictions only.
         data_prefix: the folder ``img``.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
-        sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
-            video that are drawn again each time (numpy's global generator).
-        require_masks: a test split must have mask_file and ``anno_id``, since it is to be evaluated.
-        expected_videos: number of videos that a complete copy has (train 1662, valid_u 50, valid 140).
+        sentences_per_clip: for training, the maximum number of sentences per clip: the item's, and others of its video,
+            redrawn each time (numpy's global generator).
+        require_masks: require mask_file and ``anno_id`` of a test split, which evaluation needs.
+        expected_videos: number of videos in a complete copy (train 1662, valid_u 50, valid 140).
 
     Raises:
-        FileNotFoundError: a file, a folder, or a frame that the expressions list is missing.
-        ValueError: a file's content is not as above (an anno_id that is not in mask_file, that an expression has twice or
-            that two videos have; codes that are not one per frame, not of one size, or broken), the number of videos is
-            not ``expected_videos``, or nothing is left.
+        FileNotFoundError: a file, a folder, or a frame listed by the expressions is missing.
+        ValueError: a file's content is not as above (an anno_id that is missing from mask_file, repeated in an
+            expression or shared by two videos; codes that are broken, of different sizes, or not one per frame), the
+            number of videos is not ``expected_videos``, or nothing is left.
     """
 
     LAYOUT = '{train,valid_u,valid}/JPEGImages and meta_expressions.json, {train,valid_u}/mask_dict.json'
@@ -148,7 +147,7 @@ class MeViSDataset(ReferringVideoDataset):
         return videos if self.test_mode else self._with_targets(videos)
 
     def _with_targets(self, videos: dict[str, dict]) -> dict[str, dict]:
-        """The videos without the expressions that have no target, and without those that have no others."""
+        """The videos without expressions that have no target; videos without other expressions are dropped."""
         kept = {
             video: dict(record, expressions={i: item for i, item in record['expressions'].items() if item['anno_id']})
             for video, record in videos.items()
@@ -174,7 +173,7 @@ class MeViSDataset(ReferringVideoDataset):
                     first = wanted.setdefault(anno_id, _Wanted(video, exp_id, len(record['frames'])))
                     if first.video != video:
                         raise UserError(
-                            f'{_expression(self.ann_file, video, exp_id, item)}: the anno_id {anno_id} is also in video '
+                            f'{place_of_expression(self.ann_file, video, exp_id, item)}: the anno_id {anno_id} is also in video '
                             f'{first.video}, expression {first.exp_id}'
                         )
         assert self.mask_file is not None
@@ -186,7 +185,7 @@ class MeViSDataset(ReferringVideoDataset):
     def _count_never_seen(self, videos: dict[str, dict], codes: 'RunLengthCodes') -> None:
         logger = MMLogger.get_current_instance()
         expressions = [
-            (_expression(self.ann_file, video, exp_id, item), item['anno_id'])
+            (place_of_expression(self.ann_file, video, exp_id, item), item['anno_id'])
             for video, record in videos.items()
             for exp_id, item in record['expressions'].items()
             if item['anno_id'] is not None
@@ -211,7 +210,7 @@ class MeViSDataset(ReferringVideoDataset):
         return np.any(of_objects, axis=0).tolist()
 
     def _add_masks(self, info: dict, has_masks: bool) -> None:
-        info['mask_paths'] = None  # one PNG per frame: not here
+        info['mask_paths'] = None  # there is no PNG per frame here
         codes, anno_ids = self.codes, info['anno_ids']
         if not has_masks or anno_ids is None:
             info['mask_rles'] = None
@@ -224,17 +223,17 @@ class MeViSDataset(ReferringVideoDataset):
 
 
 class RunLengthCodes:
-    """COCO's run-length codes of many annotations, each with one or none per frame.
+    """COCO run-length codes of many annotations, at most one per frame.
 
-    All of them lie in one array: where processes are forked, as loader workers are, they go on sharing it. Python's
-    objects they would soon copy, since whoever looks at an object writes into its reference count.
+    All of them lie in one array, which forked processes such as loader workers share. Python objects would soon be
+    copied, since every access writes to their reference counts.
 
     Args:
         first: of each annotation, the row of its first frame.
         sizes: of each annotation, the masks' height and width.
         text: uint8, the codes of all rows, one after the other.
-        ends: int64, where the code of each row ends; it has no length where the annotation is absent.
-        shown: bool, for each row, whether its mask has a pixel.
+        ends: int64, where the code of each row ends; an absent annotation has a code of length 0.
+        shown: bool, for each row, whether its mask is non-empty.
         lengths: of each annotation, its number of frames.
     """
 
@@ -252,7 +251,7 @@ class RunLengthCodes:
         self._text, self._ends, self._shown = text, ends, shown
 
     def __deepcopy__(self, memo: dict) -> 'RunLengthCodes':
-        return self  # mmengine copies a data set for a subset of it; nothing here ever changes
+        return self  # mmengine copies a data set to take a subset; this object is immutable
 
     def shown(self, anno_id: str) -> np.ndarray:
         """bool (T,): whether each frame shows the object."""
@@ -260,7 +259,7 @@ class RunLengthCodes:
         return self._shown[first : first + self._lengths[anno_id]]
 
     def of_frame(self, anno_id: str, frame: int) -> dict | None:
-        """The run-length code ``dict(size=[height, width], counts=bytes)`` of a mask that has a pixel, else None."""
+        """The run-length code ``dict(size=[height, width], counts=bytes)`` of a non-empty mask, else None."""
         assert 0 <= frame < self._lengths[anno_id], (anno_id, frame)
         row = self._first[anno_id] + frame
         if not self._shown[row]:
@@ -277,7 +276,7 @@ class _Wanted(NamedTuple):
 
 
 def load_mask_dict(path: str, wanted: Mapping[str, _Wanted]) -> RunLengthCodes:
-    """Reads MeViS's ``mask_dict.json`` and checks the annotations that are wanted; the others are dropped.
+    """Reads MeViS's ``mask_dict.json``, checks the wanted annotations and drops the others.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -298,14 +297,14 @@ def load_mask_dict(path: str, wanted: Mapping[str, _Wanted]) -> RunLengthCodes:
     shown = []
     for anno_id, of in wanted.items():
         where = f'mask_file {path}, anno_id {anno_id} (video {of.video}, expression {of.exp_id})'
-        codes = content.pop(anno_id)  # its memory is free before the next one is copied
+        codes = content.pop(anno_id)  # frees its memory before the next one is copied
         if not isinstance(codes, list) or len(codes) != of.num_frames:
             found = f'{len(codes)} masks' if isinstance(codes, list) else type(codes).__name__
             raise UserError(f'{where}: expected a mask or null for each of {of.num_frames} frames, found {found}')
         first[anno_id] = len(ends)
-        size, of_frames, areas = _check_codes(codes, where)
+        size, rles, areas = _check_codes(codes, where)
         sizes[anno_id] = size
-        for code in of_frames:
+        for code in rles:
             text += code
             ends.append(len(text))
         shown.append(areas > 0)
@@ -329,10 +328,10 @@ def _check_codes(codes: Sequence[Any], where: str) -> tuple[list[int], list[byte
         (T,), the area of each mask.
     """
     size: list[int] | None = None
-    of_frames = []
+    rles = []
     for t, code in enumerate(codes):
         if code is None:
-            of_frames.append(b'')
+            rles.append(b'')
             continue
         counts, of = (code.get('counts'), code.get('size')) if isinstance(code, dict) else (None, None)
         if not isinstance(counts, str) or not isinstance(of, list) or [type(side) for side in of] != [int, int]:
@@ -345,16 +344,16 @@ def _check_codes(codes: Sequence[Any], where: str) -> tuple[list[int], list[byte
             raise UserError(
                 f'{where}: expected masks of one size (height, width), found {size} and, in place {t}, {of}'
             )
-        of_frames.append(counts.encode())
+        rles.append(counts.encode())
     areas: np.ndarray = np.zeros(len(codes), np.int64)
     places = [t for t, code in enumerate(codes) if code is not None]
     if size is None:
-        return [0, 0], of_frames, areas
-    totals, areas[places] = run_totals([of_frames[t] for t in places])
+        return [0, 0], rles, areas
+    totals, areas[places] = run_totals([rles[t] for t in places])
     for t, total in zip(places, totals.tolist()):
         if total != size[0] * size[1]:
             found = 'no such code' if total < 0 else f'{total}'
             raise UserError(
                 f'{where}: the run-length code in place {t} is broken: expected runs of {size[0]} x {size[1]} pixels, found {found}'
             )
-    return size, of_frames, areas
+    return size, rles, areas

@@ -1,4 +1,4 @@
-"""Which objects each mask shows."""
+"""The objects that each mask shows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +10,12 @@ from .scanning import ScannedFiles, ShownIds, scan_ids
 
 
 def object_frames(mask_root: str, videos: Mapping[str, Sequence[str]], cache_dir: str | None = None) -> ShownIds:
-    """The object ids in every mask of the given videos; what was found is kept (`scan_ids`).
+    """The object ids in every mask of the given videos; the result is cached (`scan_ids`).
 
     Args:
         mask_root: folder that holds ``<video>/<frame>.png``.
         videos: frame names per video id.
-        cache_dir: where to keep the result; None: beside ``mask_root``, or in the user's cache folder.
+        cache_dir: folder for the cache; None: beside ``mask_root``, or in the user's cache folder.
 
     Returns:
         ``{video: {frame: [ids without 0]}}``.

@@ -11,9 +11,9 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import get_field
 
 from .object_frames import object_frames
-from .referring_videos import ReferringVideoDataset, _check_files, _expression, _videos_of
+from .referring_videos import ReferringVideoDataset, check_files, load_videos, place_of_expression
 
-# The categories of meta.json in alphabetical order: the order gives the label.
+# The categories of meta.json in alphabetical order, which defines the labels.
 # fmt: off
 YOUTUBE_VOS_CATEGORIES = (
     'airplane', 'ape', 'bear', 'bike', 'bird', 'boat', 'bucket', 'bus', 'camel', 'cat', 'cow', 'crocodile', 'deer',
@@ -43,44 +43,42 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
           train/Annotations/<video>/<frame>.png          data_prefix['mask'], pixel value = object id
           train/meta.json                                meta_file
 
-    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` further
-    expressions of the video beside it. The text is in lower case, with single spaces between the words and none around
-    them.
+    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` > 1 further
+    expressions of the video. The text is lower-cased, with single spaces between words and none around them.
 
-    Testing: an item is one video with all its sentences and all its frames. The text stays as it is in the file, since
-    that is what the published numbers were made with (in the public files 4 of 2,340 sentences would change, all by a
-    space).
+    Testing: an item is one video with all its sentences and all its frames. The text is unchanged, as for the published
+    numbers (in the public files normalization would change 4 of 2,340 sentences, all by a space).
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
     ``img_paths``, ``mask_paths`` (None where a test split has no folder of masks), ``texts``, ``exp_ids``, ``obj_ids``
     (None where the file has none), ``families``; for training ``labels`` and ``categories``, for testing ``held_out``.
-    ``families`` and ``held_out`` are what the expressions' optional keys ``family`` (a name) and ``held_out`` (true or
-    false) say, one per sentence, else None. ``categories`` is ``{obj_id: category}`` of all objects of the video that
-    have one in meta_file; None without meta_file.
+    ``families`` and ``held_out`` are the values of the expressions' optional keys ``family`` (a name) and ``held_out``
+    (true or false), one per sentence, else None. ``categories`` is ``{obj_id: category}`` of all objects of the video
+    that have one in meta_file; None without meta_file.
 
-    Frames, masks and expressions are checked against the disk when the data set is loaded.
+    The files of frames and masks are checked when the data set is loaded.
 
     Args:
         ann_file: the expressions. ``obj_id`` may be missing in a test split.
         data_prefix: folders ``img`` and, optional for testing, ``mask``.
-        meta_file: objects per video, with ``category`` (needed for ``use_category``) and possibly ``frames`` in which
-            the object is seen. Where these are not listed, all masks of the video are read once and the result is kept
+        meta_file: objects per video, with ``category`` (needed for ``use_category``) and optionally ``frames`` that
+            show the object. If these are missing, all masks of the video are read once and the result is cached
             (`object_frames`).
-        exclude_ann_file: expressions of videos to leave out. The valid file of Ref-YouTube-VOS holds valid + test, and
-            the valid split is what is not in the test file. That file is no longer distributed: where it is absent,
-            the videos that have a folder of frames are used, and the log says so.
+        exclude_ann_file: expressions of videos to leave out. The valid file of Ref-YouTube-VOS contains valid + test,
+            and the valid split is those that the test file lacks. The test file is no longer distributed: without it,
+            the videos that have a folder of frames are used, which is logged.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
-        sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
-            video that are drawn again each time (numpy's global generator). What does not see the text runs once for all
-            of them. Where the clip does not show an object, packing drops the sentence.
+        sentences_per_clip: for training, the maximum number of sentences per clip: the item's, and others of its video,
+            redrawn each time (numpy's global generator). The text-independent part runs once for all of them. Packing
+            drops sentences whose object the clip does not show.
         use_category: label = position of the object's category in ``metainfo['classes']`` (default: the 65 of
             YouTube-VOS). False: the only class is "referred", label 0.
-        require_masks: a test split must have masks and ``obj_id``, since it is to be evaluated.
-        expected_videos: number of videos that a complete copy has (Ref-YouTube-VOS: train 3471, valid 202).
-        cache_dir: folder for what was found in the masks; see `object_frames`.
+        require_masks: require masks and ``obj_id`` of a test split, which evaluation needs.
+        expected_videos: number of videos in a complete copy (Ref-YouTube-VOS: train 3471, valid 202).
+        cache_dir: folder for the cache of `object_frames`.
 
     Raises:
-        FileNotFoundError: a file, a folder, or a frame that the expressions list is missing.
+        FileNotFoundError: a file, a folder, or a frame listed by the expressions is missing.
         ValueError: a file's content is not as above, the number of videos is not ``expected_videos``, or nothing is
             left.
     """
@@ -154,7 +152,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         logger = MMLogger.get_current_instance()
         listed = len(videos)
         if os.path.isfile(self.exclude_ann_file):
-            excluded = _videos_of(self.exclude_ann_file, 'exclude_ann_file')
+            excluded = load_videos(self.exclude_ann_file, 'exclude_ann_file')
             videos = {video: record for video, record in videos.items() if video not in excluded}
             logger.info(
                 f'{self.ann_file}: {len(videos)} of {listed} videos are not in {self.exclude_ann_file} and are used'
@@ -178,16 +176,16 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
     def _load_objects(self, videos: dict[str, dict], has_masks: bool) -> _Objects:
         meta = None if self.meta_file is None else self._load_meta()
         for video, record in videos.items():
-            # In training a missing folder of masks is an error, too.
+            # In training a missing folder of masks is an error as well.
             if has_masks or not self.test_mode:
-                _check_files(self.data_prefix['mask'], video, record['frames'], '.png', "data_prefix['mask']")
+                check_files(self.data_prefix['mask'], video, record['frames'], '.png', "data_prefix['mask']")
             for exp_id, item in record['expressions'].items():
                 self._check_object(video, exp_id, item, meta)
         return _Objects(meta, {} if self.test_mode else self._frames_of_objects(videos, meta))
 
     def _load_meta(self) -> dict[str, dict]:
         """Returns ``{video: {obj_id: dict(category=..., frames=...)}}``."""
-        videos = _videos_of(self.meta_file, 'meta_file')
+        videos = load_videos(self.meta_file, 'meta_file')
         return {
             video: {
                 str(i): item
@@ -203,7 +201,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
             raise UserError(f'meta_file {self.meta_file}: there is no video {video}, which {self.ann_file} has')
         if item['obj_id'] not in meta[video]:
             raise UserError(
-                f'{_expression(self.ann_file, video, exp_id, item)}: the unknown obj_id {item["obj_id"]!r}; '
+                f'{place_of_expression(self.ann_file, video, exp_id, item)}: the unknown obj_id {item["obj_id"]!r}; '
                 f'{self.meta_file} has {sorted(meta[video], key=int)} for this video'
             )
 
@@ -213,7 +211,7 @@ class RefYouTubeVOSDataset(ReferringVideoDataset):
         present = [frame in shown_in for frame in record['frames']]
         if objects.meta is None and not any(present):
             raise UserError(
-                f'{_expression(self.ann_file, video, exp_id, item)}: the unknown obj_id {item["obj_id"]!r}; the masks '
+                f'{place_of_expression(self.ann_file, video, exp_id, item)}: the unknown obj_id {item["obj_id"]!r}; the masks '
                 f'show {sorted(objects.seen_in[video], key=int)}'
             )
         return present

@@ -1,4 +1,4 @@
-"""RefCOCO and RefCOCO+ (Yu et al., ECCV 2016) and RefCOCOg (Mao et al., CVPR 2016): sentences about objects in pictures."""
+"""RefCOCO and RefCOCO+ (Yu et al., ECCV 2016) and RefCOCOg (Mao et al., CVPR 2016): sentences about objects in images."""
 
 import os
 import pickle
@@ -26,43 +26,43 @@ class _Sentence(NamedTuple):
 
 @DATASETS.register_module()
 class RefCOCODataset(BaseDataset):
-    """Pictures with sentences, each sentence naming one object; handed on as clips of one frame::
+    """Images with sentences, each sentence naming one object; returned as clips of one frame::
 
         data_root/
-          train2014/COCO_train2014_<12 digits>.jpg        data_prefix['img'], the pictures of COCO
+          train2014/COCO_train2014_<12 digits>.jpg        data_prefix['img'], the images of COCO
           refcoco/refs(unc).p, refcoco/instances.json     refs_file and ann_file: the original form
           refcoco/instances_refcoco_<split>.json          ann_file alone: the prepared form
           refcoco+/, refcocog/                            the same; refs(umd).p for RefCOCOg
 
-    With ``refs_file`` the original form is read, as https://github.com/lichengunc/refer publishes it: a pickle of references,
-    of which those of ``split`` are taken, and COCO's pictures and annotations. Without it the prepared form, which ReferFormer
-    and SOC train on: a JSON file of one split, in which each sentence has a record of its picture and one of its annotation
-    for itself. Both give the same items; the ids of the sentences are those of the file (``sent_id``, or the running number).
+    With ``refs_file`` the original form of https://github.com/lichengunc/refer is read: a pickle of references,
+    filtered by ``split``, and COCO's images and annotations. Without it, the prepared form that ReferFormer and SOC
+    train on: a JSON file of one split, with a separate image record and annotation record per sentence. Both give the
+    same items; sentence ids are those of the file (``sent_id``, or the running number).
 
-    Training: an item is one picture and one sentence, in lower case, with single spaces. Testing: an item is one picture with
-    all its sentences, which may be of several objects, so that the backbone runs once for them; the text stays as it is in the
-    file.
+    Training: an item is one image and one sentence, in lower case, with single spaces. Testing: an item is one image
+    with all its sentences, which may be of several objects, so that the backbone runs once for them; the text is
+    unchanged.
 
-    Two kinds of sentences are left out, and counted in the log. Those whose annotation is a crowd (``iscrowd``): it covers a
-    group, and no single object that a sentence could name; the loaders of MDETR, ReferFormer and SOC drop it. And those whose
-    annotation gives an empty mask: there is nothing to learn or to find.
+    Two kinds of sentences are left out, and counted in the log: those whose annotation is a crowd (``iscrowd``), which
+    covers a group rather than a single object (the loaders of MDETR, ReferFormer and SOC drop them as well), and those
+    with an empty mask.
 
-    What the pipeline gets: ``video_id`` and the one of ``frames`` (the picture's name without suffix), ``frame_ids`` ([0]),
-    ``img_paths``, ``mask_paths`` (None), ``height`` and ``width`` (of the picture, as samplers that look at shapes want it),
-    ``texts``, ``exp_ids``, ``obj_ids`` (the annotations' ids in COCO) and ``segmentations`` (a run-length code per sentence,
-    for `LoadRefCOCOMasks`).
+    What the pipeline gets: ``video_id`` and the single entry of ``frames`` (the image's name without suffix),
+    ``frame_ids`` ([0]), ``img_paths``, ``mask_paths`` (None), ``height`` and ``width`` (of the image, as shape-aware
+    samplers need them), ``texts``, ``exp_ids``, ``obj_ids`` (the annotations' ids in COCO) and ``segmentations`` (a
+    run-length code per sentence, for `LoadRefCOCOMasks`).
 
     Args:
         ann_file: see above.
-        refs_file: the references; the pickle is read without running code (`load_plain_pickle`).
-        split: 'train', 'val', 'testA', 'testB', or 'test' (RefCOCOg); needed with ``refs_file``, and not allowed without.
+        refs_file: the references; reading the pickle executes no code (`load_plain_pickle`).
+        split: 'train', 'val', 'testA', 'testB', or 'test' (RefCOCOg); required with ``refs_file``, not allowed without.
         data_prefix: the folder ``img``.
-        expected_sentences: number of sentences that the complete split has, those that are left out included.
+        expected_sentences: number of sentences in the complete split, including those left out.
 
     Raises:
-        FileNotFoundError: a file, the folder of pictures, or a picture is missing.
-        ValueError: a file's content is not as above, an id is there twice, there is no such split, the number of sentences is
-            not ``expected_sentences``, or nothing is left.
+        FileNotFoundError: a file, the folder of images, or an image is missing.
+        ValueError: a file's content is not as above, an id occurs twice, there is no such split, the number of
+            sentences is not ``expected_sentences``, or nothing is left.
     """
 
     METAINFO: dict = dict(classes=('referred',))
@@ -125,7 +125,7 @@ class RefCOCODataset(BaseDataset):
                 f'expected_sentences: {self.ann_file}{of_split} should give {self.expected_sentences} sentences, found '
                 f'{len(sentences)}; is it the right file, and complete? None switches this check off'
             )
-        self._check_pictures(sentences)
+        self._check_images(sentences)
         return self._items(sentences)
 
     def get_data_info(self, idx: int) -> dict:
@@ -142,7 +142,7 @@ class RefCOCODataset(BaseDataset):
         return info
 
     def _prepared(self, images: dict[int, dict], annotations: dict[int, dict]) -> Iterator[_Sentence]:
-        """The sentences of the prepared form, in their order."""
+        """The sentences of the prepared form, in file order."""
         where = f'ann_file {self.ann_file}'
         of_image: dict[int, dict] = {}
         for i, annotation in annotations.items():
@@ -166,7 +166,7 @@ class RefCOCODataset(BaseDataset):
             yield _Sentence(self._text(image, 'caption', f'{where}, image {i}'), str(i), image, of_image[i])
 
     def _original(self, images: dict[int, dict], annotations: dict[int, dict]) -> Iterator[_Sentence]:
-        """The sentences of the split in the original form, in their order."""
+        """The sentences of the split in the original form, in file order."""
         assert self.refs_file is not None
         refs = load_plain_pickle(self.refs_file, 'refs_file')
         if not isinstance(refs, list) or not refs:
@@ -179,7 +179,7 @@ class RefCOCODataset(BaseDataset):
             ref_id = get_field(ref, 'ref_id', int, where)
             where = f'refs_file {self.refs_file}, ref_id {ref_id}'
             if ref_id in ref_ids:
-                raise UserError(f'{where}: the id is there twice')
+                raise UserError(f'{where}: the id occurs twice')
             ref_ids.add(ref_id)
             splits.add(get_field(ref, 'split', str, where))
             if ref['split'] != self.split:
@@ -196,7 +196,7 @@ class RefCOCODataset(BaseDataset):
             for sentence in get_field(ref, 'sentences', list, where):
                 sent_id = get_field(sentence, 'sent_id', int, where)
                 if sent_id in sent_ids:
-                    raise UserError(f'{where}: the sent_id {sent_id} is there twice')
+                    raise UserError(f'{where}: the sent_id {sent_id} occurs twice')
                 sent_ids.add(sent_id)
                 text = self._text(sentence, 'sent', f'{where}, sent_id {sent_id}')
                 yield _Sentence(text, str(sent_id), image, annotation)
@@ -208,12 +208,10 @@ class RefCOCODataset(BaseDataset):
         cleaned = clean_text(text, where)
         return text if self.test_mode else cleaned
 
-    def _check_pictures(self, sentences: Sequence[_Sentence]) -> None:
+    def _check_images(self, sentences: Sequence[_Sentence]) -> None:
         folder = self.data_prefix['img']
         if not os.path.isdir(folder):
-            raise FileNotFoundError(
-                f"data_prefix['img']: there is no folder {folder}; expected COCO's pictures of 2014"
-            )
+            raise FileNotFoundError(f"data_prefix['img']: there is no folder {folder}; expected COCO's images of 2014")
         present = set(os.listdir(folder))  # once: there are 80,000
         wanted: dict[str, None] = {}  # in the order of the file
         for _, _, image, _ in sentences:
@@ -222,7 +220,7 @@ class RefCOCODataset(BaseDataset):
         missing = [name for name in wanted if name not in present]
         if missing:
             raise FileNotFoundError(
-                f"data_prefix['img']: {len(missing)} of {len(wanted)} pictures of {self.ann_file} are missing in {folder}: "
+                f"data_prefix['img']: {len(missing)} of {len(wanted)} images of {self.ann_file} are missing in {folder}: "
                 f'{listed(missing, 5)}'
             )
 
@@ -248,7 +246,7 @@ class RefCOCODataset(BaseDataset):
                 continue
             name = image['file_name']
             item = items.setdefault(
-                name if self.test_mode else number,  # training samples stay apart
+                name if self.test_mode else number,  # training samples are not grouped
                 dict(file_name=name, height=height, width=width, texts=[], exp_ids=[], obj_ids=[], segmentations=[]),
             )
             item['texts'].append(text)
@@ -286,7 +284,7 @@ class RefCOCODataset(BaseDataset):
 
 
 def load_plain_pickle(path: str, key: str) -> Any:
-    """Reads a pickle of lists, dicts, strings, numbers and the like, such as Python 2 wrote; nothing in it can run code.
+    """Reads a pickle of plain values (lists, dicts, strings, numbers), also of Python 2; nothing in it can run code.
 
     Byte strings of Python 2 become text as Latin-1.
 
@@ -295,20 +293,20 @@ def load_plain_pickle(path: str, key: str) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no pickle, is cut off, or asks for a class or function.
+        ValueError: it is not a pickle, is truncated, or refers to a class or function.
     """
     try:
         with open(path, 'rb') as file:
             return _PlainUnpickler(file, encoding='latin1').load()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FileNotFoundError(f'{key}: there is no file {path}') from None
-    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+    except Exception as error:  # a broken pickle can raise anything
         raise UserError(f'{key}: {path} cannot be read as a pickle: {type(error).__name__}: {error}') from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # Lists, dicts, strings and numbers have codes of their own; whatever is asked for by name could be called.
+        # Lists, dicts, strings and numbers have dedicated opcodes; anything referred to by name could be called.
         raise pickle.UnpicklingError(
             f'it asks for {module}.{name}, but a file of data may hold plain lists, dicts and values only'
         )

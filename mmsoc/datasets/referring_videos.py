@@ -1,4 +1,4 @@
-"""What data sets share whose videos have sentences: the file of expressions, clips for training, videos for testing."""
+"""Base of the data sets of videos with sentences: the file of expressions, training clips, test videos."""
 
 import os
 from abc import abstractmethod
@@ -17,48 +17,47 @@ from .data_root import check_root
 
 
 class ReferringVideoDataset(BaseDataset):
-    """Base of the data sets whose file of expressions lists the frames and the sentences of each video::
+    """Base of the data sets whose expressions file lists the frames and sentences of each video::
 
         {"videos": {<video>: {"frames": [<frame>, ...], "expressions": {<exp_id>: {"exp": <sentence>, ...}, ...}}, ...}}
 
-    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` further
-    expressions of the video beside it. The text is in lower case, with single spaces between the words and none around
-    them.
+    Training: an item is one expression and one clip of ``clip_sampler``, and with ``sentences_per_clip`` > 1 further
+    expressions of the video. The text is lower-cased, with single spaces between words and none around them.
 
-    Testing: an item is one video with all its sentences and all its frames. The text stays as it is in the file, since
-    that is what the published numbers were made with.
+    Testing: an item is one video with all its sentences and all its frames. The text is unchanged, as for the published
+    numbers.
 
     What the pipeline gets: ``video_id``, ``frames`` (names), ``frame_ids`` (their positions in the video),
     ``img_paths``, ``texts``, ``exp_ids``, ``families``, ``held_out`` and what a subclass adds: the objects of each
-    sentence and where their masks are; for training also ``labels`` and ``categories``. ``families`` and ``held_out``
-    hold the expressions' optional keys ``family`` (a name) and ``held_out`` (true or false), one entry per sentence, None
-    where an expression has no such key; where none has one, the whole list is None.
+    sentence and the location of their masks; for training also ``labels`` and ``categories``. ``families`` and
+    ``held_out`` hold the expressions' optional keys ``family`` (a name) and ``held_out`` (true or false), one entry per
+    sentence, None if an expression lacks the key; if all lack it, the whole list is None.
 
-    A subclass says with ``OBJECT_KEYS`` which keys of an expression name its objects, and with the methods that have no
-    body how they are read, and where their masks are.
+    A subclass sets ``OBJECT_KEYS``, the keys of an expression that name its objects, and implements the abstract
+    methods, which read them and locate their masks.
 
     Args:
-        ann_file: the expressions. What they name may be missing in a test split.
+        ann_file: the expressions. Their objects may be missing in a test split.
         data_prefix: folders; ``img`` holds ``<video>/<frame>.jpg``.
         clip_sampler: ``WindowClipSampler`` or ``SparseClipSampler``; for training only.
-        sentences_per_clip: for training, at most so many sentences speak of a clip: that of the item, and others of its
-            video that are drawn again each time (numpy's global generator). What does not see the text runs once for all
-            of them. Where the clip does not show an object, packing drops the sentence.
-        require_masks: a test split must have masks and say what the sentences name, since it is to be evaluated.
-        expected_videos: number of videos that a complete copy has.
+        sentences_per_clip: for training, the maximum number of sentences per clip: the item's, and others of its video,
+            redrawn each time (numpy's global generator). The text-independent part runs once for all of them. Packing
+            drops sentences whose object the clip does not show.
+        require_masks: require masks and the sentences' objects of a test split, which evaluation needs.
+        expected_videos: number of videos in a complete copy.
 
     Raises:
-        FileNotFoundError: a file, a folder, or a frame that the expressions list is missing.
-        ValueError: a file's content is not as above, a video or frame has a name that cannot be that of a file, the number
-            of videos is not ``expected_videos``, or nothing is left.
+        FileNotFoundError: a file, a folder, or a frame listed by the expressions is missing.
+        ValueError: a file's content is not as above, the name of a video or frame cannot be a file name, the number of
+            videos is not ``expected_videos``, or nothing is left.
     """
 
     METAINFO: dict = dict(classes=('referred',))
     LAYOUT: str
-    """what should lie below data_root, for a message"""
+    """the expected content of data_root, for messages"""
     OBJECT_KEYS: dict[str, str]
-    """Keys of an expression that say what it names, and the keys of the items, one entry per sentence, that they become;
-    None there where the file has none. The first one tells whether the sentence's masks can be known."""
+    """Keys of an expression that name its objects, mapped to keys of the items, which hold one entry per sentence, or
+    None if the file lacks the key. The first key decides whether a sentence's masks are known."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class ReferringVideoDataset(BaseDataset):
     def _below_root(path: str | None, data_root: str) -> str | None:
         return path if path is None else os.path.join(data_root, path)
 
-    # ------------------------------------------------------------------------------------- what a subclass must say
+    # ---------------------------------------------------------------------------------- to be implemented by subclasses
 
     @abstractmethod
     def _read_objects(self, item: dict, where: str) -> dict:
@@ -111,21 +110,21 @@ class ReferringVideoDataset(BaseDataset):
 
     @abstractmethod
     def _missing_masks(self) -> str | None:
-        """The setting because of which there are no masks; None if there are."""
+        """The setting that explains why there are no masks; None if there are."""
 
     @abstractmethod
     def _load_objects(self, videos: dict[str, dict], has_masks: bool) -> Any:
-        """What is known of the objects, checked against the expressions; handed to the methods below."""
+        """The objects, checked against the expressions; passed to the methods below."""
 
     @abstractmethod
     def _present(self, video: str, record: dict, exp_id: str, objects: Any) -> list[bool]:
-        """For each frame, whether it shows what the sentence names."""
+        """For each frame, whether it shows the sentence's objects."""
 
     @abstractmethod
     def _add_masks(self, info: dict, has_masks: bool) -> None:
-        """Adds to an item where its masks are."""
+        """Adds the location of the masks to an item."""
 
-    # ----------------------------------------------------------------------------------------------- what it may say
+    # ------------------------------------------------------------------------------------------------ may be overridden
 
     def _leave_out(self, videos: dict[str, dict]) -> dict[str, dict]:
         """The videos without those that are not part of the split."""
@@ -143,7 +142,7 @@ class ReferringVideoDataset(BaseDataset):
         check_root(self.data_root, self.LAYOUT)
         videos = self._select_videos(self._load_videos())
         for video, record in videos.items():
-            _check_files(self.data_prefix['img'], video, record['frames'], '.jpg', "data_prefix['img']")
+            check_files(self.data_prefix['img'], video, record['frames'], '.jpg', "data_prefix['img']")
         missing = self._missing_masks()
         if self.test_mode and self.require_masks:
             self._check_masks_given(videos, missing)
@@ -155,7 +154,7 @@ class ReferringVideoDataset(BaseDataset):
         return self._train_items(videos, objects)
 
     def get_data_info(self, idx: int) -> dict:
-        """The idx-th item; for training its frames are drawn again at each call (where the sampler is random)."""
+        """The idx-th item; for training, a random sampler redraws its frames at each call."""
         info = super().get_data_info(idx)
         if self.clip_sampler is not None:
             info['frame_ids'] = self.clip_sampler.draw(info.pop('clip'), len(info['frames']))
@@ -174,7 +173,7 @@ class ReferringVideoDataset(BaseDataset):
         """Returns ``{video: dict(frames=sorted names, expressions={exp_id: dict(exp, ...)})}``, checked."""
         videos = {}
         key = next(iter(self.OBJECT_KEYS))
-        for video, record in _videos_of(self.ann_file, 'ann_file').items():
+        for video, record in load_videos(self.ann_file, 'ann_file').items():
             where = f'ann_file {self.ann_file}, video {video!r}'
             check_file_name(video, where)
             where = f'ann_file {self.ann_file}, video {video}'
@@ -248,7 +247,7 @@ class ReferringVideoDataset(BaseDataset):
         )
 
     def _of_sentences(self, sentences: Sequence[dict]) -> dict[str, list | None]:
-        """What the pipeline gets of some sentences (``_sentence``): lists with an entry for each.
+        """The pipeline's keys of some sentences (``_sentence``): lists with an entry per sentence.
 
         An optional key that no sentence has becomes None; so do the objects unless all sentences have them.
         """
@@ -290,7 +289,7 @@ class ReferringVideoDataset(BaseDataset):
             for exp_id, item in record['expressions'].items():
                 present = self._present(video, record, exp_id, objects)
                 if not any(present):
-                    never_seen.append(_expression(self.ann_file, video, exp_id, item))
+                    never_seen.append(place_of_expression(self.ann_file, video, exp_id, item))
                     continue
                 others = [sentence for i, sentence in sentences.items() if i != exp_id]
                 common = dict(
@@ -317,7 +316,8 @@ class ReferringVideoDataset(BaseDataset):
         return items
 
 
-def _videos_of(path: str | None, key: str) -> dict[str, Any]:
+def load_videos(path: str | None, key: str) -> dict[str, Any]:
+    """The ``videos`` of a JSON file, which ``key`` of the config names."""
     assert path is not None
     content = load_json(path, key)
     videos = get_field(content, 'videos', dict, f'{key} {path}')
@@ -326,7 +326,8 @@ def _videos_of(path: str | None, key: str) -> dict[str, Any]:
     return videos
 
 
-def _check_files(root: str, video: str, frames: Sequence[str], suffix: str, key: str) -> None:
+def check_files(root: str, video: str, frames: Sequence[str], suffix: str, key: str) -> None:
+    """Raises FileNotFoundError if a folder lacks a frame of its video; ``key`` of the config names the root."""
     folder = os.path.join(root, video)
     try:
         present = set(os.listdir(folder))
@@ -341,5 +342,6 @@ def _check_files(root: str, video: str, frames: Sequence[str], suffix: str, key:
         )
 
 
-def _expression(ann_file: str, video: str, exp_id: str, item: dict) -> str:
+def place_of_expression(ann_file: str, video: str, exp_id: str, item: dict) -> str:
+    """The place and the text of an expression, for error messages."""
     return f'{ann_file}, video {video}, expression {exp_id} ({item["exp"]!r})'

@@ -9,16 +9,16 @@ from mmsoc.utils.errors import UserError
 
 @DATA_SAMPLERS.register_module()
 class ShortEpochSampler(DefaultSampler):
-    """Epochs of a fixed number of samples, for data sets that are larger than what fits between two checkpoints.
+    """Epochs of a fixed number of samples, for data sets too large for one epoch between two checkpoints.
 
-    Epoch e takes its part of an endless row of shuffles, so that every sample is seen equally often; what it takes depends on
-    (seed, e) alone, and a resumed run sees what an unbroken one would.
+    Epoch e takes its part of an endless sequence of shuffles, so that every sample is seen equally often; its samples
+    depend on (seed, e) alone, and a resumed run sees the same samples as an uninterrupted one.
 
     Args:
         epoch_size: samples per epoch, over all processes.
         family_starts: a curriculum: the first epoch (counted from 0) in which sentences of a family
-            are drawn, for every family of the data set (the first of the item's ``families``; '(none)' without one). Where
-            it grows, the row of shuffles starts again. None: all samples from the start.
+            are drawn, for every family of the data set (the first of the item's ``families``; '(none)' without one).
+            When the set of samples grows, the sequence of shuffles restarts. None: all samples from the start.
         seed: of the shuffles, the same in all processes.
 
     Raises:

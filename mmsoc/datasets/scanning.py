@@ -22,21 +22,21 @@ ShownIds = dict[str, dict[str, list[int]]]
 
 _FORMAT = 1
 _BEAT = 10.0
-"""seconds between two signs of life; far below any timeout of a process group"""
+"""seconds between two heartbeats; far below any timeout of a process group"""
 
 
 class ScannedFiles(NamedTuple):
-    """A kind of file that shows numbered things: masks with objects, annotations with instances."""
+    """A kind of file with numbered content: masks with objects, annotations with instances."""
 
     name: str
-    """how the file with the results is called: ``<name>_<hash of the folder>.json``"""
+    """name of the cache file: ``<name>_<hash of the folder>.json``"""
     what: str
     """the files, for a message"""
     shown: str
     """what they show, for a message"""
     suffix: str
     read: Callable[[str, str], list[int]]
-    """the ids in one file, from its path and what it belongs to (for an error)"""
+    """reads the ids in one file, given its path and what it belongs to (for errors)"""
 
 
 def scan_ids(
@@ -44,15 +44,15 @@ def scan_ids(
 ) -> ShownIds:
     """The ids that each file of the given videos shows.
 
-    The result is kept in ``<kind.name>_<hash of root>.json`` in ``cache_dir``, else beside ``root``, else (where that is
-    not writable) in the user's cache folder. Each video is kept with a fingerprint of its list of files and of their
-    sizes and modification times, so a video that changed is read again. With several processes the first one reads and
-    the others wait (`on_main_process`).
+    The result is cached in ``<kind.name>_<hash of root>.json`` in ``cache_dir``, else beside ``root``, else (if that is
+    not writable) in the user's cache folder. Each video has a fingerprint of its files' names, sizes and modification
+    times, so a changed video is read again. With several processes the first one reads while the others wait
+    (`on_main_process`).
 
     Args:
         root: folder that holds ``<video>/<frame><kind.suffix>``.
         videos: frame names per video.
-        cache_dir: where to keep the result.
+        cache_dir: folder for the cache.
 
     Returns:
         ``{video: {frame: ids}}``.
@@ -70,20 +70,20 @@ class _Outcome(NamedTuple):
 
 
 def on_main_process(work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises; it runs in the first process alone, and the others wait for it.
+    """Runs ``work`` in the first process only; every process returns or raises its outcome.
 
-    A collective that waits for longer than the process group's timeout ends the run. The first process therefore tells
-    the others every few seconds that it is still at work, which lasts as long as it must.
+    A collective that waits longer than the process group's timeout aborts the run. The first process therefore sends
+    the others a heartbeat every few seconds, so ``work`` may take any time.
 
     Args:
-        work: runs in a thread of its own where there are several processes, so it must use neither the GPU nor the
-            process group. What it returns must be picklable.
+        work: runs in a separate thread if there are several processes, so it must use neither the GPU nor the process
+            group. Its result must be picklable.
 
     Raises:
-        Exception: whatever ``work`` raises, in every process; where it cannot be pickled, the others raise a
-            RuntimeError with its text.
+        Exception: whatever ``work`` raises, in every process; if it cannot be pickled, the others raise a RuntimeError
+            with its text.
     """
-    # A loader's worker of a distributed run is no member of the group: it must not wait for the others.
+    # A data loader's worker of a distributed run is not in the process group and must not wait for it.
     if not is_distributed() or get_worker_info() is not None:
         return work()
     if not is_main_process():
@@ -107,7 +107,7 @@ def _await_outcome() -> _Outcome:
 
 
 def _outcome_of(future: Future) -> _Outcome:
-    """What the other processes are told; a failure must reach them whatever it is."""
+    """The outcome sent to the other processes; any failure must reach them."""
     error = future.exception()
     if error is None:
         return _Outcome(result=future.result())

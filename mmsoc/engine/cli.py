@@ -1,4 +1,4 @@
-"""What the tools' command lines have in common."""
+"""Shared parts of the tools' command lines."""
 
 import argparse
 import ast
@@ -20,10 +20,10 @@ from mmsoc.utils.errors import UserError
 
 
 class OptionAction(DictAction):
-    """MMEngine's ``KEY=VALUE`` options, except that spaces inside a value are kept (there ``'a b'`` becomes ``'ab'``).
+    """MMEngine's ``KEY=VALUE`` options, but keeps spaces inside a value (MMEngine turns ``'a b'`` into ``'ab'``).
 
-    Values are parsed as there (numbers, True, None, ``1,2``, ``[a,b]``), and as Python if they start with a bracket or
-    a quote: ``"['a b', 'c']"``.
+    Values are parsed as in MMEngine (numbers, True, None, ``1,2``, ``[a,b]``), and as Python if they start with a
+    bracket or a quote: ``"['a b', 'c']"``.
     """
 
     def __call__(
@@ -105,7 +105,7 @@ def speed_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _precision(name: str) -> str:
-    from mmsoc.inference import PRECISIONS  # here, because it takes seconds
+    from mmsoc.inference import PRECISIONS  # imported here, because it takes seconds
 
     if name not in PRECISIONS:
         raise argparse.ArgumentTypeError(f'expected one of {", ".join(PRECISIONS)}, found {name}')
@@ -164,7 +164,8 @@ def _leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def read_config(path: str) -> Config:
-    """The config file. Whatever goes wrong while it is read and run lies in it, or in the files that it inherits from or imports.
+    """Reads the config file. Any error while it is read and run is the fault of it or of the files that it inherits or
+    imports.
 
     Raises:
         FileNotFoundError: one of these files does not exist.
@@ -185,10 +186,10 @@ def read_config(path: str) -> Config:
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
-    """``--cfg-options`` into a config, in place.
+    """Merges ``--cfg-options`` into a config, in place.
 
     Raises:
-        UserError: one does not fit the config, such as a key below a number; the config is left as it was.
+        UserError: an option does not fit the config, such as a key below a number; the config is unchanged.
     """
     try:
         cfg.merge_from_dict(options)
@@ -201,7 +202,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def _misfits(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that cannot be merged on their own; all if each of them can."""
+    """The options that cannot be merged individually; all of them if each can."""
     found = {}
     for key, value in options.items():
         try:
@@ -214,7 +215,7 @@ def _misfits(cfg: Config, options: dict[str, Any]) -> dict[str, Any]:
 def load_config(args: argparse.Namespace) -> Config:
     """The config with ``--cfg-options``, launcher and work_dir (command line, else config, else its name) set.
 
-    Where there is a GPU, loaders pin memory unless the config sets it.
+    If there is a GPU, loaders pin memory unless the config sets it.
 
     Raises:
         FileNotFoundError, UserError: the config cannot be read (`read_config`), or an option does not fit (`merge_options`).

@@ -1,4 +1,4 @@
-"""Optimizers in few kernels."""
+"""Optimizers with few kernel launches."""
 
 import inspect
 import logging
@@ -16,11 +16,12 @@ from mmsoc.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class FusedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's, with few large groups of parameters and one kernel for each.
+    """MMEngine's constructor, with few large parameter groups and one kernel for each.
 
-    With ``paramwise_cfg`` MMEngine makes a group of every parameter, and each costs the launches of a step of its own: 300 times
-    12 with Video-Swin-T. Here parameters with equal options share a group. The optimizer's ``fused`` and the ``foreach`` of
-    ``clip_grad`` default to True where PyTorch has them for every device (from 2.4 on); what the config says about them holds.
+    With ``paramwise_cfg`` MMEngine makes every parameter a group, and each group launches its own kernels: 300 times 12
+    with Video-Swin-T. Here parameters with equal options share a group. The optimizer's ``fused`` and the ``foreach``
+    of ``clip_grad`` default to True if PyTorch supports them on every device (from 2.4 on); the config can override
+    them.
     """
 
     optimizer_cfg: dict
@@ -29,7 +30,7 @@ class FusedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: int | float | None = None
     ) -> None:
-        if prefix:  # called again for each child
+        if prefix:  # called recursively for each child
             return super().add_params(params, module, prefix, is_dcn_module)
         logger = MMLogger.get_current_instance()
         level = logger.level

@@ -1,10 +1,10 @@
-"""Random numbers that differ between epochs, ranks and workers, and that a resumed run draws again.
+"""Random numbers that differ between epochs, ranks and workers, and that a resumed run reproduces.
 
 Three streams matter: the main process (dropout, and the transforms where ``num_workers=0``), the workers (the
 transforms), and the sampler (MMEngine seeds it from the seed and the epoch). ``EpochSeedHook`` sets the first at the
 start of each epoch from (seed, epoch, rank) alone. PyTorch draws the workers' base seed from the first whenever it
-starts them, i.e. once per epoch, and ``seed_worker`` hands it on to the libraries. So nothing depends on what happened
-before the epoch, and no state needs saving.
+starts them, i.e. once per epoch, and ``seed_worker`` passes it on to the libraries. So nothing depends on earlier
+epochs, and no state needs saving.
 """
 
 import random
@@ -16,7 +16,7 @@ from mmsoc.registry import FUNCTIONS
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """A 32-bit seed from the run's seed, the epoch and the rank (all >= 0); neighbours give unrelated numbers."""
+    """A 32-bit seed from the run's seed, the epoch and the rank (all >= 0); adjacent values give unrelated seeds."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
 
 

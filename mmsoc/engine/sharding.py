@@ -17,16 +17,16 @@ from mmsoc.utils.errors import UserError
 
 @FUNCTIONS.register_module()
 def wrap_layers(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """An ``auto_wrap_policy`` for FSDP: each transformer layer is a unit of its own.
+    """An ``auto_wrap_policy`` for FSDP: each transformer layer is a separate unit.
 
-    These are called as modules. What SOC calls by other methods (SIM, the head) belongs to the outermost unit, which is whole
-    while SOC runs.
+    These layers are called as modules. Modules that SOC calls by other methods (SIM, the head) belong to the outermost
+    unit, which is unsharded while SOC runs.
     """
     return ModuleWrapPolicy(_layer_classes())(module, recurse, nonwrapped_numel)
 
 
 def _layer_classes() -> set[type[nn.Module]]:
-    # Here, because every tool imports this package, and mmdet's and transformers' models take seconds.
+    # Imported here: every tool imports this package, and importing the models of mmdet and transformers takes seconds.
     from mmdet.models.layers import DetrTransformerDecoderLayer, DetrTransformerEncoderLayer
     from transformers.models.roberta.modeling_roberta import RobertaLayer
 
@@ -37,7 +37,9 @@ def _layer_classes() -> set[type[nn.Module]]:
 
 @STRATEGIES.register_module()
 class FSDPStrategy(MMEngineFSDPStrategy):
-    """MMEngine's, which can be resumed (it passes PyTorch >= 2.1 the arguments in another order), on GPUs and on a CPU.
+    """MMEngine's FSDP strategy, with resumption fixed and with CPU support.
+
+    MMEngine passes the arguments that restore the optimizer in an order that PyTorch >= 2.1 does not accept.
 
     Args:
         model_wrapper: of `MMFullyShardedDataParallel`.
@@ -51,7 +53,8 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             # MMEngine's default is the local rank, a CUDA device.
             model_wrapper = {'type': 'MMFullyShardedDataParallel', **(model_wrapper or {}), 'device_id': 'cpu'}
             if state_dict_cfg == 'full':
-                # For MMEngine this is "offload to the CPU", which here copies nothing: a checkpoint of memory that FSDP has freed.
+                # MMEngine's 'full' means "offload to the CPU", which on a CPU copies nothing: the checkpoint would
+                # refer to memory that FSDP has freed.
                 state_dict_cfg = dict(
                     state_dict_type='FULL_STATE_DICT',
                     state_dict_config=dict(type='FullStateDictConfig', offload_to_cpu=False, rank0_only=False),
@@ -72,9 +75,9 @@ class FSDPStrategy(MMEngineFSDPStrategy):
 
 @OPTIM_WRAPPERS.register_module()
 class ShardedOptimWrapper(OptimWrapper):
-    """`OptimWrapper` that clips by the norm of the whole gradient where each process holds a part of it.
+    """`OptimWrapper` that clips by the norm of the whole gradient, of which each process holds a part.
 
-    MMEngine clips each process by the norm of its own part: the parts of one gradient would then be scaled differently.
+    MMEngine clips by the norm of each process's part, which would scale the parts of one gradient differently.
     """
 
     def _clip_grad(self) -> None:

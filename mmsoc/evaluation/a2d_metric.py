@@ -1,4 +1,4 @@
-"""The measures of A2D-Sentences and JHMDB-Sentences: average precision, precision at K, and IoU of one frame per sample."""
+"""Metrics of A2D-Sentences and JHMDB-Sentences: average precision, precision at K, and IoU of one frame per sample."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-# What COCOeval's first six numbers are: all instances, at two thresholds, and by area (-1 where there is none).
+# COCOeval's first six statistics: all instances, at two thresholds, and by area (-1 if there is none).
 COCO_STATS = ('mAP', 'AP@0.5', 'AP@0.75', 'AP_small', 'AP_medium', 'AP_large')
 
 
@@ -27,25 +27,25 @@ COCO_STATS = ('mAP', 'AP@0.5', 'AP@0.75', 'AP_small', 'AP_medium', 'AP_large')
 class A2DMetric(BaseMetric):
     """Mean average precision, overall and mean IoU, and precision at K; all in 0..1.
 
-    - ``mAP``: COCO's, over the IoU thresholds .50:.05:.95, by pycocotools. Each sentence with its frame is an image of its own
-      with one instance, of which all N queries are detections with their scores.
+    - ``mAP``: COCO's, over the IoU thresholds .50:.05:.95, by pycocotools. Each sentence with its frame is a separate
+      image with one instance; all N queries with their scores are detections of it.
     - For the others, the prediction is the query with the highest score. ``overall_IoU`` is the sum of all intersections over
-      the sum of all unions, ``mean_IoU`` the mean over the sentences (1 where prediction and instance are both empty), and
-      ``P@K`` the share of sentences whose IoU is greater than K, strictly.
+      the sum of all unions, ``mean_IoU`` the mean over the sentences (1 where prediction and instance are both empty),
+      and ``P@K`` the share of sentences whose IoU is strictly greater than K.
 
-    This is the protocol of MTTR and SOC. (Their IoU adds 1e-6 to intersection and union in float32, where it is lost unless
-    an area has less than 32 pixels.)
+    This is the protocol of MTTR and SOC. (Their IoU adds 1e-6 to intersection and union in float32, which has no effect
+    on areas of 32 pixels or more.)
 
     Reads from each sample ``pred_masks_all`` and ``pred_scores_all`` (``model.test_cfg`` with the selector `AllQueries` and the
     output `A2DMasks`), and from its metainfo ``gt_rles`` (a transform with the annotated frame's masks), ``texts``, ``exp_ids``
     (the image ids), ``video_id``.
-    A sentence that comes more than once, as a sampler may repeat the first ones, counts once.
+    A sentence that a sampler repeats counts once.
 
     Args:
-        out_file: JSON file for the numbers and for one row per sentence.
+        out_file: JSON file for the scores and for one row per sentence.
 
     Raises:
-        ValueError: a sample lacks predictions of all queries or masks to compare with, or they do not fit.
+        ValueError: a sample lacks predictions of all queries or ground-truth masks, or they do not match.
     """
 
     default_prefix = 'a2d'
@@ -100,12 +100,12 @@ class A2DMetric(BaseMetric):
         )
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
-        """Returns mAP, overall and mean IoU and P@K, and prints and writes them."""
+        """Returns, prints and writes mAP, overall and mean IoU and P@K."""
         rows = unique_rows((row for of_sample in results for row in of_sample), metric='A2DMetric')
         if not rows:
             raise UserError('A2DMetric: there is nothing to evaluate; was the test loader empty?')
         coco_stats = average_precision(rows)
-        # The first one is what `save_best='auto'` follows; the authors keep the checkpoint with the best mAP.
+        # `save_best='auto'` uses the first one; the authors keep the checkpoint with the best mAP.
         metrics = {'mAP': coco_stats['mAP'], **iou_measures(rows)}
         samples = (self.dataset_meta or {}).get('samples')
         log_table(metrics, f'{len(rows)} sentences', samples and f'samples: {samples}')
@@ -131,7 +131,7 @@ def overlap(gt: dict, pred: dict) -> dict[str, int]:
 
 
 def log_table(metrics: dict[str, float], title: str, caption: str | None = None) -> None:
-    """One row of numbers under their names."""
+    """Prints one row of numbers under their names."""
     table = Table(title=title, caption=caption)
     for name in metrics:
         table.add_column(name.replace('_', ' '), justify='right')
@@ -142,7 +142,7 @@ def log_table(metrics: dict[str, float], title: str, caption: str | None = None)
 
 
 def unique_rows(rows: Iterable[dict], metric: str) -> list[dict]:
-    """The rows without those that repeat an image id and a sentence, which are counted in the log, in the metric's name."""
+    """Drops rows that repeat an image id and a sentence, and logs their number in the metric's name."""
     kept: dict[tuple[str, str], dict] = {}
     total = 0
     for row in rows:
@@ -174,7 +174,7 @@ def average_precision(rows: Sequence[dict]) -> dict[str, float]:
     """COCO's average precision of masks, without categories; keys as in ``COCO_STATS``.
 
     Args:
-        rows: with ``gt`` (RLE), ``masks`` (RLEs of the N queries) and their ``scores``, 0..1; each row is an image.
+        rows: with ``gt`` (RLE), ``masks`` (RLEs of the N queries) and their ``scores``, 0..1; each row is one image.
     """
     truth = COCO()
     truth.dataset = dict(

@@ -1,4 +1,4 @@
-"""Scoring beside the network."""
+"""Scoring in a background thread."""
 
 from abc import abstractmethod
 from collections import deque
@@ -13,11 +13,11 @@ from mmsoc.utils.errors import UserError
 
 
 class BackgroundMetric(BaseMetric):
-    """A metric that works on videos in a thread while the network predicts the next ones: contours and PNGs of full-size masks take
-    long.
+    """A metric that scores videos in a thread while the network predicts the next ones, since contours and PNGs of
+    full-size masks are slow.
 
-    One video is scored at a time, in order, and at most one more waits. An error is raised by a later `process`, in this process
-    alone (`abort_on_failure` ends the others), or by `evaluate`, in all processes.
+    Videos are scored one at a time, in order, and at most one more waits. An error is raised by a later `process`, in
+    this process only (`abort_on_failure` ends the others), or by `evaluate`, in all processes.
     """
 
     MOST_WAITING = 2
@@ -29,7 +29,7 @@ class BackgroundMetric(BaseMetric):
 
     @abstractmethod
     def score_video(self, sample: dict) -> dict:
-        """What ``compute_metrics`` gets of a predicted sample."""
+        """Computes what ``compute_metrics`` receives for a predicted sample."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Appends exactly one object per sample: mmengine cuts the collected results to the number of samples."""
@@ -43,18 +43,18 @@ class BackgroundMetric(BaseMetric):
         """As mmengine's, once all videos are scored.
 
         Raises:
-            UserError: scoring failed, with such an error, in any of several processes; names them.
-            RuntimeError: the same, with another error. A single process raises its error unchanged.
+            UserError: scoring failed with a UserError in any of several processes; the message names them.
+            RuntimeError: the same with any other error. A single process raises its error unchanged.
         """
         try:
             self._raise_together(self._finish())
         except BaseException:
-            self.results.clear()  # of this evaluation, which gives nothing
+            self.results.clear()  # of this failed evaluation
             raise
         return super().evaluate(size)
 
     def _finish(self) -> Exception | None:
-        """Waits until all videos are scored; the error if there was one."""
+        """Waits until all videos are scored; returns the error, if any."""
         try:
             self._take(0)
         except Exception as error:
@@ -67,7 +67,7 @@ class BackgroundMetric(BaseMetric):
         return None
 
     def _raise_together(self, error: Exception | None) -> None:
-        """Before any process enters mmengine's collectives, where the others would wait for one that failed."""
+        """Shares errors before any process enters mmengine's collectives, where it would wait for a failed one."""
         message = None if error is None else str(error) if isinstance(error, UserError) else repr(error)
         reports = all_gather_object((message, isinstance(error, UserError)))
         failed = {rank: report for rank, report in enumerate(reports) if report[0] is not None}
@@ -81,6 +81,6 @@ class BackgroundMetric(BaseMetric):
             ) from error
 
     def _take(self, most: int) -> None:
-        """Waits until at most so many videos are not scored."""
+        """Waits until at most this many videos are unscored."""
         while len(self._scored) > most:
             self.results.append(self._scored.popleft().result())

@@ -1,4 +1,4 @@
-"""Ref-DAVIS17: the four annotators' id maps, and the "unsupervised" protocol of DAVIS 2017 that scores each."""
+"""Ref-DAVIS17: the four annotators' id maps, each scored by the "unsupervised" protocol of DAVIS 2017."""
 
 import io
 from collections.abc import Sequence
@@ -22,15 +22,16 @@ from .background import BackgroundMetric
 from .jf_metric import boundary_f, mean_jf, region_similarity
 
 VOID = 255
-"""the value of pixels that do not count, in the masks of DAVIS 2017"""
+"""value of ignored pixels in the masks of DAVIS 2017"""
 MAX_PROPOSALS = 20
 
 
 def merge_objects(probabilities: np.ndarray, background: float = 0.1) -> np.ndarray:
-    """One id map of the masks of several objects: a pixel belongs to the object that is most probable there.
+    """Merges the masks of several objects to one id map: each pixel goes to the most probable object.
 
-    As the published results of ReferFormer and SOC were made: a probability below 0.5 counts as 0, and the background has the
-    same probability everywhere. Of equally probable objects the first one wins (the published argmax leaves that open).
+    As for the published results of ReferFormer and SOC, a probability below 0.5 counts as 0, and the background has the
+    same probability everywhere. Of equally probable objects the first one wins (the published argmax leaves ties
+    undefined).
 
     Args:
         probabilities: float (N, H, W), in 0..1.
@@ -44,19 +45,20 @@ def merge_objects(probabilities: np.ndarray, background: float = 0.1) -> np.ndar
 
 
 def merge_by_score(masks: np.ndarray, scores: Sequence[float]) -> np.ndarray:
-    """One id map of the masks of several objects: where masks overlap, the object with the highest score has the pixel.
+    """Merges the masks of several objects to one id map: where masks overlap, the object with the highest score wins.
 
-    Not what is published, which compares probabilities pixel by pixel (`merge_objects`); for predictions without any.
+    Not the published protocol, which compares probabilities per pixel (`merge_objects`); for predictions without
+    probabilities.
 
     Args:
         masks: bool (N, H, W).
-        scores: N; of equal ones the first wins.
+        scores: N; ties go to the first.
 
     Returns:
         uint8 (H, W): 0 is background, k + 1 is object k.
     """
     ids = np.zeros(masks.shape[1:], np.uint8)
-    for k in sorted(range(len(masks)), key=lambda k: (scores[k], -k)):  # the best one is painted last
+    for k in sorted(range(len(masks)), key=lambda k: (scores[k], -k)):  # the best one is drawn last
         ids[masks[k]] = k + 1
     return ids
 
@@ -72,24 +74,24 @@ def evaluate_sequence(
     """Scores the id maps of one video by the "unsupervised" protocol of DAVIS 2017 (davis2017-evaluation).
 
     The predicted ids need not be those of the objects: J and F are computed for every pair of a predicted and a true object
-    in every frame, and the pairing with the highest sum of mean (J + F) / 2 counts. The true objects are 1 to the highest id
-    in the FIRST mask; the proposals are 1 to the highest id in any predicted frame, and where these are fewer, empty ones are
-    added. Pixels of value 255 in ``gt`` do not count.
+    in every frame, and the pairing with the highest sum of mean (J + F) / 2 is used. The true objects are 1 to the
+    highest id in the FIRST mask; the proposals are 1 to the highest id in any predicted frame, padded with empty ones
+    if there are fewer. Pixels of value 255 in ``gt`` are ignored.
 
     Args:
         gt: uint8 (H, W) for each frame.
-        pred: the same of the prediction.
-        where: what this is, for the errors.
+        pred: the same for the prediction.
+        where: what the maps belong to, for error messages.
         skip_first_last: leave out the first and the last frame, as the "semi-supervised" protocol does.
         bound_th: see `boundary_f`.
 
     Returns:
-        ``rows``, for each true object ``object``, ``matched`` (the predicted id; 0: an empty one that was added), ``J`` and
-        ``F``, means over the frames; ``num_proposals``; ``num_frames``; and ``late_ids``, the ids in later masks that are
-        higher than all of the first, which the protocol takes for background.
+        ``rows``, for each true object ``object``, ``matched`` (the predicted id; 0: an added empty one), ``J`` and
+        ``F``, means over the frames; ``num_proposals``; ``num_frames``; and ``late_ids``, the ids in later masks above
+        all ids of the first, which the protocol treats as background.
 
     Raises:
-        ValueError: frames or sizes do not fit, the first mask is empty, or there are more than 20 proposals.
+        ValueError: frames or sizes do not match, the first mask is empty, or there are more than 20 proposals.
     """
     if len(gt) != len(pred):
         raise UserError(f'{where}: expected predictions of {len(gt)} frames, found {len(pred)}')
@@ -155,12 +157,12 @@ def evaluate_folders(
         sequences: names of the videos; None: all of ``gt_dir``.
 
     Returns:
-        ``J&F``, ``J`` and ``F``, means over objects, in 0..1, and ``rows``: per object what `evaluate_sequence` says of
-        it, and ``video``.
+        ``J&F``, ``J`` and ``F``, means over objects, in 0..1, and ``rows``: per object the row of `evaluate_sequence`,
+        and ``video``.
 
     Raises:
         FileNotFoundError: a folder or a frame is missing.
-        ValueError: there are frames without a mask, or what `evaluate_sequence` refuses.
+        ValueError: a frame has no mask, or `evaluate_sequence` raises it.
     """
     gt_dir, pred_dir = Path(gt_dir), Path(pred_dir)
     if sequences is None:
@@ -209,17 +211,17 @@ class RefDAVIS17Metric(BackgroundMetric):
     "unsupervised" protocol of DAVIS 2017 (`evaluate_sequence`): the mean over all objects of all videos. The result is
     the mean of the four (ReferFormer issue 30, SAMWISE issue 13); ``J&F_annotator0``, ... are its parts.
 
-    The masks are those of ``Annotations_unsupervised`` (tools/dataset_converters/ref_davis17.py), which can show more objects
-    than the sentences speak of; these are scored against an empty prediction. How many there are is logged.
+    The masks are those of ``Annotations_unsupervised`` (tools/dataset_converters/ref_davis17.py), which can show more
+    objects than the sentences describe; these are scored against an empty prediction, and their number is logged.
 
     Reads from each sample ``pred_masks``, ``pred_scores``, ``pred_logits`` (``model.test_cfg.return_logits=True``) and from
-    its metainfo ``exp_ids``, ``obj_ids``, ``video_id``, ``frames`` and ``mask_paths``. The published protocol predicts in
+    its metainfo ``exp_ids``, ``obj_ids``, ``video_id``, ``frames`` and ``mask_paths``. The published protocol predicts
     clips of 36 frames: ``model.test_cfg.frames_per_clip=36``.
 
     Args:
-        overlap: who gets a pixel that the masks of several objects of an annotator cover. ``'probability'``: the most
-            probable there, as published (`merge_objects`); needs ``pred_logits``. ``'score'``: the one whose sentence
-            has the highest score (`merge_by_score`), which is NOT the published protocol.
+        overlap: which object gets a pixel that several masks of an annotator cover. ``'probability'``: the most
+            probable object, as published (`merge_objects`); needs ``pred_logits``. ``'score'``: the object whose
+            sentence has the highest score (`merge_by_score`), which is NOT the published protocol.
         num_annotators: sentences per object.
         bound_th: see `boundary_f`.
         out_file: JSON file for the means and for one row per annotator and object.
@@ -227,8 +229,8 @@ class RefDAVIS17Metric(BackgroundMetric):
             evaluation reads.
 
     Raises:
-        UserError: the sentences are not numbered like that, masks and predictions do not fit, or ``masks_dir`` is given and a name
-            of a video or frame cannot be one of a file (`check_file_name`).
+        UserError: the sentences are numbered differently, masks and predictions do not match, or ``masks_dir`` is given
+            and the name of a video or frame cannot be a file name (`check_file_name`).
     """
 
     default_prefix = 'davis17'
@@ -300,7 +302,7 @@ class RefDAVIS17Metric(BackgroundMetric):
             obj_id = obj_ids[position[exp_id]]
             if int(obj_id) != int(exp_id) // step + 1:
                 raise UserError(
-                    f'{where}: expression {exp_id} should speak of object {int(exp_id) // step + 1} '
+                    f'{where}: expression {exp_id} should describe object {int(exp_id) // step + 1} '
                     f'(num_annotators={step} consecutive ones for each object), found obj_id {obj_id!r}'
                 )
         return [[position[exp_id] for exp_id in expected[annotator::step]] for annotator in range(step)]
@@ -343,14 +345,14 @@ class RefDAVIS17Metric(BackgroundMetric):
         with Image.open(palette_of) as image:
             palette = image.getpalette() if image.mode == 'P' else None
         for frame, ids in zip(frames, merged, strict=True):
-            picture = Image.fromarray(ids)
+            id_map = Image.fromarray(ids)
             if palette is not None:
-                picture.putpalette(palette)
+                id_map.putpalette(palette)
             with atomic_path(folder / f'{frame}.png') as temporary:
-                picture.save(temporary)
+                id_map.save(temporary)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Returns J&F, J and F, means over annotators, and those of each annotator, and prints and writes them."""
+        """Returns, prints and writes J&F, J and F, averaged over annotators and for each annotator."""
         if not results:
             raise UserError('RefDAVIS17Metric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]
@@ -400,7 +402,7 @@ class RefDAVIS17Metric(BackgroundMetric):
         if undescribed:
             logger.info(
                 f'RefDAVIS17Metric: {sum(undescribed.values())} of {num_objects} objects have no sentence and are scored '
-                f'as the protocol has it: {undescribed}'
+                f'as the protocol prescribes: {undescribed}'
             )
         late = {result['video']: result['late_ids'] for result in results if result['late_ids']}
         if late:

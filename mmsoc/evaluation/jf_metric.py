@@ -1,4 +1,4 @@
-"""Region similarity J and contour accuracy F, the measures of the DAVIS challenges."""
+"""Region similarity J and contour accuracy F, the metrics of the DAVIS challenges."""
 
 import io
 import math
@@ -25,7 +25,7 @@ def region_similarity(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None 
 
     Args:
         gt, pred: bool (H, W).
-        void: bool (H, W), pixels that do not count.
+        void: bool (H, W), ignored pixels.
 
     Returns:
         In 0..1; 1 if both masks are empty.
@@ -38,11 +38,11 @@ def region_similarity(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None 
 def boundary_f(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None = None, bound_th: float = 0.008) -> float:
     """F: agreement of two masks' boundaries, the harmonic mean of precision and recall.
 
-    A boundary pixel is matched if the other boundary has a pixel not farther away than the radius.
+    A boundary pixel is matched if the other boundary has a pixel within the radius.
 
     Args:
         gt, pred: bool (H, W).
-        void: bool (H, W), pixels that are taken out of both masks.
+        void: bool (H, W), pixels that are removed from both masks.
         bound_th: the radius in pixels if >= 1, else as a share of the frame's diagonal (rounded up).
 
     Returns:
@@ -63,7 +63,7 @@ def boundary_f(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None = None,
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
-    """Pixels that differ from their right, lower or lower right neighbour; the frame's border is no boundary.
+    """Pixels that differ from their right, lower or lower right neighbour; the frame's border is not a boundary.
 
     Args:
         mask: bool (H, W).
@@ -88,9 +88,9 @@ def _without_void(gt: np.ndarray, pred: np.ndarray, void: np.ndarray | None) -> 
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:
-    # All boundary pixels lie in the masks' bounding box grown by one pixel. Only the pixels of one boundary ask for
-    # those of the other, so nothing outside of this window can change F; where the window is smaller than the frame,
-    # its border pixels are outside of both masks and behave as they do in the frame.
+    # All boundary pixels lie in the masks' bounding box, grown by one pixel. Only boundary pixels are compared, so
+    # nothing outside this window can change F; if the window is smaller than the frame, its border pixels are outside
+    # both masks and behave as they do in the frame.
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         return slice(0, 0), slice(0, 0)
@@ -100,8 +100,8 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
 def _dilate(boundary: np.ndarray, radius: int) -> np.ndarray:
     """Dilation by the disk x^2 + y^2 <= radius^2, uint8 (H, W) of 0 and 1.
 
-    The disk is a union of rectangles, from the narrowest and highest to the widest one of a single row. Each is reached
-    from the one before, so that few and short segments take the place of a kernel as large as the disk.
+    The disk is a union of rectangles, from the narrowest and highest to the widest, a single row. Each is derived from
+    the previous one, so few short segments replace a kernel as large as the disk.
     """
     wide = boundary
     found = np.zeros_like(boundary)
@@ -113,7 +113,7 @@ def _dilate(boundary: np.ndarray, radius: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _disk(radius: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of a row by which the rectangle grows wider and a column by which all so far grow higher, uint8 of ones."""
+    """Pairs of a row that widens the rectangle and a column that heightens all rectangles so far, uint8 of ones."""
     half_widths = [math.isqrt(radius**2 - y**2) for y in range(radius, -1, -1)]
     steps: list[list[int]] = []
     for y, (half, before) in enumerate(zip(half_widths, [0, *half_widths])):
@@ -129,17 +129,17 @@ def frame_scores(
     """J and F of every sentence in every frame of a video.
 
     Args:
-        sample: a predicted sample with ``pred_masks`` (per sentence and frame an RLE at the original size) and the metainfo
-            ``texts``, ``video_id``, and the masks to compare with: ``gt_rles`` (like ``pred_masks``), or ``mask_paths``
+        sample: a predicted sample with ``pred_masks`` (per sentence and frame an RLE at the original size) and the
+            metainfo ``texts``, ``video_id``, and the ground truth: ``gt_rles`` (like ``pred_masks``), or ``mask_paths``
             (a PNG of object ids per frame) and ``obj_ids``.
-        metric: whose errors these are.
+        metric: name of the metric, for error messages.
         skip_first_last, void_label, bound_th: see `JFMetric`.
 
     Returns:
         J and F, float (E, T) each, in 0..1.
 
     Raises:
-        ValueError: the data set has no masks or object ids, or masks and predictions do not fit.
+        ValueError: the data set has no masks or object ids, or masks and predictions do not match.
     """
     video, texts = sample['video_id'], sample['texts']
     truth: _Truth
@@ -175,20 +175,20 @@ def frame_scores(
 
 
 class _Truth(ABC):
-    """The masks of a video that predictions are compared with."""
+    """The ground-truth masks of a video."""
 
     num_frames: int
 
     @abstractmethod
     def of_frame(self, t: int) -> tuple[Iterable[np.ndarray], np.ndarray | None, str]:
-        """Per sentence a bool mask (H, W), the pixels that do not count (bool (H, W)) or None, and a name for messages."""
+        """Per sentence a bool mask (H, W), the ignored pixels (bool (H, W)) or None, and a name for messages."""
 
     def check_objects(self) -> None:  # noqa: B027
-        """Called after the last frame, to refuse masks that lack an object."""
+        """Called after the last frame; rejects masks that lack an object."""
 
 
 class _CodedTruth(_Truth):
-    """``gt_rles``: per sentence and frame a run-length code of what the sentence names."""
+    """``gt_rles``: per sentence and frame the run-length code of the sentence's objects."""
 
     def __init__(self, sample: dict, metric: str, void_label: int | None) -> None:
         codes, texts, where = sample['gt_rles'], sample['texts'], f'{metric}: video {sample["video_id"]}'
@@ -210,7 +210,7 @@ class _CodedTruth(_Truth):
 
 
 class _PaintedTruth(_Truth):
-    """``mask_paths``: per frame a PNG whose values are object ids, of which each sentence names one (``obj_ids``)."""
+    """``mask_paths``: per frame a PNG of object ids; each sentence names one of them (``obj_ids``)."""
 
     def __init__(self, sample: dict, metric: str, void_label: int | None) -> None:
         self.video, self.where = sample['video_id'], f'{metric}: video {sample["video_id"]}'
@@ -227,7 +227,7 @@ class _PaintedTruth(_Truth):
         self.paths, self.obj_ids, self.void_label = sample['mask_paths'], sample['obj_ids'], void_label
         self.num_frames = len(self.paths)
         self.seen: dict[int, set[int]] = {}
-        """the ids in each frame that was looked at"""
+        """the ids in each frame read so far"""
 
     def of_frame(self, t: int) -> tuple[Iterable[np.ndarray], np.ndarray | None, str]:
         ids = self._ids(t)
@@ -257,8 +257,8 @@ class JFMetric(BackgroundMetric):
     """Mean J and F over frames for each sentence, then over sentences; J&F is the mean of both; all in 0..1.
 
     Reads from each sample ``pred_masks`` (per sentence and frame an RLE at the original size), ``pred_scores``, and
-    from its metainfo ``texts``, ``exp_ids``, ``video_id``, the masks to compare with (``gt_rles``, per sentence and frame
-    an RLE; else ``mask_paths``, a PNG of object ids per frame, and ``obj_ids``), and optionally ``families`` and
+    from its metainfo ``texts``, ``exp_ids``, ``video_id``, the ground truth (``gt_rles``, per sentence and frame an
+    RLE; else ``mask_paths``, a PNG of object ids per frame, and ``obj_ids``), and optionally ``families`` and
     ``held_out``: then there are also ``J&F_<family>``, ... and ``J&F_held_out``, ..., the means over the sentences of a
     family and over the held-out ones.
 
@@ -267,13 +267,13 @@ class JFMetric(BackgroundMetric):
 
     Args:
         skip_first_last: leave out the first and last frame of each video, as the semi-supervised DAVIS protocol does.
-        void_label: value in the masks that marks pixels which do not count (255 in DAVIS 2017); None: there is none.
+        void_label: mask value of ignored pixels (255 in DAVIS 2017); None: there is none.
         bound_th: see `boundary_f`.
         out_file: JSON file for the means and for one row per sentence.
-        max_table_videos: how many videos the printed table shows.
+        max_table_videos: maximum number of videos in the printed table.
 
     Raises:
-        ValueError: the data set has no masks or object ids, or masks and predictions do not fit.
+        ValueError: the data set has no masks or object ids, or masks and predictions do not match.
     """
 
     default_prefix = 'rvos'
@@ -320,7 +320,7 @@ class JFMetric(BackgroundMetric):
         return dict(video=video, rows=rows)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Returns J, F and J&F, and the same for each subset (`subsets`), and prints and writes them."""
+        """Returns, prints and writes J, F and J&F, overall and for each subset (`subsets`)."""
         if not results:
             raise UserError('JFMetric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]
@@ -365,9 +365,9 @@ class JFMetric(BackgroundMetric):
 
 
 def subsets(rows: list[dict]) -> dict[str, list[dict]]:
-    """The rows of each family, in the order in which they appear, and those that are ``held_out``; {} if none says so.
+    """The rows of each family, in order of appearance, and the ``held_out`` rows; {} if there are neither.
 
-    A row can be of a family and held out.
+    A row can belong to a family and be held out.
     """
     result: dict[str, list[dict]] = {}
     for row in rows:
@@ -381,4 +381,4 @@ def mean_jf(rows: list[dict]) -> dict[str, float]:
     """J&F, J and F, 0..1, over rows that have J and F."""
     j = float(np.mean([row['J'] for row in rows]))
     f = float(np.mean([row['F'] for row in rows]))
-    return {'J&F': (j + f) / 2, 'J': j, 'F': f}  # the first one is what `save_best='auto'` follows
+    return {'J&F': (j + f) / 2, 'J': j, 'F': f}  # `save_best='auto'` uses the first one

@@ -1,4 +1,4 @@
-"""The measures of RefCOCO, RefCOCO+ and RefCOCOg for masks: IoU of each sentence's object, and precision at K."""
+"""Mask metrics of RefCOCO, RefCOCO+ and RefCOCOg: IoU of each sentence's object, and precision at K."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,19 +17,20 @@ from .a2d_metric import iou, iou_measures, log_table, overlap, unique_rows
 class RefCOCOMetric(BaseMetric):
     """Overall and mean IoU, and precision at K, of one predicted mask per sentence; all in 0..1.
 
-    ``overall_IoU`` is the sum of all intersections over the sum of all unions, ``mean_IoU`` the mean over the sentences, and
-    ``P@K`` the share of sentences whose IoU is greater than K, strictly, for K = .5, .6, .7, .8, .9: the same formulas as
-    `A2DMetric`'s. (Other projects that report RefCOCO count an IoU of K itself, too, and say oIoU or cIoU for the first.)
+    ``overall_IoU`` is the sum of all intersections over the sum of all unions, ``mean_IoU`` the mean over the
+    sentences, and ``P@K`` the share of sentences whose IoU is strictly greater than K, for K = .5, .6, .7, .8, .9: the
+    same formulas as `A2DMetric`'s. (Other projects that report RefCOCO also count an IoU equal to K, and call the first
+    oIoU or cIoU.)
 
     Reads from each sample ``pred_masks`` (per sentence a list of one RLE at the original size) and ``pred_scores``, and from
-    its metainfo ``gt_rles`` (``LoadRefCOCOMasks(evaluation=True)``), ``texts``, ``exp_ids``, ``video_id`` (the picture). A
-    sentence that comes more than once, as a sampler may repeat the first ones, counts once.
+    its metainfo ``gt_rles`` (``LoadRefCOCOMasks(evaluation=True)``), ``texts``, ``exp_ids``, ``video_id`` (the image).
+    A sentence that a sampler repeats counts once.
 
     Args:
-        out_file: JSON file for the numbers and for one row per sentence.
+        out_file: JSON file for the scores and for one row per sentence.
 
     Raises:
-        ValueError: a sample has no masks to compare with, or predictions do not fit them.
+        ValueError: a sample has no ground-truth masks, or predictions do not match them.
     """
 
     default_prefix = 'refcoco'
@@ -52,15 +53,15 @@ class RefCOCOMetric(BaseMetric):
 
     @staticmethod
     def _rows(sample: dict) -> list[dict]:
-        picture, texts, predictions = sample['video_id'], sample['texts'], sample['pred_masks']
+        image, texts, predictions = sample['video_id'], sample['texts'], sample['pred_masks']
         if sample.get('gt_rles') is None:
             raise UserError(
-                f'RefCOCOMetric: picture {picture}: there is no mask to compare with; the test pipeline needs '
+                f'RefCOCOMetric: image {image}: there is no mask to compare with; the test pipeline needs '
                 'LoadRefCOCOMasks(evaluation=True)'
             )
         if len(predictions) != len(texts) or any(len(masks) != 1 for masks in predictions):
             raise UserError(
-                f'RefCOCOMetric: picture {picture}: expected one mask for each of the {len(texts)} sentences, found '
+                f'RefCOCOMetric: image {image}: expected one mask for each of the {len(texts)} sentences, found '
                 f'{[len(masks) for masks in predictions]}'
             )
         rows = []
@@ -69,18 +70,18 @@ class RefCOCOMetric(BaseMetric):
         ):
             if tuple(mask['size']) != tuple(gt['size']):
                 raise UserError(
-                    f'RefCOCOMetric: picture {picture}, sentence {text!r}: expected a mask of {tuple(gt["size"])} (height, width), '
+                    f'RefCOCOMetric: image {image}, sentence {text!r}: expected a mask of {tuple(gt["size"])} (height, width), '
                     f'as in the data set, found {tuple(mask["size"])}'
                 )
-            # Sentences of one object can be equal: the id tells them apart.
+            # Sentences of one object can be equal; the id distinguishes them.
             rows.append(
-                dict(image_id=f'{picture}/{exp_id}', picture=picture, exp_id=exp_id, sentence=text)
+                dict(image_id=f'{image}/{exp_id}', picture=image, exp_id=exp_id, sentence=text)
                 | dict(overlap(gt, mask), score=float(score))
             )
         return rows
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
-        """Returns overall and mean IoU and P@K, and prints and writes them."""
+        """Returns, prints and writes overall and mean IoU and P@K."""
         rows = unique_rows((row for of_sample in results for row in of_sample), metric='RefCOCOMetric')
         if not rows:
             raise UserError('RefCOCOMetric: there is nothing to evaluate; was the test loader empty?')

@@ -1,4 +1,4 @@
-"""Predictions as the archives that evaluation servers take."""
+"""Archives of predictions for evaluation servers."""
 
 import zipfile
 
@@ -20,22 +20,23 @@ LAYOUTS = {'ref-youtube-vos': 'Annotations/', 'mevis': ''}
 class SubmissionWriter(BackgroundMetric):
     """Writes predictions as a zip for an evaluation server; needs no masks.
 
-    ``<video>/<exp_id>/<frame>.png`` for every sentence and every listed frame, 8-bit with one channel, 255 where the object is
-    and 0 elsewhere, at the size of the original frame; below ``Annotations/`` for Ref-YouTube-VOS, at the top for MeViS.
-    ``tools/analysis_tools/validate_submission.py`` checks the archive.
+    ``<video>/<exp_id>/<frame>.png`` for every sentence and every listed frame, 8-bit with one channel, 255 on the
+    object and 0 elsewhere, at the size of the original frame; below ``Annotations/`` for Ref-YouTube-VOS, at the top
+    for MeViS. ``tools/analysis_tools/validate_submission.py`` checks the archive.
 
-    Reads from each sample ``pred_masks``, and from its metainfo ``video_id``, ``exp_ids`` and ``frames``. The results are the
-    numbers of videos, sentences and masks. Pictures are packed where they were predicted, by a thread beside the network, so that
-    with several processes the first one only has to copy them: some 3 KB each, all of them in memory (Ref-YouTube-VOS: 0.1 GB;
-    MeViS valid, with 80 frames per video: 0.7 GB).
+    Reads from each sample ``pred_masks``, and from its metainfo ``video_id``, ``exp_ids`` and ``frames``. The results
+    are the numbers of videos, sentences and masks. Each process encodes its own predictions, in a background thread, so
+    that the first process only has to copy them: some 3 KB each, all of them in memory (Ref-YouTube-VOS: 0.1 GB; MeViS
+    valid, with 80 frames per video: 0.7 GB).
 
     Args:
-        zip_file: the archive. Not called ``out_file``, which ``tools/test.py --out FILE.json`` sets where a metric has it.
+        zip_file: the archive. Not named ``out_file``, which ``tools/test.py --out FILE.json`` sets in every metric that
+            has it.
         layout: ``'ref-youtube-vos'`` or ``'mevis'``.
 
     Raises:
-        UserError: an unknown layout, another suffix than .zip, frames and predictions do not fit, or a name of a video, a
-            sentence or a frame cannot be one of a file (`check_file_name`).
+        UserError: an unknown layout, a suffix other than .zip, frames and predictions that do not match, or a name of a
+            video, sentence or frame that cannot be a file name (`check_file_name`).
     """
 
     default_prefix = 'submission'
@@ -58,7 +59,7 @@ class SubmissionWriter(BackgroundMetric):
         self.layout = layout
 
     def score_video(self, sample: dict) -> dict:
-        """The pictures of a video, packed."""
+        """The encoded images of a video."""
         video, exp_ids, frames, predictions = (sample[key] for key in ('video_id', 'exp_ids', 'frames', 'pred_masks'))
         if [len(masks) for masks in predictions] != [len(frames)] * len(exp_ids):
             raise UserError(
@@ -69,28 +70,28 @@ class SubmissionWriter(BackgroundMetric):
         for key in ('exp_ids', 'frames'):
             for name in sample[key]:
                 check_file_name(name, f'SubmissionWriter: {key} of video {video}')
-        pictures = {
+        images = {
             f'{video}/{exp_id}/{frame}.png': _png(rle)
             for exp_id, masks in zip(exp_ids, predictions)
             for frame, rle in zip(frames, masks)
         }
-        return dict(video=video, num_sentences=len(exp_ids), pictures=pictures)
+        return dict(video=video, num_sentences=len(exp_ids), images=images)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, int]:
-        """Writes the archive: the old one stays until the new one is complete."""
+        """Writes the archive; an old one stays until the new one is complete."""
         if not results:
             raise UserError('SubmissionWriter: there is nothing to write; was the test loader empty?')
         top = LAYOUTS[self.layout]
         with atomic_path(self.zip_file) as temporary, zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
             for result in results:
-                for name, picture in result['pictures'].items():
-                    entry = zipfile.ZipInfo(top + name)  # with a fixed date: the same predictions are the same archive
+                for name, image in result['images'].items():
+                    entry = zipfile.ZipInfo(top + name)  # has a fixed date: equal predictions give equal archives
                     entry.external_attr = 0o644 << 16
-                    archive.writestr(entry, picture)
+                    archive.writestr(entry, image)
         counts = dict(
             num_videos=len(results),
             num_sentences=sum(result['num_sentences'] for result in results),
-            num_masks=sum(len(result['pictures']) for result in results),
+            num_masks=sum(len(result['images']) for result in results),
         )
         MMLogger.get_current_instance().info(
             f'SubmissionWriter: {counts["num_masks"]} masks of {counts["num_sentences"]} sentences and {counts["num_videos"]} '

@@ -1,4 +1,4 @@
-"""How much the quality of a prediction varies over the frames of a video (SOC, Fig. 4)."""
+"""Variation of prediction quality over the frames of a video (SOC, Fig. 4)."""
 
 import numpy as np
 from mmengine.logging import MMLogger
@@ -15,24 +15,24 @@ from .jf_metric import frame_scores
 class TemporalStabilityMetric(BackgroundMetric):
     """Variance over frames of J and of J&F, for each sentence, then the mean over sentences; lower is better.
 
-    The paper (section 4, Fig. 4) describes it in words: the variance of IoU, and of J&F, over the frames of a video, averaged
-    over videos. It leaves open the estimator, the unit, and whether a video counts once or once per sentence; here it is the
-    population variance (ddof = 0) of J_t and of (J_t + F_t) / 2, t over all frames, once per (video, sentence), with J and F
-    in 0..1. A frame in which the object is absent counts: J = F = 1 if nothing is predicted, else 0. This is not the
-    "temporal stability" T of DAVIS 2016.
+    The paper (section 4, Fig. 4) describes it only in words: the variance of IoU, and of J&F, over the frames of a
+    video, averaged over videos. It does not specify the estimator, the unit, or whether a video counts once or once per
+    sentence; here it is the population variance (ddof = 0) of J_t and of (J_t + F_t) / 2 over all frames t, once per
+    (video, sentence), with J and F in 0..1. A frame in which the object is absent counts: J = F = 1 if nothing is
+    predicted, else 0. This is not the "temporal stability" T of DAVIS 2016.
 
-    The results are ``var_J`` and ``var_J&F``, and the same times 100, ``var_J_x100`` and ``var_J&F_x100``.
+    The results are ``var_J`` and ``var_J&F``, and 100 times these, ``var_J_x100`` and ``var_J&F_x100``.
 
     Reads from each sample ``pred_masks`` (per sentence and frame an RLE at the original size), and from its metainfo
     ``texts``, ``exp_ids``, ``video_id``, ``obj_ids`` and ``mask_paths``.
 
     Args:
-        void_label: value in the masks that marks pixels which do not count (255 in DAVIS 2017); None: there is none.
+        void_label: mask value of ignored pixels (255 in DAVIS 2017); None: there is none.
         bound_th: see `boundary_f`.
         out_file: JSON file for the means and for one row per sentence, with its J and F of each frame.
 
     Raises:
-        ValueError: the data set has no masks or object ids, or masks and predictions do not fit.
+        ValueError: the data set has no masks or object ids, or masks and predictions do not match.
     """
 
     default_prefix = 'stability'
@@ -65,7 +65,7 @@ class TemporalStabilityMetric(BackgroundMetric):
         return dict(video=video, rows=rows)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Returns the mean variances, and logs and writes them."""
+        """Returns, logs and writes the mean variances."""
         if not results:
             raise UserError('TemporalStabilityMetric: there is nothing to evaluate; was the test loader empty?')
         rows = [row for result in results for row in result['rows']]

@@ -1,6 +1,6 @@
 """Prediction: one engine for whole clips, streams and live sources, and the types that its config slots take.
 
-It stands beside the network: `SOC` gives the steps, this package decides which frames they see and what becomes of the masks.
+`SOC` provides the steps; this package decides which frames they see and what happens to the masks.
 """
 
 from .clips import predict_clips

@@ -27,19 +27,20 @@ class Chunk(NamedTuple):
     frames: Tensor
     """uint8 (t, 3, h, w)"""
     kept: range
-    """which of them go on; the others were seen before, or will be in the next chunk"""
+    """which of them are kept; the others were in an earlier chunk or will be in the next"""
 
 
 class Chunks:
     """Cuts a stream of frames into chunks that overlap.
 
-    The backbone's windows reach over time, so it also sees some frames on each side of a chunk; what it makes of them is dropped.
+    The backbone's windows span several frames, so it also sees some frames on each side of a chunk; their features are
+    dropped.
 
     Args:
         frame_size: (h, w).
         chunk_frames: frames of a chunk, without the overlap.
-        before: frames of overlap in front of a chunk.
-        after: frames of overlap behind it. With 0 a chunk is ready as soon as its last frame is there.
+        before: frames of overlap before a chunk.
+        after: frames of overlap after it. With 0 a chunk is ready as soon as its last frame arrives.
     """
 
     def __init__(self, frame_size: tuple[int, int], chunk_frames: int, before: int, after: int) -> None:
@@ -57,11 +58,11 @@ class Chunks:
 
     @property
     def num_frames(self) -> int:
-        """How many frames came in."""
+        """Number of frames received."""
         return self._first + len(self._waiting)
 
     def add(self, frames: Tensor) -> Iterator[Chunk]:
-        """Takes the next frames, uint8 (t, 3, h, w) with t >= 1, and gives the chunks that are complete.
+        """Takes the next frames, uint8 (t, 3, h, w) with t >= 1, and yields the chunks that are complete.
 
         Raises:
             UserError: frames of another shape.
@@ -76,7 +77,7 @@ class Chunks:
             yield self._next(self.chunk_frames)
 
     def rest(self) -> Iterator[Chunk]:
-        """The chunks that are left when no frame follows."""
+        """The remaining chunks, after the last frame."""
         while self._done < self.num_frames:
             yield self._next(min(self.chunk_frames, self.num_frames - self._done))
         self._waiting, self._first = [], self._done
@@ -94,14 +95,14 @@ class Chunks:
 
 
 class ChunkedPredictor(ABC):
-    """What `StreamPredictor` and `LivePredictor` share: frames come piece by piece, and go chunk by chunk into an engine for each
-    pass of sentences.
+    """Base of `StreamPredictor` and `LivePredictor`: frames arrive incrementally and go, chunk by chunk, into one
+    engine per pass of sentences.
 
     Args:
         model: in evaluation mode, on any device.
         texts: E sentences.
         ori_shape: (H, W) of the masks.
-        chunks: how the frames are cut.
+        chunks: cuts the frames into chunks.
         config: how to predict; without ``frames_per_clip`` and with a selector of one query.
 
     Raises:
@@ -131,20 +132,20 @@ class ChunkedPredictor(ABC):
 
     @property
     def chunk_frames(self) -> int:
-        """Frames that run at once."""
+        """Number of frames that run at once."""
         return self._chunks.chunk_frames
 
     @property
     def num_frames(self) -> int:
-        """How many frames were fed."""
+        """Number of frames fed."""
         return self._chunks.num_frames
 
     @abstractmethod
     def _make_engine(self, index: int, text: TextFeatures) -> Engine:
-        """For the pass with this index."""
+        """The engine of the pass with this index."""
 
     def _add(self, chunk: Chunk) -> None:
-        """Backbone, once, and frame level of each pass."""
+        """Runs the backbone once, and the frame level of each pass."""
         size = chunk.frames.shape[-2], chunk.frames.shape[-1]
         meta = dict(img_shape=size, ori_shape=self.ori_shape)
         sample = TrackDataSample(video_data_samples=[DetDataSample(metainfo=dict(meta)) for _ in chunk.frames])
@@ -195,7 +196,7 @@ class ChunkedPredictor(ABC):
 
 
 def _check_streamable(config: PredictionConfig) -> None:
-    """Raises UserError for what a stream cannot do."""
+    """Raises UserError if a stream does not support the config."""
     if config.frames_per_clip:
         raise UserError(
             f'model.test_cfg.frames_per_clip={config.frames_per_clip}: a stream is one clip; set it to None'

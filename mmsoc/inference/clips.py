@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class _Sentence:
-    """What is found of one sentence, clip after clip."""
+    """The results of one sentence, accumulated over clips."""
 
     def __init__(self, sample: TrackDataSample, clip: int) -> None:
         self.sample = sample
         self.clip = clip
-        self.codes: list[list[dict]] = []  # T of Q
+        self.codes: list[list[dict]] = []  # T lists of Q
         self.scores: list[Tensor] = []  # (t, Q)
         self.queries: list[Tensor] = []  # (t, Q)
         self.logits: list[Tensor] = []  # (t, Q, h, w), if the output keeps them
@@ -37,7 +37,7 @@ class _Sentence:
 def predict_clips(
     model: SOC, inputs: Tensor, data_samples: Sequence[TrackDataSample], config: PredictionConfig | None = None
 ) -> list[TrackDataSample]:
-    """Segments what each sentence names, all frames of a clip at once.
+    """Segments the objects that each sentence names, all frames of a clip at once.
 
     The visual features are computed once per clip. Queries are chosen first, and only their masks are decoded.
 
@@ -49,7 +49,8 @@ def predict_clips(
 
     Returns:
         The samples, with ``pred_masks`` (per sentence, per frame a COCO RLE of the original frame size), ``pred_frame_scores``
-        (E, T) in [0, 1], ``pred_scores`` (E,), their mean over the frames, and ``pred_queries`` (E, T) int64, whose mask it is.
+        (E, T) in [0, 1], ``pred_scores`` (E,), their mean over the frames, and ``pred_queries`` (E, T) int64, the query
+        of each mask.
 
         With an output that keeps them also ``pred_logits``, per sentence the mask logits, float32 (T, h, w) on the CPU, at
         stride 4 (of a clip that was padded to the size of its batch: at the size of the network's input, without the padding).
@@ -58,8 +59,8 @@ def predict_clips(
         ``pred_scores_all`` (E, Q); the other fields are those of the query with the highest score.
 
     Raises:
-        UserError: ``frames_per_clip`` would cut a clip of which only some frames are annotated, or a selector of several queries
-            meets a clip of which not exactly one frame is; an empty or too long sentence.
+        UserError: ``frames_per_clip`` would cut a clip with only some frames annotated, a selector of several queries
+            is used on a clip without exactly one annotated frame, or a sentence is empty or too long.
         FloatingPointError: the predictions are not finite.
     """
     config = model.test_cfg if config is None else config
@@ -106,7 +107,7 @@ def _predict(
     sentences: Sequence[_Sentence],
     input_size: tuple[int, int],
 ) -> None:
-    """Adds to the sentences of a pass what is found of them in these frames."""
+    """Adds the results in these frames to the sentences of a pass."""
     engine = Engine(model, text, config)
     engine.add(visual.of_sentences([sentence.clip for sentence in sentences]))
     selection = engine.select()
@@ -130,12 +131,12 @@ def _sizes(sample: TrackDataSample, input_size: tuple[int, int]) -> MaskSizes:
 
 
 def _encode(made: Sequence[Masks], logits: Tensor, sentences: Sequence[_Sentence]) -> list[list[dict]]:
-    """The run-length codes of each sentence's masks, which leave the device together, with the word that they are finite."""
+    """The run-length codes of each sentence's masks; masks and finiteness check leave the device in one transfer."""
     is_finite = torch.isfinite(logits).all().view(1)
     joined = to_host(torch.cat([*(masks.masks.flatten() for masks in made), is_finite])).numpy().view(np.uint8)
     check_finite(bool(joined[-1]), 'mask logits', names_of([sentence.sample for sentence in sentences]))
     sizes = np.cumsum([masks.masks.numel() for masks in made])
-    # Columns first in memory is what the codes are made of: (H, W, n) in Fortran's order.
+    # The codes are made from column-major masks: (H, W, n) in Fortran order.
     return [
         encode_masks(part.reshape(masks.masks.shape).T)
         for part, masks in zip(np.split(joined[:-1], sizes[:-1]), made, strict=True)
@@ -143,14 +144,14 @@ def _encode(made: Sequence[Masks], logits: Tensor, sentences: Sequence[_Sentence
 
 
 def _to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors in float32 on the CPU; they leave the device together."""
+    """Tensors in float32 on the CPU, moved in one transfer."""
     joined = to_host(torch.cat([tensor.float().flatten() for tensor in tensors]))
     parts = joined.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _write(found: Sequence[_Sentence], data_samples: Sequence[TrackDataSample]) -> None:
-    """Into the samples; scores and queries leave the device together."""
+    """Writes the results into the samples; the scores of all sentences leave the device at once."""
     score_MTQ = torch.stack([torch.cat(sentence.scores) for sentence in found]).cpu()
     query_MTQ = torch.stack([torch.cat(sentence.queries) for sentence in found]).cpu()
     check_finite(torch.isfinite(score_MTQ).all(), 'scores', names_of(data_samples))

@@ -32,23 +32,24 @@ class PredictionConfig:
     """
 
     predict_layer: int = -1
-    """the decoder layer whose queries predict: -1, the last (the paper); 0, the first (the released implementation)"""
+    """the decoder layer that predicts: -1, the last (the paper); 0, the first (the released implementation)"""
     frames_per_pass: int = 32
-    """how many frames run at once behind the backbone, where each sentence counts its own. A clip's frames always run together,
-    so that a long clip sees one sentence after the other."""
+    """number of frames that run at once after the backbone, counted once per sentence. A clip's frames always run
+    together, so a long clip runs one sentence at a time."""
     frames_per_clip: int | None = None
-    """cut a longer video into clips of so many frames that are predicted on their own, each with a query of its own. The published
-    protocol of Ref-DAVIS17 is 36; None: never"""
+    """cut longer videos into clips of this many frames, predicted independently, each with its own query. The published
+    protocol of Ref-DAVIS17 uses 36; None: never"""
     precision: str = 'fp32'
-    """one of `PRECISIONS`. tf32 concerns GPUs; in bf16 and fp16, PyTorch's autocast, deformable attention samples in float32."""
+    """one of `PRECISIONS`. tf32 affects GPUs only; with bf16 and fp16 (PyTorch's autocast) deformable attention samples
+    in float32."""
     compile: bool = False
-    """run the backbone through ``torch.compile`` in predictions"""
+    """compile the backbone with ``torch.compile`` for predictions"""
     selector: QuerySelector = field(default_factory=QueryPerVideo)
-    """which queries' masks are a sentence's: `QueryPerVideo`, `QueryPerFrame`, `AllQueries`"""
+    """chooses the queries whose masks a sentence gets: `QueryPerVideo`, `QueryPerFrame`, `AllQueries`"""
     output: MaskOutput = field(default_factory=ThresholdedMasks)
     """how logits become masks: `ThresholdedMasks`, `MasksAndLogits`, `A2DMasks`"""
     memory: FrameMemory = field(default_factory=ThinnedFrames)
-    """which frames a live stream keeps for the cluster: `ThinnedFrames`, `RecentFrames`"""
+    """chooses the frames that a live stream keeps for the cluster: `ThinnedFrames`, `RecentFrames`"""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -64,7 +65,7 @@ class PredictionConfig:
 
     @classmethod
     def from_dict(cls, cfg: Mapping[str, Any] | None) -> 'PredictionConfig':
-        """Builds the slots from ``dict(type=...)``; a slot without ``type`` keeps its default one.
+        """Builds the slots from ``dict(type=...)``; a slot without ``type`` keeps its default type.
 
         Raises:
             UserError: an unknown key or type, or a value out of range.
@@ -90,12 +91,12 @@ class PredictionConfig:
         return self.predict_layer % num_layers
 
     def sentences_at_once(self, num_frames: int) -> int:
-        """How many sentences of a clip with so many frames run at once."""
+        """Number of sentences that run at once for a clip of this many frames."""
         return max(self.frames_per_pass // num_frames, 1)
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
-        """Within it, everything runs in ``precision``."""
+        """A context in which everything runs in ``precision``."""
         half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(self.precision)
         with use_tf32(self.precision == 'tf32'), torch.autocast(device.type, half) if half else nullcontext():
             yield
@@ -118,7 +119,7 @@ def _base_of(slot: str) -> type:
 
 
 def _with_new_keys(options: dict[str, Any]) -> dict[str, Any]:
-    """Keys of older configs as those of today."""
+    """Translates keys of older configs to the current ones."""
     if options.get('all_queries') and options.get('return_logits'):
         raise UserError(
             'model.test_cfg: all_queries and return_logits do not go together; expected at most one of them'
@@ -141,7 +142,7 @@ def _with_new_keys(options: dict[str, Any]) -> dict[str, Any]:
         print_log(f'model.test_cfg.{old} is now {new}', logger='current', level=logging.WARNING)
         for slot, values in slots.items():
             if 'type' in values and given[slot] not in (_SLOTS[slot], values['type']):
-                # Named on purpose, by an option for example, while the old key is in a stored config.
+                # Set explicitly, for example by an option, while the stored config has the old key.
                 message = f'model.test_cfg.{slot}.type={given[slot]!r} counts, not {old}'
                 print_log(message, logger='current', level=logging.WARNING)
                 continue
@@ -154,12 +155,13 @@ def _as_written(values: dict[str, Any]) -> str:
 
 
 def _compiled(module: nn.Module) -> Callable[..., Any]:
-    """``torch.compile`` of a module, made once. It is kept beside the module, not in it: its weights are not there twice."""
+    """``torch.compile`` of a module, made once and cached without registering it as a submodule."""
     found = module.__dict__.get('_mmsoc_compiled')
     if found is None:
-        # Without symbolic sizes, to which PyTorch changes at the second size: deriving windows from them takes it minutes.
+        # Without symbolic sizes, to which PyTorch switches at the second size: deriving windows from them takes
+        # minutes.
         found = torch.compile(module, dynamic=False)
-        # einops notes each type of tensor that it meets, and what was compiled before it met another one is compiled again.
+        # einops caches each tensor type that it sees; a new type would trigger recompilation.
         for tensor in (torch.zeros(1), nn.Parameter(torch.zeros(1))):
             rearrange(tensor, 'n -> n')
         module.__dict__['_mmsoc_compiled'] = found

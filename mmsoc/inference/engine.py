@@ -18,10 +18,10 @@ if TYPE_CHECKING:  # the network predicts through this package
 
 
 class Engine:
-    """Predicts M sentences that run together, of frames that come in chunks.
+    """Predicts M sentences together, on frames that arrive in chunks.
 
-    All ways to predict are this one: `add` runs the frame level of a chunk, `select` runs the cluster over all frames and chooses
-    queries, `logits` decodes their masks::
+    All predictions run through this class: `add` runs the frame level of a chunk, `select` runs the cluster over all
+    frames and chooses queries, `logits` decodes their masks::
 
         engine = Engine(model, text, config)
         engine.add(visual)                  # a whole clip is one chunk, a stream has many
@@ -29,15 +29,16 @@ class Engine:
         for logits in engine.logits():      # (M, t, Q, h, w), a chunk at a time
             ...
 
-    With ``causal=True`` the three are called for each chunk in turn: a selection is of the frames since the last one, the cluster
-    sees those that ``config.memory`` keeps of the frames before, and the selector the scores of all frames so far.
+    With ``causal=True`` the three are called for each chunk in turn: a selection covers the frames since the last one,
+    the cluster also sees the earlier frames that ``config.memory`` keeps, and the selector sees the scores of all
+    frames so far.
 
     Args:
         model: in evaluation mode.
         text: of the M sentences.
         config: how to predict.
-        store: where mask features wait between `add` and `logits`.
-        causal: whether masks leave before all frames have been seen.
+        store: holds mask features between `add` and `logits`.
+        causal: whether masks are returned before all frames have been seen.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Engine:
         """Takes the next frames.
 
         Args:
-            visual: already that of the M sentences (`VisualFeatures.of_sentences`).
+            visual: already repeated for the M sentences (`VisualFeatures.of_sentences`).
         """
         if self._chosen is not None:
             self._store.clear()
@@ -94,7 +95,7 @@ class Engine:
         return selection
 
     def logits(self) -> Iterator[Tensor]:
-        """Mask logits (M, t, Q, h, w) at stride 4 of the selected queries, a chunk at a time. May be read again."""
+        """Mask logits (M, t, Q, h, w) at stride 4 of the selected queries, chunk by chunk. Can be read repeatedly."""
         assert self._chosen is not None, 'select() comes first'
         kernels, points = self._chosen
         start = 0
@@ -104,7 +105,7 @@ class Engine:
             start = stop
 
     def _kept(self, frame: FrameQueries) -> FrameQueries:
-        """Without the maps, and without the queries of decoder layers that nothing reads (they become empty)."""
+        """Drops the maps, and the queries of decoder layers that are not used (they become empty)."""
         needed = (self._layer, self._clustered)
         queries = tuple(layer if i in needed else layer[..., :0] for i, layer in enumerate(frame.queries))
         return frame._replace(memory=(), queries=queries)
@@ -128,7 +129,7 @@ def check_finite(finite: Tensor | bool, what: str, source: str = '') -> None:
 
 
 def _joined(chunks: Sequence[FrameQueries]) -> FrameQueries:
-    """Chunks of one video, one behind the other."""
+    """Concatenates chunks of one video."""
     if len(chunks) == 1:
         return chunks[0]
     return FrameQueries(

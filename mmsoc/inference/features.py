@@ -1,4 +1,4 @@
-"""Where the mask features of a video wait until its queries are chosen."""
+"""Storage for a video's mask features until its queries are chosen."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from mmsoc.utils.device import to_device, to_host
 
 
 class FeatureStore(Protocol):
-    """Mask features of a pass, a chunk at a time."""
+    """Mask features of a pass, stored chunk by chunk."""
 
     def append(self, features: Tensor) -> None:
         """Takes those of the next frames, (M*T, C, h, w)."""
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Gives them back in order; may be read again."""
+        """Yields them in order; can be read repeatedly."""
 
     def clear(self) -> None:
         """Forgets them."""
 
 
 class FeaturesInMemory:
-    """As they are, on their device."""
+    """Keeps them unchanged, on their device."""
 
     def __init__(self) -> None:
         self._chunks: list[Tensor] = []
@@ -42,12 +42,13 @@ class FeaturesInMemory:
 
 
 class FeaturesInFile:
-    """In a temporary file, in half precision: 0.2 MB per sentence and frame of 360x640 with the released sizes.
+    """Keeps them in a temporary file, in half precision: 0.2 MB per sentence and frame of 360x640 at the released
+    sizes.
 
     A chunk that does not fit into float16 (above 65,504) is kept in float32.
 
     Args:
-        folder: where the file goes; the system's place by default.
+        folder: for the temporary file; the system's default if None.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

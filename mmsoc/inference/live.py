@@ -1,4 +1,4 @@
-"""Prediction of a live source: masks leave before the next frames come."""
+"""Prediction of a live source: masks are returned before the next frames arrive."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 class LiveMasks(NamedTuple):
-    """What is known of E sentences in the t frames of a chunk; on the CPU."""
+    """Results for E sentences in the t frames of a chunk; on the CPU."""
 
     masks: Tensor
     """(E, t, H, W) bool"""
     frame_scores: Tensor
     """(E, t) float32 in [0, 1]"""
     queries: Tensor
-    """(E, t) int64, whose mask it is"""
+    """(E, t) int64, the query of each mask"""
 
 
 class LivePredictor(ChunkedPredictor):
-    """Predicts as `StreamPredictor` does, but causally: the masks of a chunk leave as soon as that chunk has been seen.
+    """Predicts like `StreamPredictor`, but causally: returns the masks of a chunk as soon as it has been seen.
 
-    The cluster sees the frames so far that ``config.memory`` keeps, and a query is chosen by its scores in all of them: memory does
-    not grow, and the object's identity carries over from chunk to chunk::
+    The cluster sees the frames so far that ``config.memory`` keeps, and a query is chosen by its scores in all frames
+    so far: memory does not grow, and the object's identity carries over from chunk to chunk::
 
         live = LivePredictor(model, ['a red car'], frame_size=(360, 640), ori_shape=(720, 1280))
         for frames in source:                    # uint8 (t, 3, 360, 640), RGB
@@ -48,13 +48,13 @@ class LivePredictor(ChunkedPredictor):
         texts: E sentences.
         frame_size: (h, w) of the frames that are fed.
         ori_shape: (H, W) of the masks.
-        chunk_frames: frames that run at once: more give the backbone's windows more context and more frames per second, fewer a
-            shorter delay. The backbone's window in time by default.
+        chunk_frames: frames that run at once: more give the backbone's windows more context and a higher throughput,
+            fewer a lower latency. The backbone's temporal window by default.
         overlap: frames before a chunk that the backbone sees again.
         config: how to predict, ``model.test_cfg`` by default; without ``frames_per_clip`` and with a selector of one query.
 
     Raises:
-        UserError: no sentence, sizes that do not fit, or ``config`` as above.
+        UserError: no sentence, sizes that do not match, or ``config`` as above.
     """
 
     def __init__(
@@ -71,10 +71,11 @@ class LivePredictor(ChunkedPredictor):
         super().__init__(model, texts, ori_shape, Chunks(frame_size, chunk_frames, before=overlap, after=0), config)
 
     def feed(self, frames: Tensor) -> list[LiveMasks]:
-        """Takes the next frames, uint8 (t, 3, h, w), RGB, and gives the masks of the chunks that are complete, often none.
+        """Takes the next frames, uint8 (t, 3, h, w), RGB, and yields the masks of the chunks that are complete, often
+        none.
 
         Raises:
-            UserError: another size than ``frame_size``, or after `finish`.
+            UserError: frames of another size than ``frame_size``, or a call after `finish`.
             FloatingPointError: the predictions are not finite.
         """
         if self._finished:
@@ -82,7 +83,7 @@ class LivePredictor(ChunkedPredictor):
         return [self._run(chunk) for chunk in self._chunks.add(frames)]
 
     def finish(self) -> list[LiveMasks]:
-        """The masks of the frames that are left when the source ends.
+        """The masks of the remaining frames when the source ends.
 
         Raises:
             FloatingPointError: the predictions are not finite.

@@ -1,4 +1,4 @@
-"""Which frames' queries a live stream keeps for the cluster: the slot ``memory`` of `PredictionConfig`."""
+"""The frames whose queries a live stream keeps for the cluster: the slot ``memory`` of `PredictionConfig`."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from mmsoc.utils.errors import UserError
 
 
 class KeptFrames(NamedTuple):
-    """What a live stream holds for the cluster."""
+    """The frame queries that a live stream holds for the cluster."""
 
     queries: Tensor
     """(M, F, N, C)"""
@@ -21,10 +21,10 @@ class KeptFrames(NamedTuple):
 
 
 class FrameMemory(ABC):
-    """A bounded set of frames, of which the queries are kept. It has no state: the stream holds what is kept.
+    """A bounded set of frames whose queries are kept. It is stateless: the stream holds the queries.
 
     Args:
-        num_frames: how many frames are kept at most. An object query takes 1 KB for the released sizes, a frame of one sentence
+        num_frames: maximum number of frames. At the released sizes an object query takes 1 KB, a frame of one sentence
             20 KB.
 
     Raises:
@@ -38,17 +38,17 @@ class FrameMemory(ABC):
 
     @abstractmethod
     def kept(self, numbers: Tensor) -> Tensor:
-        """Which frames are kept.
+        """Chooses the frames to keep.
 
         Args:
-            numbers: (F,) int64 on the CPU, the number in the stream of each frame that is there, ascending.
+            numbers: (F,) int64 on the CPU, the number in the stream of each candidate frame, ascending.
 
         Returns:
-            Their indices in ``numbers``, int64, ascending, ``num_frames`` at most, the newest always among them.
+            Their indices in ``numbers``, int64, ascending, at most ``num_frames``, always including the newest.
         """
 
     def update(self, before: KeptFrames | None, new: Tensor) -> KeptFrames:
-        """Drops what is too much of the frames ``before``, and adds all of the next ones.
+        """Adds all new frames, and drops as many of the frames ``before`` as necessary.
 
         Args:
             before: None at the start of a stream.
@@ -72,11 +72,10 @@ class RecentFrames(FrameMemory):
 
 @TASK_UTILS.register_module()
 class ThinnedFrames(FrameMemory):
-    """The last frames, and the fewer of the others the older they are, back to the first.
+    """The last frames, and a thinned history back to the first: the older, the sparser.
 
-    Half of the frames are the last ones. Of the others, but never the first, the one goes that leaves the smallest gap for its age:
-    gaps grow in proportion to age, and what happened at the start, such as an event that a sentence describes, still counts after
-    thousands of frames.
+    Half of the frames are the last ones. Of the others, except the first, the one that leaves the smallest gap relative
+    to its age is dropped: gaps grow in proportion to age, so events at the start still count after thousands of frames.
     """
 
     def kept(self, numbers: Tensor) -> Tensor:

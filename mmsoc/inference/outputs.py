@@ -1,4 +1,4 @@
-"""How mask logits become masks of the original frames: the slot ``output`` of `PredictionConfig`."""
+"""Conversion of mask logits to masks of the original frames: the slot ``output`` of `PredictionConfig`."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from torch import Tensor
 from mmsoc.registry import TASK_UTILS
 from mmsoc.utils.errors import UserError
 
-# Pixels of full-size masks that are made at once: 64 MiB of float32 logits on a CPU, 512 MiB on a GPU.
+# Pixels of full-size masks computed at once: 64 MiB of float32 logits on a CPU, 512 MiB on a GPU.
 MAX_PIXELS, MAX_PIXELS_ON_GPU = 2**24, 2**27
 
 
@@ -23,21 +23,21 @@ class MaskSizes(NamedTuple):
     image: tuple[int, int]
     """in the batch, without the padding"""
     original: tuple[int, int]
-    """as they were read; the masks have this size"""
+    """as read; the size of the masks"""
 
 
 class Masks(NamedTuple):
-    """What an output makes of n masks."""
+    """An output's result for n masks."""
 
     masks: Tensor
     """(n, W, H) bool, columns first, as run-length codes need them; (n, H, W) with ``rows_first``"""
     logits: Tensor | None
-    """(n, h, w): they cover the un-padded frame, and resized to its original size they are what was thresholded; None if the
-    output does not keep them"""
+    """(n, h, w), covering the un-padded frame; the masks are these, resized to its original size and thresholded. None
+    if the output does not keep them"""
 
 
 class MaskOutput(ABC):
-    """Makes masks from mask logits.
+    """Converts mask logits to masks.
 
     Args:
         mask_threshold: the probability, in (0, 1), above which a pixel belongs to the mask.
@@ -47,9 +47,9 @@ class MaskOutput(ABC):
     """
 
     keeps_logits = False
-    """Whether predictions also hold ``pred_logits``."""
+    """Whether predictions also contain ``pred_logits``."""
     for_metric = False
-    """Whether it makes what one data set's metric asks for; people get `ThresholdedMasks` in its place."""
+    """Whether it serves only one data set's metric; users get `ThresholdedMasks` instead."""
 
     def __init__(self, mask_threshold: float = 0.5) -> None:
         if not 0 < mask_threshold < 1:
@@ -83,7 +83,7 @@ class ThresholdedMasks(MaskOutput):
 
     @staticmethod
     def _without_padding(logits: Tensor, sizes: MaskSizes) -> Tensor:
-        """The same where nothing was padded, else at the input's size and cut to the frame."""
+        """The logits unchanged if nothing was padded, else resized to the input's size and cropped to the frame."""
         if sizes.image == sizes.input:
             return logits
         height, width = sizes.image
@@ -106,9 +106,10 @@ class ThresholdedMasks(MaskOutput):
 
 @TASK_UTILS.register_module()
 class MasksAndLogits(ThresholdedMasks):
-    """As `ThresholdedMasks`; predictions also hold ``pred_logits``, by which `RefDAVIS17Metric` decides whose a pixel is.
+    """Like `ThresholdedMasks`; predictions also contain ``pred_logits``, which `RefDAVIS17Metric` uses to assign
+    pixels.
 
-    They are large, and leave the device as float32.
+    They are large, and are moved to the CPU as float32.
     """
 
     keeps_logits = for_metric = True

@@ -1,4 +1,4 @@
-"""Which queries' masks are a sentence's: the slot ``selector`` of `PredictionConfig`."""
+"""Choice of the queries whose masks a sentence gets: the slot ``selector`` of `PredictionConfig`."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from mmsoc.registry import TASK_UTILS
 
 
 class Selection(NamedTuple):
-    """The queries whose masks are decoded, Q of them for each of M sentences and T frames."""
+    """The queries whose masks are decoded: Q for each of M sentences and T frames."""
 
     queries: Tensor
     """(M, T, Q) int64"""
@@ -19,14 +19,14 @@ class Selection(NamedTuple):
 
 
 class RunningScores(NamedTuple):
-    """What a live stream knows of all frames so far."""
+    """A live stream's statistics of all frames so far."""
 
     total: Tensor
     """(M, N, K) float32, the sum of the class scores over the frames; a scalar 0 before the first"""
     num_frames: int
 
     def add(self, logits: Tensor) -> 'RunningScores':
-        """With the frames of ``logits`` (M, T, N, K)."""
+        """Updated with the frames of ``logits`` (M, T, N, K)."""
         return RunningScores(self.total + logits.float().sigmoid().sum(1), self.num_frames + logits.shape[1])
 
 
@@ -40,7 +40,7 @@ class QuerySelector(ABC):
     def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
         """
         Args:
-            logits: (M, T, N, K), of classes.
+            logits: (M, T, N, K), class logits.
             so_far: the scores of these frames and all before them; None if these are all.
         """
 
@@ -66,7 +66,7 @@ class QueryPerVideo(QuerySelector):
 
 @TASK_UTILS.register_module()
 class QueryPerFrame(QuerySelector):
-    """In each frame the query with the highest score there; the cluster has let all frames take part in the scores."""
+    """In each frame the query with the highest score there; through the cluster all frames influence the scores."""
 
     def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
         score_MT, query_MT = logits.float().sigmoid().amax(-1).max(-1)
@@ -75,7 +75,7 @@ class QueryPerFrame(QuerySelector):
 
 @TASK_UTILS.register_module()
 class AllQueries(QuerySelector):
-    """Every query, as average precision needs them (`A2DMetric`). Only for clips of which one frame is annotated."""
+    """All queries, as average precision needs them (`A2DMetric`). Only for clips with one annotated frame."""
 
     single = False
 

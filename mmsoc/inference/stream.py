@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class StreamScores(NamedTuple):
-    """What is known of E sentences when all T frames were seen; on the CPU."""
+    """Results for E sentences once all T frames were seen; on the CPU."""
 
     scores: Tensor
     """(E,) float32 in [0, 1], of the chosen query: the mean of its frame scores"""
     frame_scores: Tensor
     """(E, T) float32 in [0, 1]"""
     queries: Tensor
-    """(E, T) int64, the query of each frame: one and the same with `QueryPerVideo`"""
+    """(E, T) int64, the query of each frame; the same in all frames with `QueryPerVideo`"""
 
 
 class StreamPredictor(ChunkedPredictor):
-    """Predicts as `predict_clips` does, but takes the frames piece by piece and gives the masks piece by piece.
+    """Predicts like `predict_clips`, but takes the frames and returns the masks incrementally.
 
-    Backbone, fusion and SIM's frame level run on chunks. Of each frame there remain the queries and references (for the released
-    sizes 20 KB per sentence) and, in a temporary file, the mask features (`FeaturesInFile`). The cluster then sees the queries of
-    all frames at once, the config's selector chooses, and masks are decoded from the file::
+    Backbone, fusion and SIM's frame level run on chunks. Each frame leaves its queries and references in memory (20 KB
+    per sentence at the released sizes) and its mask features in a temporary file (`FeaturesInFile`). The cluster then
+    sees the queries of all frames at once, the config's selector chooses, and masks are decoded from the file::
 
         with StreamPredictor(model, ['a red car'], frame_size=(360, 640), ori_shape=(720, 1280)) as stream:
             for frames in pieces:      # uint8 (t, 3, 360, 640), RGB
@@ -47,22 +47,22 @@ class StreamPredictor(ChunkedPredictor):
             for masks in stream.masks():   # bool (1, t, 720, 1280)
                 ...
 
-    Where a video fits into one chunk the result is that of `predict_clips`, but for the half precision. `LivePredictor` gives the
-    masks of a chunk before the next one comes.
+    For a video that fits into one chunk the result is that of `predict_clips`, except for the half precision.
+    `LivePredictor` returns the masks of a chunk before the next one arrives.
 
     Args:
         model: in evaluation mode, on any device.
         texts: E sentences.
         frame_size: (h, w) of the frames that are fed.
         ori_shape: (H, W) of the masks.
-        chunk_frames: frames that run at once, without the overlap. Multiples of the backbone's window in time, Video Swin's 8,
-            cut time where its windows do.
-        overlap: frames on each side that the backbone sees besides; the same holds.
-        folder: where the temporary file goes; the system's place by default.
+        chunk_frames: frames that run at once, without the overlap. Multiples of the backbone's temporal window (8 for
+            Video Swin) align chunks with its windows.
+        overlap: extra frames on each side that the backbone sees; multiples of the window are best as well.
+        folder: for the temporary file; the system's default if None.
         config: how to predict, ``model.test_cfg`` by default; without ``frames_per_clip`` and with a selector of one query.
 
     Raises:
-        UserError: no sentence, sizes that do not fit, or ``config`` as above.
+        UserError: no sentence, sizes that do not match, or ``config`` as above.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class StreamPredictor(ChunkedPredictor):
             frames: uint8 (t, 3, h, w), RGB, t >= 1.
 
         Raises:
-            UserError: another size than ``frame_size``, or after `finish`.
+            UserError: frames of another size than ``frame_size``, or a call after `finish`.
         """
         if self._finished:
             raise UserError('StreamPredictor.feed: the stream was finished')
@@ -110,10 +110,10 @@ class StreamPredictor(ChunkedPredictor):
 
     @torch.no_grad()
     def finish(self) -> StreamScores:
-        """All frames were fed: the cluster runs, and each sentence's query is chosen.
+        """Ends the input: runs the cluster and chooses each sentence's query.
 
         Raises:
-            UserError: nothing was fed, or it was called before.
+            UserError: no frame was fed, or it was called before.
             FloatingPointError: the scores are not finite.
         """
         if self._finished or not self.num_frames:
@@ -125,10 +125,11 @@ class StreamPredictor(ChunkedPredictor):
         return StreamScores(frame_scores.mean(1), frame_scores, queries)
 
     def masks(self) -> Iterator[Tensor]:
-        """The masks of all frames in order, a chunk at a time: bool (E, t, H, W) on the CPU. May be called again.
+        """Yields the masks of all frames in order, chunk by chunk: bool (E, t, H, W) on the CPU. Can be called
+        repeatedly.
 
         Raises:
-            UserError: before `finish`.
+            UserError: called before `finish`.
             FloatingPointError: the mask logits are not finite.
         """
         for logits in self.logits():
@@ -136,10 +137,10 @@ class StreamPredictor(ChunkedPredictor):
 
     @torch.no_grad()
     def logits(self) -> Iterator[Tensor]:
-        """The mask logits at stride 4, in order and a chunk at a time: float32 (E, t, h, w) on the model's device.
+        """Yields the mask logits at stride 4 in order, chunk by chunk: float32 (E, t, h, w) on the model's device.
 
         Raises:
-            UserError: before `finish`.
+            UserError: called before `finish`.
         """
         if not self._finished:
             raise UserError('StreamPredictor: the masks are known after finish()')

@@ -10,14 +10,14 @@ from mmsoc.utils.errors import UserError
 
 @MODELS.register_module()
 class BackbonePretrainer(BaseModel):
-    """Teaches a backbone the categories of a data set's objects, before it learns to refer.
+    """Pre-trains a backbone to classify a data set's objects, before referring segmentation.
 
-    For a backbone of which there are no published weights (the paper's comes from Kinetics-400). Its checkpoint is one that
-    ``backbone.pretrained`` of a SOC config takes.
+    For a backbone without published weights (the paper's comes from Kinetics-400). Its checkpoint can be used as
+    ``backbone.pretrained`` of a SOC config.
 
     Args:
         backbone: as in `SOC`.
-        neck: as in `SOC`; the categories are read from its levels, since they are what the fusion will see.
+        neck: as in `SOC`; the categories are predicted from its levels, since the fusion will see these.
         head: `CategoryMapHead`.
         data_preprocessor: as in `SOC`.
     """
@@ -46,7 +46,7 @@ class BackbonePretrainer(BaseModel):
             mode: ``'loss'``: the losses; ``'tensor'``: the neck's levels, (B*T, C, h_i, w_i) each.
 
         Raises:
-            ValueError: any other mode; there is nothing to predict.
+            ValueError: any other mode; the model does not predict.
         """
         if mode not in ('loss', 'tensor'):
             raise UserError(f"BackbonePretrainer: mode must be 'loss' or 'tensor', found {mode!r}; it only trains")

@@ -1,4 +1,4 @@
-"""What the data samples of a batch tell the network."""
+"""Network inputs from the data samples of a batch."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from mmsoc.utils.errors import UserError
 
 
 def key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Tensor | None:
-    """(B, T') annotated frames of each clip, or None where all are."""
+    """(B, T') annotated frames of each clip, or None if all are."""
     kept = [list(getattr(sample, 'key_frames_inds', range(num_frames))) for sample in data_samples]
     if all(len(indices) == num_frames for indices in kept):
         return None
@@ -30,7 +30,7 @@ def key_frames(data_samples: Sequence[TrackDataSample], num_frames: int) -> Tens
 def pad_masks(
     sizes: Sequence[tuple[int, int]], padded: tuple[int, int], shapes: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Tensor, ...]:
-    """(B, h, w) bool for each of ``shapes``, True where a clip of one of ``sizes`` was padded; by nearest interpolation."""
+    """(B, h, w) bool for each of ``shapes``, True where a clip of one of ``sizes`` was padded (nearest neighbour)."""
     rows, columns = (
         torch.arange(length) >= torch.tensor([size[axis] for size in sizes])[:, None]
         for axis, length in enumerate(padded)
@@ -46,7 +46,7 @@ def pad_masks(
 
 
 def targets_of(data_samples: Sequence[TrackDataSample], inputs: Tensor) -> ClipTargets:
-    """The object of each sentence, in the order of `sentences_of`, of the annotated frames."""
+    """The object of each sentence, in the order of `sentences_of`, in the annotated frames."""
     masks, boxes, sizes, visible, labels = [], [], [], [], []
     for sample in data_samples:
         frames = [sample[index] for index in getattr(sample, 'key_frames_inds', range(len(sample)))]
@@ -58,7 +58,7 @@ def targets_of(data_samples: Sequence[TrackDataSample], inputs: Tensor) -> ClipT
         sizes += [[[width, height, width, height]]] * len(sample.texts)
         visible.append(torch.stack([item.visible for item in instances], 1))
         labels.append(instances[0].labels)
-    # Joined where they are, so that each goes to the device once; the masks as the bytes that they are.
+    # Concatenated on the CPU, so that each moves to the device once; the masks as bytes.
     box = torch.cat(boxes)
     box = bbox_xyxy_to_cxcywh(box) / torch.tensor(sizes).to(box)
     mask, *others = (

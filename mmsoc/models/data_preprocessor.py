@@ -9,10 +9,10 @@ from mmsoc.utils.device import to_device
 
 @MODELS.register_module()
 class ClipDataPreprocessor(TrackDataPreprocessor):
-    """mmdet's ``TrackDataPreprocessor``, which moves the frames to the device and leaves the samples where they are.
+    """mmdet's ``TrackDataPreprocessor``, but moves only the frames to the device, not the samples.
 
-    A sample holds masks, boxes and labels of each frame in a tensor of its own; moved one by one, each makes the host wait for the
-    device. `SOC` stacks and moves them at once.
+    A sample holds the masks, boxes and labels of each frame in separate tensors; moving them one by one would make the
+    host wait for the device each time. `SOC` stacks them and moves them at once.
     """
 
     def cast_data(self, data: Any) -> Any:

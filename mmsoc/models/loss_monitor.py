@@ -6,28 +6,29 @@ import torch
 from mmengine.logging import MessageHub
 from torch import Tensor
 
-# Iterations in a row whose losses may overflow in float16 before training stops: a scale of 65,536 takes 16 to come down to 1.
+# Consecutive iterations whose losses may overflow in float16 before training stops: a scale of 65,536 needs 16 to fall
+# to 1.
 MAX_OVERFLOWS = 50
 
 
 class LossMonitor:
-    """The one place of a training step where the host waits for the device: it checks that all is finite, and logs the losses."""
+    """Checks that all values are finite and logs the losses: the only wait for the device in a training step."""
 
     def __init__(self) -> None:
-        self._overflows = 0  # iterations in a row
-        self._logged: dict[str, tuple[Tensor, float]] = {}  # the last losses, where they are and as numbers
+        self._overflows = 0  # consecutive iterations
+        self._logged: dict[str, tuple[Tensor, float]] = {}  # the last losses, as tensors and as numbers
 
     def check(self, losses: Mapping[str, Tensor], suspects: Mapping[str, Tensor], source: str) -> None:
-        """Notes the losses, and stops a training that went astray.
+        """Records the losses, and stops a diverging training.
 
         Args:
             losses: scalars.
-            suspects: what else must be finite, by the names that the message gives them.
+            suspects: other values that must be finite, by their names in the message.
             source: the videos and sentences, for the message.
 
         Raises:
-            FloatingPointError: something is not finite; in float16 only after `MAX_OVERFLOWS` iterations in a row, since until then
-                the scaler skips the step and lowers its scale.
+            FloatingPointError: a value is not finite; in float16 only after `MAX_OVERFLOWS` consecutive iterations,
+                since until then the scaler skips the step and lowers its scale.
         """
         sums = {name: value.detach().sum(dtype=torch.float32) for name, value in suspects.items()} | {
             name: value.detach().float() for name, value in losses.items()
@@ -50,7 +51,7 @@ class LossMonitor:
         )
 
     def parse(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Any]] | None:
-        """As ``BaseModel.parse_losses``, with the numbers that `check` knows; None if these are other losses."""
+        """Like ``BaseModel.parse_losses``, with the numbers that `check` has read; None for other losses."""
         logged, self._logged = self._logged, {}
         if logged.keys() != losses.keys() or any(
             logged[name][0].data_ptr() != losses[name].data_ptr() for name in losses
@@ -62,5 +63,5 @@ class LossMonitor:
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype:
-    """What products are computed in: float32 where autocast is off."""
+    """The dtype of products; float32 if autocast is off."""
     return torch.mm(*torch.empty((2, 1, 1), device=device)).dtype

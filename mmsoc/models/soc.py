@@ -30,9 +30,9 @@ from .loss_monitor import LossMonitor
 class SOC(BaseMOTModel):
     """Semantic-assisted Object Cluster for referring video object segmentation (NeurIPS 2023, Fig. 2).
 
-    The path is extract -> fuse -> aggregate -> integrate -> head. `extract_visual` does not see the text and runs once per clip;
-    `run_frames` works on frames alone, and `run_video` across them, each on a batch of M sentences. Which frames they see in a
-    prediction, and what becomes of the masks, is the affair of `mmsoc.inference`.
+    The path is extract -> fuse -> aggregate -> integrate -> head. `extract_visual` does not depend on the text and runs
+    once per clip; `run_frames` processes frames independently and `run_video` across frames, each for a batch of M
+    sentences. `mmsoc.inference` decides which frames they see in a prediction, and what happens to the masks.
 
     Args:
         backbone: maps (B, T, 3, H, W) to four maps (B*T, C_i, h_i, w_i) at strides 4, 8, 16, 32: `VideoSwin`, or an image
@@ -93,12 +93,13 @@ class SOC(BaseMOTModel):
     ) -> VisualFeatures:
         """Backbone, channel projections, padding and positions of B clips.
 
-        Where only some frames are annotated (``key_frames_inds``), all frames go through the backbone and only those go on.
+        If only some frames are annotated (``key_frames_inds``), all frames go through the backbone, but only those
+        continue.
 
         Args:
             inputs: (B, T, 3, H, W), normalised and zero-padded to the size of the largest clip.
-            data_samples: B; their frames' ``img_shape`` tells what is padding.
-            backbone: in the place of the model's, e.g. compiled.
+            data_samples: B; ``img_shape`` of their frames determines the padding.
+            backbone: replaces the model's, e.g. a compiled one.
         """
         num_clips, num_frames, _, height, width = inputs.shape
         outputs = (self.backbone if backbone is None else backbone)(inputs)
@@ -122,24 +123,24 @@ class SOC(BaseMOTModel):
         )
 
     def fuse(self, visual: VisualFeatures, text: TextFeatures, with_guidance: bool = True) -> FusedFeatures:
-        """Multi-modal fusion; ``visual`` is already that of the M sentences (`VisualFeatures.of_sentences`)."""
+        """Multi-modal fusion; ``visual`` is already repeated for the M sentences (`VisualFeatures.of_sentences`)."""
         return self.fusion(
             visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions, with_guidance=with_guidance
         )
 
     def aggregate(self, visual: VisualFeatures, fused: FusedFeatures) -> FrameQueries:
-        """SIM's frame level; the box branches that refine its references are the head's."""
+        """SIM's frame level; the head's box branches refine its references."""
         return self.sim.aggregate(
             fused.levels, visual.pad_masks, visual.positions, self.head.box_branches, visual.num_frames
         )
 
     def run_frames(self, visual: VisualFeatures, text: TextFeatures, with_guidance: bool = True) -> FrameOutputs:
-        """All that works on frames alone: fusion, SIM's frame level, mask features.
+        """All frame-level steps: fusion, SIM's frame level, mask features.
 
         Args:
-            visual: already that of the M sentences.
+            visual: already repeated for the M sentences.
             text: of the M sentences.
-            with_guidance: whether the fusion computes the textual guidance, which only the losses read.
+            with_guidance: whether the fusion computes the textual guidance, which only the losses use.
         """
         fused = self.fuse(visual, text, with_guidance)
         queries = self.aggregate(visual, fused)
@@ -154,15 +155,15 @@ class SOC(BaseMOTModel):
         video_layers: Sequence[int],
         seen: Tensor | None = None,
     ) -> tuple[ObjectQueries, Predictions]:
-        """All that works across frames: SIM's cluster, and the head but for its masks.
+        """All steps across frames: SIM's cluster, and the head except for masks.
 
         Args:
             queries: of all frames.
             sentence: (M, C).
             image_sizes: (M, 2), un-padded (width, height) in pixels.
-            layers: S decoder layers that predict.
+            layers: the S decoder layers that predict.
             video_layers: for each of them, the layer whose frame queries are clustered.
-            seen: (M, F, N, C), the frame queries that are clustered in the place of those of ``queries``.
+            seen: (M, F, N, C), frame queries to cluster instead of those of ``queries``.
         """
         objects = self.sim.integrate(queries, sentence, layers, video_layers, seen)
         return objects, self.head(objects, queries, image_sizes)
@@ -170,7 +171,7 @@ class SOC(BaseMOTModel):
     # ------------------------------------------------------------------------------------------------ MMEngine's modes
 
     def loss(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> dict[str, Tensor]:
-        """Losses of a batch (Eq. 9), in which a clip may come with several sentences, each with its object in ``gt_instances``.
+        """Losses of a batch (Eq. 9); a clip may have several sentences, each with its object in ``gt_instances``.
 
         Raises:
             FloatingPointError: a prediction or a loss is not finite; names the iteration, videos and sentences.
@@ -199,11 +200,11 @@ class SOC(BaseMOTModel):
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
-        """The sum of all losses, and what is logged, without a wait for numbers that `loss` knows already."""
+        """The sum of all losses, and the logged values, without waiting for numbers that `loss` has already read."""
         return self._monitor.parse(losses) or super().parse_losses(losses)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[TrackDataSample]:
-        """Segments what each sentence names, as ``test_cfg`` has it; see `predict_clips`."""
+        """Segments the object of each sentence as set by ``test_cfg``; see `predict_clips`."""
         return predict_clips(self, inputs, data_samples)
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[TrackDataSample], **kwargs) -> list[dict[str, Tensor]]:
@@ -236,7 +237,7 @@ class SOC(BaseMOTModel):
         layers: Sequence[int],
         video_layers: Sequence[int],
     ) -> tuple[VisualFeatures, FrameOutputs, ObjectQueries, Predictions]:
-        """The whole path, for all sentences of a batch at once; the visual features are those of the clips."""
+        """The whole path, for all sentences of a batch at once; returns the clips' visual features as well."""
         texts, clip_of_sentence = sentences_of(data_samples)
         of_clips = self.extract_visual(inputs, data_samples)
         visual = of_clips.of_sentences(clip_of_sentence)

@@ -1,6 +1,6 @@
-"""Makes and checks data sets, before anything is trained: nothing that training or inference imports may import this package.
+"""Makes and checks data sets before training; nothing that training or inference imports may import this package.
 
-``moving_shapes`` generates MovingShapes, ``twins`` small copies of the layouts of the other data sets; ``own_videos`` and
-``ref_davis17`` convert; ``root_checks`` lists what is wrong with a data root. The tools of ``tools/dataset_converters`` parse
-their arguments and call a function of it.
+``moving_shapes`` generates MovingShapes, ``twins`` small data sets in the layouts of the others; ``own_videos`` and
+``ref_davis17`` convert; ``root_checks`` lists the faults of a data root. The tools in ``tools/dataset_converters``
+parse their arguments and call this package.
 """

@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all, by one process at a time."""
+"""Folders that are written atomically, by one process at a time."""
 
 import fcntl
 import shutil
@@ -12,12 +12,12 @@ from mmsoc.utils.errors import UserError
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A hidden, empty folder beside ``out`` that takes its place when the block ends without an error.
+    """A hidden, empty folder beside ``out`` that replaces it when the block ends without an error.
 
-    What is there before stays until then. What a killed run left is removed.
+    The old content of ``out`` stays until then. Leftovers of a killed run are removed.
 
     Raises:
-        OSError: a folder cannot be made or renamed; ``out`` is what it was.
+        OSError: a folder cannot be made or renamed; ``out`` is unchanged.
     """
     partial, old = (out.with_name(f'.{out.name}.{suffix}') for suffix in ('partial', 'old'))
     restore(out)
@@ -36,7 +36,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 
 def restore(out: Path) -> None:
-    """Puts back what `atomic_folder` moved away, if it ended before the new folder was in its place."""
+    """Restores the folder that `atomic_folder` moved away, if it was killed before the new one was in place."""
     old = out.with_name(f'.{out.name}.old')
     if old.exists() and not out.exists():
         old.rename(out)
@@ -44,10 +44,10 @@ def restore(out: Path) -> None:
 
 @contextmanager
 def locked(out: Path, what: str) -> Iterator[None]:
-    """One writer of ``out`` at a time; the lock goes with its process. ``what`` is for the message.
+    """Locks ``out`` for one writer; the lock ends with its process. ``what`` is for the message.
 
     Raises:
-        UserError: another process has it, and keeps it for 5 seconds.
+        UserError: another process holds the lock for 5 seconds.
     """
     path = out.with_name(f'.{out.name}.lock')
     with open(path, 'w') as file:

@@ -1,4 +1,4 @@
-"""What a long run shows on stderr meanwhile."""
+"""Progress of long runs on stderr."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress_bar(
     description: str, elsewhere: Callable[[int, int], None] | None = None
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, which disappears when the block ends.
+    """A progress bar on a terminal, which disappears when the block ends.
 
     Args:
-        elsewhere: called in its place if stderr is not a terminal.
+        elsewhere: called instead if stderr is not a terminal.
 
     Yields:
-        A function to be called with what is done and what there is in all.
+        A function to be called with the amount done and the total.
     """
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -25,7 +25,7 @@ def progress_bar(
     task = bar.add_task(description, total=None)
 
     def show(done: int, total: int) -> None:
-        bar.start()  # only now: the processes of a pool are forked before, and must not inherit the locks of its thread
+        bar.start()  # started after a pool has forked, whose processes must not inherit its thread's locks
         bar.update(task, completed=done, total=total)
 
     try:

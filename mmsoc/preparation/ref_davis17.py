@@ -1,4 +1,5 @@
-"""Brings Ref-DAVIS17 into the layout of Ref-YouTube-VOS; the docstring of ``tools/dataset_converters/ref_davis17.py`` shows both.
+"""Converts Ref-DAVIS17 to the layout of Ref-YouTube-VOS; the docstring of ``tools/dataset_converters/ref_davis17.py``
+shows both.
 
 Each object has four sentences with consecutive ids: 4k and 4k + 1 are the first-frame and the full-video sentence of the
 first annotator for object k + 1, 4k + 2 and 4k + 3 those of the second one.
@@ -14,7 +15,7 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json, listed, load_json, read_ids
 
 SPLITS = {'train': 'train', 'valid': 'val'}
-"""our name and that of DAVIS"""
+"""our name of a split: that of DAVIS"""
 IMAGES = Path('DAVIS/JPEGImages/480p')
 MASKS = Path('DAVIS/Annotations_unsupervised/480p')
 TEXTS = (
@@ -25,7 +26,7 @@ TEXTS = (
     ('Davis17_annot2_full_video.txt', 'latin-1'),
 )
 RENAMED = {'clasic-car': 'classic-car', 'dog-scale': 'dogs-scale', 'motor-bike': 'motorbike'}
-"""videos that the texts spell otherwise than DAVIS"""
+"""videos whose names the texts spell differently from DAVIS"""
 EXPECTED = {'train': dict(videos=60), 'valid': dict(videos=30, objects=61, expressions=244, frames=1999)}
 VOID = 255
 
@@ -33,7 +34,7 @@ VOID = 255
 def check_source(source: Path, splits: Sequence[str]) -> None:
     """
     Raises:
-        FileNotFoundError: names everything that is missing, and the archive that holds it.
+        FileNotFoundError: lists all missing files, with their archives.
     """
     unsupervised = 'DAVIS-2017-Unsupervised-trainval-480p.zip'
     needed = [
@@ -51,11 +52,11 @@ def check_source(source: Path, splits: Sequence[str]) -> None:
 def read_sentences(path: Path, encoding: str, notes: list[str]) -> dict[str, dict[int, str]]:
     """The lines ``<video> <object> "<sentence>"`` of a file: ``{video: {object: sentence}}``.
 
-    Like the usual converter it takes off the sentence's first and last character, whatever they are; ``notes`` gets those
-    that are no quotes.
+    Like the usual converter it strips a sentence's first and last character, whatever they are; those that are not
+    quotes are listed in ``notes``.
 
     Raises:
-        UserError: with one line for every fault.
+        UserError: lists every fault, one per line.
     """
     sentences: dict[str, dict[int, str]] = {}
     faults, unquoted = [], []
@@ -96,7 +97,7 @@ def frames_of(source: Path, video: str) -> list[str]:
 
     Raises:
         FileNotFoundError: a folder is missing or empty.
-        UserError: frames and masks do not fit together, or the frames are not 00000, 00001, ...
+        UserError: frames and masks do not match, or the frames are not 00000, 00001, ...
     """
     found = {}
     for folder, suffix in ((source / IMAGES / video, '.jpg'), (source / MASKS / video, '.png')):
@@ -120,10 +121,10 @@ def frames_of(source: Path, video: str) -> list[str]:
 
 
 def plan_split(source: Path, split: str, texts: list[dict[str, dict[int, str]]], notes: list[str]) -> dict:
-    """What a split will hold: ``expressions`` and ``meta`` as they are written, and ``counts``.
+    """The content of a split: ``expressions`` and ``meta`` as written to disk, and ``counts``.
 
     Raises:
-        FileNotFoundError, UserError: something is missing, or does not fit together.
+        FileNotFoundError, UserError: files are missing or inconsistent.
     """
     list_file = source / f'DAVIS/ImageSets/2017/{SPLITS[split]}.txt'
     videos = list_file.read_text(encoding='utf-8').split()
@@ -208,12 +209,12 @@ def convert(
     splits: Sequence[str] = tuple(SPLITS),
     expect: bool = True,
 ) -> str:
-    """Writes the splits, each complete or not at all.
+    """Writes the splits, each atomically.
 
     Args:
         source: the folder with the unpacked archives.
         out: None: ``source``.
-        copy: copy the folders of frames and masks; else they are linked.
+        copy: copy the folders of frames and masks instead of linking them.
         splits: keys of ``SPLITS``.
         expect: require the published sizes.
 
@@ -221,7 +222,7 @@ def convert(
         The summary.
 
     Raises:
-        FileNotFoundError, UserError: something is missing, does not fit together, or is there already.
+        FileNotFoundError, UserError: files are missing or inconsistent, or a target exists.
     """
     source = Path(source).resolve()
     out = Path(out).resolve() if out else source
@@ -260,5 +261,5 @@ def write_split(source: Path, out: Path, split: str, plan: dict, copy: bool) -> 
             for video in plan['expressions']:
                 place(source / images / video, folder / kind / video, out / split / kind / video, copy, source)
         dump_json(dict(videos=plan['meta']), folder / 'meta.json')
-    # last: a data set without it is seen to be incomplete
+    # written last: without it a data set is recognizably incomplete
     dump_json(dict(videos=plan['expressions']), out / 'meta_expressions' / split / 'meta_expressions.json')

@@ -1,1 +1,1 @@
-"""What every other part may stand on: files, masks, devices. Nothing is imported here, since some of it needs no PyTorch."""
+"""Utilities for all other packages: files, masks, devices. Imports nothing, since some of them need no PyTorch."""

@@ -1,8 +1,8 @@
-"""What a checkpoint file declares, compared with what it holds before PyTorch reads it.
+"""Compares what a checkpoint file declares with its content, before PyTorch reads it.
 
-``torch.load(weights_only=True)`` alone is not enough: it allocates whatever the file declares. PyTorch 2.1, the oldest that mmsoc
-supports, also loads TorchScript, unpacks tar archives, and reads foreign memory if the pickle declares a storage larger than the
-file holds.
+``torch.load(weights_only=True)`` alone is not enough: it allocates whatever the file declares. PyTorch 2.1, the oldest
+version that mmsoc supports, also loads TorchScript, unpacks tar archives, and reads out of bounds if the pickle
+declares a storage larger than the one in the file.
 """
 
 import io
@@ -19,13 +19,15 @@ import torch
 from mmsoc.utils.errors import UserError
 
 MAX_PICKLE = 2**24
-"""bytes of a checkpoint that are not weights: thousands of times a config, an optimizer's bookkeeping and a schedule"""
+"""bytes of a checkpoint that are not weights: thousands of times the size of a config, optimizer bookkeeping and a
+schedule"""
 _MAX_TUPLE = 100_000
 _MAX_TUPLE_DEPTH = 100
 _ZIP = b'PK\x03\x04'
 _LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
-"""how a file begins that PyTorch wrote before 1.6"""
-# What `torch.save` calls to make tensors and plain values again. PyTorch accepts more; some of it allocates at will.
+"""first bytes of a file written by PyTorch before 1.6"""
+# Functions with which `torch.save` rebuilds tensors and plain values. PyTorch accepts more, some of which allocate
+# arbitrary memory.
 _CALLABLE = {
     'torch': ('Size', 'device'),
     'torch._tensor': ('_rebuild_from_type_v2',),
@@ -44,12 +46,12 @@ _CALLABLE = {
     'torch.serialization': ('_get_layout',),
     'collections': ('Counter', 'OrderedDict'),
     '_codecs': ('encode',),
-    # as pickle's protocol 2 writes them, and newer ones
+    # as written by pickle protocol 2 and newer
     '__builtin__': ('complex', 'set'),
     'builtins': ('complex', 'set'),
 }
 _CLASSES = {'torch': ('Tensor',), 'torch.nn.parameter': ('Parameter',)}
-# Bytes of a value, by the type of a tensor's storage. PyTorch writes every newer kind of numbers as bytes, UntypedStorage.
+# Bytes of a value, by the type of a tensor's storage. PyTorch writes all newer dtypes as bytes, UntypedStorage.
 _STORAGES = {
     ('torch', f'{name}Storage'): size
     for size, names in {
@@ -66,11 +68,11 @@ _STORAGES = {
 def check_format(path: Path, where: str) -> None:
     """
     Args:
-        where: the beginning of every message.
+        where: prefix of every message.
 
     Raises:
-        UserError: PyTorch did not write the file, it is truncated, calls anything but the functions that make tensors and plain
-            values, or declares more than it holds.
+        UserError: PyTorch did not write the file, it is truncated, calls functions other than those that rebuild
+            tensors and plain values, or declares more than it contains.
     """
     size = path.stat().st_size
     with path.open('rb') as file:
@@ -89,7 +91,7 @@ def _check_zip(file: BinaryIO, size: int, where: str) -> None:
     _check_directory(file, size, where)
     try:
         archive = zipfile.ZipFile(file)
-    except Exception as error:  # of many kinds, some of which zipfile does not document
+    except Exception as error:  # zipfile raises many types, some of them undocumented
         raise UserError(f'{where}: it is truncated or broken: {error}') from None
     records = _records(archive, size, where)
     if 'constants.pkl' in records:
@@ -111,7 +113,7 @@ def _check_zip(file: BinaryIO, size: int, where: str) -> None:
 
 
 def _check_directory(file: BinaryIO, size: int, where: str) -> None:
-    """The zip directory is where both Python's reader and PyTorch's look for it, so that they see the same entries."""
+    """Checks that the zip directory is where both Python and PyTorch look for it, so that they see the same entries."""
     tail_size = 22 + 20 + 56  # end record, locator of the 64-bit end record, 64-bit end record
     file.seek(max(size - tail_size, 0))
     tail = file.read(tail_size)
@@ -130,7 +132,7 @@ def _check_directory(file: BinaryIO, size: int, where: str) -> None:
 
 
 def _records(archive: zipfile.ZipFile, size: int, where: str) -> dict[str, zipfile.ZipInfo]:
-    """The entries by their names in lower case, as PyTorch looks for them, without the folder that holds all."""
+    """The entries by lower-case name, as PyTorch looks them up, without their common folder."""
     entries = archive.infolist()
     for entry in entries:
         name = entry.orig_filename
@@ -181,12 +183,12 @@ class _Global(NamedTuple):
 class _Tuple(NamedTuple):
     items: tuple
     size: int
-    """values and tuples, with those inside written out"""
+    """number of values and tuples, including nested ones"""
     depth: int
 
 
 _MARK = object()
-_ANY = object()  # whose content does not matter
+_ANY = object()  # with irrelevant content
 _LITERALS: dict[str, Any] = {
     'NONE': None,
     'NEWTRUE': True,
@@ -198,25 +200,25 @@ _LITERALS: dict[str, Any] = {
     'MARK': _MARK,
 }
 _ARGUMENTS = {'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINSTRING'}
-# Instructions that use up what is on the stack, and how much of it; None: all down to the mark.
+# Instructions that pop the stack, with the number of values; None: all down to the mark.
 _USED_UP = {'APPEND': 1, 'APPENDS': None, 'SETITEM': 2, 'SETITEMS': None, 'BUILD': 1}
 _TUPLES = {'TUPLE': None, 'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 
 def _outline(stream: BinaryIO, where: str, is_long: bool = False) -> dict[str, int]:
-    """Follows a pickle's instructions, those that PyTorch reads with ``weights_only``, without making what it describes.
+    """Interprets a pickle's instructions (those that PyTorch reads with ``weights_only``) without building its objects.
 
     Args:
-        is_long: of a pickle that ends before its last instruction, there was more in the file.
+        is_long: whether a pickle that ends before its last instruction continues in the file.
 
     Returns:
-        How many bytes of each storage its tensors use.
+        The number of bytes of each storage that its tensors use.
     """
     try:
         return _Outline(where).follow(stream)
     except UserError:
         raise
-    except Exception as error:  # as many kinds as there are ways to break a pickle
+    except Exception as error:  # a broken pickle can raise anything
         if is_long and not stream.read(1):
             _refuse_pickle(MAX_PICKLE, where)
         raise UserError(f'{where}: it is truncated or broken: {error}') from None

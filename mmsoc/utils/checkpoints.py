@@ -1,4 +1,4 @@
-"""Reading of checkpoints that somebody else made: nothing in the file is executed, and what is returned can be used."""
+"""Reads untrusted checkpoints: nothing in the file is executed, and the result is validated."""
 
 import math
 import os
@@ -24,27 +24,27 @@ _DTYPES = {
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
 }
 _SHOWN = 5
-# Names that share a storage, as those of one module under two names do, may add up to this many times the file.
+# Tensors that share a storage, as a module under two names does, may sum up to this many times the file's size.
 _MAX_SHARING = 16
 
 
 def read_checkpoint(source: str | Path, *, weights_key: str = 'state_dict', what: str = 'weights') -> dict[str, Any]:
     """A checkpoint whose weights can be loaded into a model, on the CPU.
 
-    The file is what `torch.save` wrote, or ends in ``.safetensors`` (which needs the package safetensors). It passes
-    `check_format` and is read with ``weights_only=True``. MMEngine's loader executes what the file holds if PyTorch is older
-    than 2.6 or the source is an address.
+    The file was written by `torch.save`, or ends in ``.safetensors`` (which needs the package safetensors). It is
+    checked by `check_format` and read with ``weights_only=True``. MMEngine's loader executes code in the file if
+    PyTorch is older than 2.6 or the source is a URL.
 
     Args:
-        source: file, or address, which is downloaded to ``torch.hub.get_dir()/checkpoints`` unless the file is there. In a
+        source: file, or URL, which is downloaded to ``torch.hub.get_dir()/checkpoints`` unless the file exists. In a
             distributed run each process does so.
-        weights_key: where the weights are; a checkpoint without this key is the state dict itself.
-        what: what the messages call the file.
+        weights_key: key of the weights; a checkpoint without this key is the state dict itself.
+        what: name of the file in messages.
 
     Raises:
         FileNotFoundError: there is no such file, or it cannot be downloaded.
-        UserError: it is not a checkpoint, declares more than it holds, or holds anything but tensors and plain values; the
-            weights are not dense tensors of finite real numbers under names; the config in it is too long.
+        UserError: it is not a checkpoint, declares more than it contains, or contains anything but tensors and plain
+            values; the weights are not named dense tensors of finite real numbers; its config is too long.
     """
     path = _download(str(source), what) if '://' in str(source) else Path(source).expanduser()
     if not path.is_file():
@@ -73,7 +73,7 @@ def read_checkpoint(source: str | Path, *, weights_key: str = 'state_dict', what
 
 
 def weights_of(checkpoint: Mapping[str, Any], weights_key: str = 'state_dict') -> dict[str, Tensor]:
-    """The weights of a checkpoint by name: what is under ``weights_key``, else the checkpoint itself."""
+    """The weights of a checkpoint by name: the value of ``weights_key``, else the checkpoint itself."""
     return checkpoint.get(weights_key, checkpoint)
 
 
@@ -99,7 +99,7 @@ def config_of_checkpoint(checkpoint: Mapping[str, Any], source: str | Path, allo
 def register_loader() -> None:
     """Makes MMEngine read with `read_checkpoint`: ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')``.
 
-    It applies to the whole process. Sources of another scheme than http and https (``s3://``) keep MMEngine's loader.
+    It applies to the whole process. Sources with schemes other than http and https (``s3://``) keep MMEngine's loader.
     """
     CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_mmsoc, force=True)
 
@@ -117,7 +117,7 @@ def _download(url: str, what: str) -> Path:
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=is_main_process())  # removes a part of a file
+            torch.hub.download_url_to_file(url, str(path), progress=is_main_process())  # removes a partial file
         except (OSError, ValueError, HTTPException) as error:
             raise FileNotFoundError(
                 f'{what} {url} cannot be downloaded ({error}); on a machine with a network `wget {url}`, then give the file'
@@ -129,7 +129,7 @@ def _read_torch(path: Path, where: str) -> Any:
     check_format(path, f'{where} cannot be read')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a broken pickle fails in any of its parts
+    except Exception as error:  # a broken pickle can raise anything
         raise UserError(
             f'{where} cannot be read: expected what torch.save wrote, tensors and plain values only; {_first_line(error)}'
         ) from error
@@ -144,12 +144,12 @@ def _read_safetensors(path: Path, where: str) -> dict[str, Tensor]:
         ) from None
     try:
         return load_file(path)
-    except Exception as error:  # safetensors has one exception for all, Python's file errors aside
+    except Exception as error:  # apart from Python's file errors, safetensors has a single exception
         raise UserError(f'{where} cannot be read: it is not a safetensors file; {_first_line(error)}') from error
 
 
 def _first_line(error: Exception) -> str:
-    """Of the reason; what PyTorch writes before it recommends unsafe ways to read the file."""
+    """The first line of an error; PyTorch's further lines recommend unsafe ways to read the file."""
     reason = str(error).rpartition('WeightsUnpickler error:')[2].strip()
     return reason.partition('\n')[0] or type(error).__name__
 
@@ -173,7 +173,7 @@ def _check_weights(weights: Any, place: str, where: str) -> None:
 
 
 def _fault(tensor: Tensor) -> str:
-    """Why a tensor can be no weight; '' if it can."""
+    """Why a tensor cannot be a weight; '' if it can."""
     if tensor.layout != torch.strided or tensor.is_nested:
         return 'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')
     if tensor.device.type != 'cpu':
@@ -206,7 +206,7 @@ def _check_finite(weights: dict[str, Tensor], where: str) -> None:
 def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
-    # The sum needs no memory; it can overflow where every value is finite.
+    # The sum needs no memory, but can overflow although every value is finite.
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 

@@ -1,4 +1,4 @@
-"""Configs as data: reads the text that ``Config.pretty_text`` writes, and executes none of it."""
+"""Configs as data: reads the text that ``Config.pretty_text`` writes, without executing it."""
 
 import ast
 import importlib
@@ -14,15 +14,15 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed
 
 MAX_CHARACTERS = 2**18
-"""of a config's text: more than ten times the largest of ``configs/``"""
+"""maximum length of a config's text: more than ten times the largest in ``configs/``"""
 _MAX_SIZE = 2**20
-"""values and characters of strings, with names replaced by their values"""
+"""maximum number of values and string characters, with names replaced by their values"""
 _MAX_DEPTH = 50
 _MAX_INTEGER = 2**64
 _REMEDY = 'give a config that you trust: --config FILE (in Python config=FILE)'
 
 _Scalar = str | int | float | bool | None
-# What a config that is a program would contain most often; anything else is called by the name of its node.
+# Names of the constructs most likely in a config that is a program; others are named after their AST node.
 _KINDS: dict[type[ast.AST], str] = {
     ast.Attribute: 'attribute access',
     ast.AugAssign: 'an augmented assignment',
@@ -43,7 +43,7 @@ _KINDS: dict[type[ast.AST], str] = {
     ast.Starred: 'unpacking',
     ast.Subscript: 'a subscript',
 }
-# Keys of a config whose value MMEngine looks up in a registry.
+# Keys of a config whose values MMEngine looks up in a registry.
 _TYPE_KEYS = ('type', 'constructor', 'runner_type')
 _SCOPE_KEYS = ('default_scope', '_scope_')
 
@@ -52,15 +52,17 @@ def config_of_text(text: str, where: str, allow_imports: bool = False) -> Config
     """The config that ``text`` describes, without executing it.
 
     The text may assign literals to names: numbers, strings, True, False, None, lists, tuples, sets, dicts, ``dict(...)``, and names
-    that were assigned above. MMEngine would import what ``custom_imports`` lists; its registries import and call any function whose
-    import path stands for a registered name (``dict(type='os.system', command=...)``). Both are refused.
+    that were assigned above. MMEngine would import the modules of ``custom_imports``, and its registries import and
+    call any function whose import path is given instead of a registered name (``dict(type='os.system', command=...)``).
+    Both are rejected.
 
     Args:
-        where: what the text belongs to, for messages.
-        allow_imports: accept both, and import what ``custom_imports`` lists.
+        where: source of the text, for messages.
+        allow_imports: accept both, and import the modules of ``custom_imports``.
 
     Raises:
-        UserError: the text is too long, is not Python, has anything else than the above (with its line), or would import modules.
+        UserError: the text is too long, is not Python, contains anything but the above (with its line), or would import
+            modules.
     """
     values = read_config_text(text, where)
     if not allow_imports:
@@ -84,7 +86,7 @@ def read_config_text(text: str, where: str) -> dict[str, Any]:
 class _Value(NamedTuple):
     value: Any
     depth: int
-    """of nested containers"""
+    """maximum depth of nested containers"""
 
 
 class _Name(NamedTuple):
@@ -262,7 +264,7 @@ def _names_python_code(name: str) -> bool:
 def _is_importable(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # ValueError: a module that Python made itself, such as __main__
+    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
         return True
 
 

@@ -1,18 +1,18 @@
-"""Data on its way to and from a device."""
+"""Transfers to and from a device."""
 
 import torch
 from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on ``device`` without a wait: a GPU copies from pinned memory while the host goes on."""
+    """Moves a CPU tensor to ``device`` without waiting: a GPU copies from pinned memory while the host continues."""
     if device.type == 'cuda' and tensor.device.type == 'cpu':
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def to_host(tensor: Tensor) -> Tensor:
-    """A tensor on the CPU, by way of pinned memory, to which a GPU copies faster; waits for it."""
+    """Moves a tensor to the CPU through pinned memory, to which a GPU copies faster, and waits for it."""
     if tensor.device.type != 'cuda':
         return tensor.cpu()
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRACEBACK = 'MMSOC_TRACEBACK'
-"""environment variable: 1 shows the traceback of user errors, too"""
+"""environment variable: 1 also shows the traceback of user errors"""
 
 _FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -18,24 +18,25 @@ _OUT_OF_MEMORY = re.compile(
 
 
 class UserError(ValueError):
-    """What the user gave is wrong: a file, a config key, an option, an argument. The message says what was expected and found.
+    """Invalid user input: a file, a config key, an option, an argument. The message says what was expected and found.
 
-    The tools print its message alone (`user_errors`); any other exception is a fault of the program and keeps its traceback.
+    The tools print only its message (`user_errors`); any other exception is a bug and keeps its traceback.
     """
 
 
 @contextmanager
 def user_errors(status: int = 1) -> Iterator[None]:
-    """Ends the program with the message alone if the user or the machine is at fault: a `UserError`, or an `OSError` about a
-    file or a full disk. All other exceptions pass through and keep their traceback.
+    """Ends the program with only the message if the user or the machine is at fault: a `UserError`, or an `OSError`
+    about a file or a full disk. All other exceptions pass through and keep their traceback.
 
-    For the ``main`` of a tool, as a decorator or around a block. ``MMSOC_TRACEBACK=1`` keeps the traceback of these errors, too.
+    For the ``main`` of a tool, as a decorator or around a block. ``MMSOC_TRACEBACK=1`` keeps the traceback of these
+    errors as well.
 
     Args:
-        status: exit status of the program; 2 is that of argparse.
+        status: exit status of the program; argparse uses 2.
 
     Raises:
-        SystemExit: in place of such an error.
+        SystemExit: instead of such an error.
     """
     try:
         yield
@@ -52,7 +53,7 @@ def user_errors(status: int = 1) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the CPU or of a GPU.
 
-    Python and NumPy raise a MemoryError, PyTorch a RuntimeError (of a class of its own on a GPU), OpenCV its own error, the
+    Python and NumPy raise a MemoryError, PyTorch a RuntimeError (a subclass on a GPU), OpenCV its own error, the
     operating system an OSError.
     """
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Reading of frames, id masks and JSON, and safe writing: every failure names the file."""
+"""Reads frames, id masks and JSON, and writes safely; every error names the file."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from mmsoc.utils.errors import UserError
 
 MAX_NAME_BYTES = 255
-"""of one component of a path, on all common file systems"""
+"""maximum length of a path component on all common file systems"""
 
 
 def listed(items: Sequence, most: int = 10) -> str:
@@ -37,10 +37,11 @@ def clean_text(text: str, where: str) -> str:
 
 
 def get_field(record: Any, name: str, kind: type, where: str) -> Any:
-    """``record[name]``, of that kind.
+    """``record[name]``, checked to be of type ``kind``.
 
     Raises:
-        ValueError: the record is no dict, or has no such key, or it is of another kind; ``where`` says whose record it is.
+        ValueError: the record is not a dict, or lacks the key, or its value has another type; ``where`` names the
+            record.
     """
     if not isinstance(record, dict):
         raise UserError(f'{where}: expected an object with the key {name!r}, found {type(record).__name__}')
@@ -70,14 +71,14 @@ def load_json(path: str | Path, key: str) -> Any:
 
 
 def check_file_name(name: str, where: str) -> str:
-    """``name``, if it can be one component of a path as it stands: for names of a data set that results must keep.
+    """``name``, if it is valid as a path component: for names of a data set that results must keep.
 
     Args:
-        where: whose name it is, for the error.
+        where: source of the name, for the error.
 
     Raises:
-        UserError: it is no text, is empty, ``.`` or ``..``, holds a slash, a backslash or a control character, is not
-            valid Unicode, or is longer than 255 bytes.
+        UserError: it is not text, is empty, ``.`` or ``..``, contains a slash, a backslash or a control character, is
+            not valid Unicode, or is longer than 255 bytes.
     """
     fault = _fault_of_name(name)
     if fault:
@@ -90,7 +91,7 @@ def _fault_of_name(name: Any) -> str | None:
         return f'it is {type(name).__name__}, not text'
     if name in ('', '.', '..'):
         return 'it is empty or names a folder above'
-    if '/' in name or '\\' in name:  # so no absolute path either
+    if '/' in name or '\\' in name:  # which also excludes absolute paths
         return 'it holds a path separator'
     if any(unicodedata.category(character) == 'Cc' for character in name):
         return 'it holds a control character'
@@ -105,11 +106,13 @@ _PLAIN = frozenset('abcdefghijklmnopqrstuvwxyz0123456789_-.')
 
 
 def safe_file_name(text: str) -> str:
-    """Any text as one component of a path. Different texts give different names, also where case does not count.
+    """Encodes any text as a path component. Different texts give different names, even on case-insensitive file
+    systems.
 
     Lower-case ASCII letters, digits and ``_-.`` stand for themselves, except a dot at the beginning; ``+`` marks an
     upper-case letter; anything else becomes ``%`` and the hexadecimal digits of each of its UTF-8 bytes. The empty text is ``%``.
-    A name of more than 200 characters is cut and ends in ``%~`` and the SHA-256 of the text, which leaves room for a suffix.
+    A name longer than 200 characters is truncated and ends in ``%~`` and the SHA-256 of the text, which leaves room for
+    a suffix.
     """
     name = ''.join(_escaped(character) for character in text)
     if name.startswith('.'):
@@ -129,9 +132,7 @@ def _escaped(character: str) -> str:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder (same suffix) that takes the place of ``path`` when the block ends without an
-    error.
-    """
+    """A temporary path in the same folder (same suffix) that replaces ``path`` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent)
@@ -139,7 +140,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes private files; a result is to be readable like any other file of this user
+        # mkstemp makes private files; a result should get the user's default permissions
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -149,7 +150,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def dump_json(data: Any, path: str | Path, **kwargs: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the whole new one, never a part."""
+    """Writes JSON atomically: a reader sees the old file or the complete new one."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(data, **kwargs) + '\n', encoding='utf-8')
 
@@ -166,17 +167,17 @@ def _open(path: str | Path, what: str, where: str) -> Image.Image:
 def read_frame(path: str | Path, where: str = 'no context given') -> np.ndarray:
     """Reads an image as RGB.
 
-    Pillow, because OpenCV returns None for a broken file and a half-grey picture for a truncated one.
+    Uses Pillow, because OpenCV returns None for a broken file and a half-grey image for a truncated one.
 
     Args:
-        where: what the file belongs to, e.g. the video and the sentence; becomes part of the error.
+        where: what the file belongs to, e.g. the video and the sentence, for the error.
 
     Returns:
         uint8 array (H, W, 3).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image or is truncated.
+        ValueError: it is not an image or is truncated.
     """
     with _open(path, 'frame', where) as image:
         try:
@@ -193,7 +194,7 @@ def read_ids(path: str | Path, where: str = 'no context given') -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, is truncated, or holds colours instead of ids.
+        ValueError: it is not an image, is truncated, or contains colours instead of ids.
     """
     with _open(path, 'mask', where) as image:
         try:

@@ -5,28 +5,30 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_DIGITS = 7
-"""of a run in a run-length code: 35 bits"""
+"""maximum number of digits of a run: 35 bits"""
 
 
 def run_totals(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The number of pixels that COCO's run-length codes describe, and how many of them are set.
+    """The number of pixels that COCO run-length codes describe, and the number that are set.
 
-    pycocotools does not check the former: a code that is too short makes it return what lay in memory, or never return.
+    pycocotools does not check the former: for a code that is too short it returns uninitialized memory, or never
+    returns.
 
-    The format (``maskApi.c``): a run is a number of 5-bit digits, the lowest first, each plus 48 and, but for the last,
-    plus 32; the last one's bit 16 is the sign. Runs are of 0, 1, 0, ... in turn; from the fourth on, a number is the
-    difference to the run two places before. So what a number adds to the total, each later run of its kind adds again.
+    The format (``maskApi.c``): a run is a number of 5-bit digits, lowest first, each plus 48 and, except the last, plus
+    32; bit 16 of the last one is the sign. Runs alternate between 0 and 1, starting with 0; from the fourth on, a
+    number is the difference to the run two places before. So each later run of the same value repeats what a number
+    adds to the total.
 
     Args:
         texts: the ``counts`` of N codes.
 
     Returns:
-        int64 (N,) each; the total is -1 where the text is no such code.
+        int64 (N,) each; the total is -1 if the text is not such a code.
     """
     lengths = np.array([max(len(text), 1) for text in texts])
     ends = np.cumsum(lengths)
     digits = np.frombuffer(b''.join(text or b'0' for text in texts), np.uint8) - np.uint8(48)
-    wrong = digits > 63  # also what was below 48
+    wrong = digits > 63  # includes characters below 48
     last = (digits & 32) == 0
     wrong[ends - 1] |= ~last[ends - 1]
     last[ends - 1] = True

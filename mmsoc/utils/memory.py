@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next tensor instead of returning it to the system.
 
     By default glibc maps each block of more than 32 MB separately and unmaps it when it is freed, so that the system clears
-    every page of every large tensor again. docs/benchmarks.md has what that costs a training step on a CPU. The whole process
-    is affected.
+    every page of every large tensor again. docs/benchmarks.md gives the cost for a training step on a CPU. This affects
+    the whole process.
 
     Returns:
         Whether it took effect; False where the C library is not glibc.

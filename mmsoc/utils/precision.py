@@ -9,8 +9,8 @@ import torch
 def set_tf32(enabled: bool) -> None:
     """Allow TF32 in matrix products and convolutions, or in neither.
 
-    PyTorch has a flag for each, and its default is on for convolutions: float32 is float32 only with both off. They have no effect
-    on a CPU.
+    PyTorch has a flag for each, by default on for convolutions: float32 has full precision only with both off. They
+    have no effect on a CPU.
     """
     # Not `torch.backends.fp32_precision`: the flags are what other libraries read, and PyTorch refuses a mixture of the two.
     torch.backends.cuda.matmul.allow_tf32 = enabled
@@ -19,7 +19,7 @@ def set_tf32(enabled: bool) -> None:
 
 @contextmanager
 def use_tf32(enabled: bool) -> Iterator[None]:
-    """`set_tf32` within a ``with`` block; behind it both flags are as before."""
+    """`set_tf32` within a ``with`` block, which restores both flags."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(enabled)
     try:

@@ -1,4 +1,4 @@
-"""Drawing on RGB frames (uint8 (H, W, 3)); every function returns a new picture."""
+"""Drawing on RGB frames (uint8 (H, W, 3)); every function returns a new image."""
 
 import colorsys
 import itertools
@@ -16,10 +16,10 @@ Color = tuple[int, int, int]
 
 
 def check_size(mask: np.ndarray, image: np.ndarray) -> None:
-    """Raises ValueError if a mask (H, W) is not of its picture's size."""
+    """Raises ValueError if a mask (H, W) and its image differ in size."""
     if mask.shape != image.shape[:2]:
         raise UserError(
-            f'the mask is {mask.shape[1]}x{mask.shape[0]}, but the picture is {image.shape[1]}x{image.shape[0]}'
+            f'the mask is {mask.shape[1]}x{mask.shape[0]}, but the image is {image.shape[1]}x{image.shape[0]}'
         )
 
 
@@ -35,9 +35,9 @@ def overlay_mask(
 
     Args:
         mask: bool or 0/1 (H, W).
-        alpha: 0 leaves the picture, 1 covers it.
+        alpha: opacity of the tint, 0 to 1.
         contour: line width in pixels, 0 for none.
-        tinted: bool (H, W), what of the mask is tinted; None: all of it.
+        tinted: bool (H, W), the part of the mask to tint; None: all of it.
     """
     check_size(mask, image)
     inside: np.ndarray = mask.astype(bool)
@@ -51,7 +51,7 @@ def overlay_mask(
 
 
 def striped(masks: np.ndarray, width: int) -> np.ndarray:
-    """Masks that do not overlap: what several share is divided among them in diagonal stripes.
+    """Makes masks disjoint: overlaps are divided in diagonal stripes.
 
     Args:
         masks: bool (E, H, W).
@@ -62,7 +62,7 @@ def striped(masks: np.ndarray, width: int) -> np.ndarray:
     """
     rows, columns = np.nonzero(np.count_nonzero(masks, 0) > 1)
     shared = masks[:, rows, columns]
-    place = shared.cumsum(0) - 1  # among the masks of its pixel
+    place = shared.cumsum(0) - 1  # rank among the masks of a pixel
     divided = masks.copy()
     divided[:, rows, columns] = shared & (place == (rows + columns) // width % shared.sum(0))
     return divided
@@ -79,11 +79,11 @@ def draw_box(image: np.ndarray, box: Sequence[float] | np.ndarray, color: Color,
 def add_caption(
     image: np.ndarray, text: str, color: Color = (255, 255, 255), font_size: int | None = None
 ) -> np.ndarray:
-    """A `add_legend` of one line.
+    """Adds a legend of one line (`add_legend`).
 
     Args:
-        color: of a small square before the text, in which the object is drawn, too.
-        font_size: in pixels; default: a 16th of the picture's height, 14 to 40.
+        color: of a small square before the text; the object's color.
+        font_size: in pixels; default: 1/16 of the image's height, between 14 and 40.
 
     Returns:
         uint8 (H + bar, W, 3).
@@ -92,21 +92,21 @@ def add_caption(
 
 
 def add_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]], font_size: int | None = None) -> np.ndarray:
-    """Puts a bar under the picture with one text below the other, as high as the wrapped texts need.
+    """Adds a bar below the image that lists the texts, as high as the wrapped lines need.
 
     Args:
-        entries: texts, and the colors of the small squares before them, in which the objects are drawn, too.
-        font_size: in pixels; default: a 16th of the picture's height, 14 to 40.
+        entries: texts, and the colors of the small squares before them; the objects' colors.
+        font_size: in pixels; default: 1/16 of the image's height, between 14 and 40.
 
     Returns:
-        uint8 (H + bar, W, 3); of equal arguments and equally large pictures the bars are equal.
+        uint8 (H + bar, W, 3); equal arguments and image sizes give equal bars.
     """
     height, width = image.shape[:2]
     size = font_size or min(max(height // 16, 14), 40)
     return np.concatenate([image, _legend(width, tuple(entries), size)])
 
 
-@lru_cache(maxsize=8)  # it is the same under all frames of a video
+@lru_cache(maxsize=8)  # the same for all frames of a video
 def _legend(width: int, entries: tuple[tuple[str, Color], ...], size: int) -> np.ndarray:
     font = _font(size)
     margin = max(size // 3, 2)
@@ -126,19 +126,19 @@ def _legend(width: int, entries: tuple[tuple[str, Color], ...], size: int) -> np
 
 
 def distinct_colors(number: int, first: Sequence[Color] = ()) -> list[Color]:
-    """Bright colors that are easily told apart.
+    """Bright colors that are easy to distinguish.
 
     Args:
-        first: what the list begins with; the others are chosen one by one, each as far as possible from all before.
+        first: the first colors of the list; each further one is chosen as different as possible from all before.
 
     Returns:
-        ``number`` colors, of which 180 are different.
+        ``number`` colors, at most 180 of them distinct.
     """
     chosen = list(first)[:number]
     steps = itertools.product(range(30), (1.0, 0.7, 0.4), (1.0, 0.7))
     candidates: np.ndarray = np.array([colorsys.hsv_to_rgb(hue / 30, *rest) for hue, *rest in steps])
     candidates = (255 * candidates).round()
-    # The eye is keener on green than on blue, and on blue than on red.
+    # Weights of the color distance: green counts most, then blue, then red.
     weights = np.array([2, 4, 3])
     nearest = np.full(len(candidates), np.inf)
 
@@ -155,12 +155,12 @@ def distinct_colors(number: int, first: Sequence[Color] = ()) -> list[Color]:
 
 
 def enlarge(image: np.ndarray, times: int) -> np.ndarray:
-    """Makes every pixel of a picture (H, W, 3) or a mask (H, W) a square of ``times`` x ``times``."""
+    """Enlarges an image (H, W, 3) or a mask (H, W): every pixel becomes ``times`` x ``times`` pixels."""
     return image if times == 1 else image.repeat(times, 0).repeat(times, 1)
 
 
 def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Breaks a text into lines not wider than ``width`` pixels, at spaces, and inside of longer words."""
+    """Breaks a text into lines of at most ``width`` pixels, at spaces, and inside longer words."""
     lines = ['']
     for word in text.split():
         candidate = f'{lines[-1]} {word}'.strip()
@@ -177,13 +177,13 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def contact_sheet(images: Sequence[np.ndarray], ncols: int, gap: int = 4) -> np.ndarray:
-    """Arranges pictures row by row in a grid; smaller ones lie in the upper left corner of their cell.
+    """Arranges images row by row in a grid; smaller ones are placed in the upper left corner of their cell.
 
     Returns:
         uint8 (rows, columns, 3).
     """
     if not images or ncols < 1:
-        raise UserError(f'a contact sheet needs at least one picture and one column, found {len(images)} and {ncols}')
+        raise UserError(f'a contact sheet needs at least one image and one column, found {len(images)} and {ncols}')
     cell_height = max(image.shape[0] for image in images) + gap
     cell_width = max(image.shape[1] for image in images) + gap
     sheet = np.full((-(-len(images) // ncols) * cell_height + gap, ncols * cell_width + gap, 3), 255, np.uint8)
@@ -195,5 +195,5 @@ def contact_sheet(images: Sequence[np.ndarray], ncols: int, gap: int = 4) -> np.
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib brings this font along; OpenCV's own can only write ASCII
+    # matplotlib ships this font; OpenCV's fonts support only ASCII
     return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)

@@ -24,24 +24,24 @@ from .drawing import (
 )
 
 MIN_WIDTH = 320
-"""in pixels, below which small frames are enlarged: a legend needs room"""
+"""width in pixels below which frames are enlarged, to make room for a legend"""
 
 
 @VISUALIZERS.register_module()
 class RVOSLocalVisualizer(Visualizer):
     """Draws the referred object and the sentence that names it.
 
-    The backends (``vis_backends``) decide where `add_datasample` puts a picture.
+    The backends (``vis_backends``) decide where `add_datasample` stores images.
 
     Args:
-        colors: RGB, of sentences 0, 1, ...; further sentences get other colors (`color_of`).
+        colors: RGB, of sentences 0, 1, ...; further sentences get generated colors (`color_of`).
         alpha: opacity of a mask.
-        contour: width of outlines in pixels, 0 for none; None: a 200th of the frame's short side, at least 1.
+        contour: width of outlines in pixels, 0 for none; None: 1/200 of the frame's short side, at least 1.
     """
 
     def __init__(
         self,
-        name: str = 'visualizer',  # mmengine's manager wants it to be positional
+        name: str = 'visualizer',  # mmengine's manager passes it by position
         *,
         image: np.ndarray | None = None,
         vis_backends: list[dict] | dict | None = None,
@@ -74,7 +74,7 @@ class RVOSLocalVisualizer(Visualizer):
         score: float | None = None,
         index: int = 0,
     ) -> np.ndarray:
-        """One frame with mask, box and a caption of the sentence and its score; each part is optional.
+        """Draws a mask, a box and a caption of the sentence and its score on a frame; each part is optional.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -103,24 +103,24 @@ class RVOSLocalVisualizer(Visualizer):
         scores: Sequence[float] | None = None,
         zoom: int | None = None,
     ) -> np.ndarray:
-        """One frame with the masks of E sentences, each in a color of its own, and a legend of the sentences.
+        """Draws the masks of E sentences on a frame, each in its own color, and a legend of the sentences.
 
-        What several sentences name has stripes of their colors.
+        Pixels shared by several sentences get stripes in their colors.
 
         Args:
             image: uint8 (H, W, 3), RGB.
             masks: bool or 0/1 (E, H, W).
             sentences: E.
             scores: E numbers that the legend shows.
-            zoom: how many times the picture is enlarged first, so that the legend has room; None: what makes it at
-                least 320 pixels wide.
+            zoom: factor by which the image is enlarged first, so that the legend has room; None: the one that makes it
+                at least 320 pixels wide.
 
         Returns:
-            uint8 (zoom * H + legend, zoom * W, 3), RGB. With equal sentences, scores and sizes all pictures are equally
-            large, as the frames of a video must be.
+            uint8 (zoom * H + legend, zoom * W, 3), RGB. Equal sentences, scores and sizes give images of equal size, as
+            the frames of a video must have.
 
         Raises:
-            ValueError: there are not as many masks, or scores, as sentences, or a mask is of another size.
+            ValueError: the numbers of masks, scores and sentences differ, or a mask has the wrong size.
         """
         if len(masks) != len(sentences) or (scores is not None and len(scores) != len(sentences)):
             raise UserError(
@@ -130,22 +130,22 @@ class RVOSLocalVisualizer(Visualizer):
         zoom = zoom or -(-MIN_WIDTH // image.shape[1])
         drawn = enlarge(image, zoom)
         contour = self._contour_of(drawn)
-        self.color_of(len(sentences) - 1)  # one search for all that are needed
+        self.color_of(len(sentences) - 1)  # generates all needed colors at once
         for mask in masks:
             check_size(mask, image)
-        # Drawing copies the picture, and most masks of a long list are empty.
+        # Drawing copies the image, and most masks of a long list are empty.
         seen = {index: enlarge(np.asarray(mask, bool), zoom) for index, mask in enumerate(masks) if mask.any()}
         if seen:
             parts = striped(np.stack([*seen.values()]), max(min(drawn.shape[:2]) // 40, 2))
             for (index, mask), part in zip(seen.items(), parts):
                 drawn = overlay_mask(drawn, mask, self.color_of(index), self.alpha, contour, tinted=part)
         shown = sentences if scores is None else [f'{text}  ({score:.2f})' for text, score in zip(sentences, scores)]
-        # Smaller than a caption: it has many lines, and those of an upright video are short.
+        # Smaller than a caption: it has many lines, which are short for a portrait video.
         font_size = min(max(min(drawn.shape[:2]) // 20, 14), 32)
         return add_legend(drawn, [(text, self.color_of(index)) for index, text in enumerate(shown)], font_size)
 
     def color_of(self, index: int) -> Color:
-        """The color of sentence ``index``: of the given ones, or one that is not like those before."""
+        """The color of sentence ``index``: a given one, or a generated one unlike those before."""
         if index >= len(self.colors):
             self.colors = distinct_colors(index + 1, self.colors)
         return self.colors[index]
@@ -169,27 +169,27 @@ class RVOSLocalVisualizer(Visualizer):
         frame: int = 0,
         expression: int = 0,
     ) -> None:
-        """Draws one frame of a ``TrackDataSample``: prediction and ground truth, side by side if both are there.
+        """Draws one frame of a ``TrackDataSample``: prediction and ground truth, side by side if both exist.
 
         Args:
-            image: uint8 (H, W, 3), RGB: frame ``frame`` at the size of what is drawn (predictions: the original size;
+            image: uint8 (H, W, 3), RGB: frame ``frame`` at the size of the drawn masks (predictions: the original size;
                 ground truth in a training sample: the size after the transforms).
             frame, expression: which frame and which sentence of the sample.
-            out_file: writes a picture file and skips the backends.
+            out_file: write to this image file instead of the backends.
         """
-        pictures = []
+        panels = []
         if data_sample is not None:
             sentence = data_sample.texts[expression]
             if draw_gt and 'masks' in data_sample[frame].gt_instances:
                 objects = data_sample[frame].gt_instances
                 box = objects.bboxes[0].numpy() if bool(objects.visible[0]) else None
-                pictures.append(self.draw_frame(image, objects.masks.masks[0], sentence, box=box, index=expression))
+                panels.append(self.draw_frame(image, objects.masks.masks[0], sentence, box=box, index=expression))
             if draw_pred and 'pred_masks' in data_sample:
                 mask = coco_mask.decode(data_sample.pred_masks[expression][frame])
                 score = float(data_sample.pred_scores[expression])
-                pictures.append(self.draw_frame(image, mask, sentence, score=score, index=expression))
-        height = max((picture.shape[0] for picture in pictures), default=0)
-        padded = [np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0))) for picture in pictures]
+                panels.append(self.draw_frame(image, mask, sentence, score=score, index=expression))
+        height = max((panel.shape[0] for panel in panels), default=0)
+        padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, 0), (0, 0))) for panel in panels]
         drawn = np.concatenate(padded, axis=1) if padded else image
         self.set_image(drawn)
         if show:

@@ -10,7 +10,7 @@ import numpy as np
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import atomic_path
 
-_TIME_BASE = Fraction(1, 90000)  # of frames with times; that of MPEG
+_TIME_BASE = Fraction(1, 90000)  # of frames with times, as in MPEG
 
 
 class VideoWriter:
@@ -20,8 +20,8 @@ class VideoWriter:
             for frame in frames:
                 video.write(frame)
 
-    The file appears under its name when the block ends without an error. Sizes may be odd: the last row or column is
-    doubled.
+    The file appears under its name when the block ends without an error. For odd sizes the last row or column is
+    repeated.
 
     Args:
         path: ends in .mp4, .mkv or .mov.
@@ -65,8 +65,8 @@ class VideoWriter:
 
         Args:
             frame: uint8 (H, W, 3), RGB.
-            time: seconds from the start at which it is shown, for videos whose rate varies; then all frames have one, each
-                later than the one before. None: they follow each other at ``fps``.
+            time: presentation time in seconds from the start, for videos of variable frame rate; then all frames need
+                one, in ascending order. None: constant rate ``fps``.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise UserError(f'{self.path}: a frame must be uint8 (H, W, 3), found {frame.dtype} {frame.shape}')
@@ -78,7 +78,7 @@ class VideoWriter:
             self._stream.options = {'crf': str(self.crf)}
             if time is not None:
                 self._stream.codec_context.time_base = _TIME_BASE
-                # With B-frames an MP4 with irregular times says that it is shorter than it is.
+                # With B-frames, an MP4 with irregular times declares too short a duration.
                 self._stream.options = {'crf': str(self.crf), 'bf': '0'}
         elif frame.shape != self._shape:
             raise UserError(
@@ -86,9 +86,9 @@ class VideoWriter:
             )
         elif (time is None) != (self._ticks < 0):
             raise UserError(f'{self.path}: some frames have a time and some have none')
-        # yuv420p keeps one colour per 2x2 pixels
+        # yuv420p stores one colour per 2x2 pixels
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-        picture = self._av.VideoFrame.from_ndarray(even, format='rgb24')
+        video_frame = self._av.VideoFrame.from_ndarray(even, format='rgb24')
         if time is not None:
             ticks = round(time / _TIME_BASE)
             if ticks <= self._ticks:
@@ -96,12 +96,12 @@ class VideoWriter:
                     f'{self.path}: a frame at {float(time):.5f} s does not come after the one before, at '
                     f'{float(self._ticks * _TIME_BASE):.5f} s'
                 )
-            picture.pts, picture.time_base, self._ticks = ticks, _TIME_BASE, ticks
-        self._mux(self._stream.encode(picture))
+            video_frame.pts, video_frame.time_base, self._ticks = ticks, _TIME_BASE, ticks
+        self._mux(self._stream.encode(video_frame))
 
     def _mux(self, packets: Sequence) -> None:
         for packet in packets:
-            if not packet.duration:  # else the last frame would be shown for no time
+            if not packet.duration:  # otherwise the last frame would have no duration
                 packet.duration = round(1 / self.fps / packet.time_base)
             self._container.mux(packet)
 

@@ -23,7 +23,7 @@ from mmsoc.apis.results import ResultFolder, mask_folders, write_mask
 from mmsoc.apis.video_io import WorkerPool, prefetch
 from tests.conftest import ROOT
 from tests.test_apis import tiny_videos
-from tests.test_apis.tiny_videos import level, picture, write_video
+from tests.test_apis.tiny_videos import frame_pixels, level, write_video
 from tests.test_engine.small_soc import TEXTS
 
 
@@ -209,7 +209,7 @@ def test_what_is_returned(infer):
             assert box == (None if len(rows) == 0 else [columns.min(), rows.min(), columns.max(), rows.max()])
     assert masks.any()
     drawn = result['visualization']
-    assert len(drawn) == 3 and len({picture.shape for picture in drawn}) == 1
+    assert len(drawn) == 3 and len({image.shape for image in drawn}) == 1
     assert drawn[0].shape[1] == 320 and drawn[0].shape[0] > 240  # enlarged five times, and a legend
     assert 'masks' not in infer(frames, TEXTS[0], return_masks=False)['predictions']['sentences'][0]
 
@@ -256,7 +256,7 @@ def test_bad_sentences(infer, texts, message):
 
 def test_sides_too_unequal(infer, said):
     with pytest.raises(
-        ValueError, match=r'frames of 4000x1 cannot be brought to the size of the network .*too unequal'
+        ValueError, match=r'frames of 4000x1 cannot be resized to the size of the network .*too extreme'
     ):
         infer(np.zeros((1, 4000, 3), np.uint8), TEXTS[0])
     assert decoded(infer(np.zeros((2, 44, 3), np.uint8), TEXTS[0])).shape == (1, 1, 2, 44)
@@ -387,7 +387,7 @@ def test_files(infer, tmp_path, data):
     assert stream.codec_context.name == 'h264' and stream.codec_context.pix_fmt == 'yuv420p'
 
 
-def test_a_picture(infer, tmp_path):
+def test_an_image(infer, tmp_path):
     path = tmp_path / 'one.png'
     Image.fromarray(noise(1, (37, 61))[0]).save(path)
     result = infer(path, TEXTS[0], out_dir=tmp_path / 'out')
@@ -495,7 +495,7 @@ def test_videos(tmp_path, said, name, options):
 @pytest.mark.parametrize('name', tiny_videos.TURNED)
 def test_a_turned_video_is_upright(tmp_path, name):
     found, frames = frames_of(tiny_videos.turn(write_video(tmp_path / 'a.mp4'), tiny_videos.TURNED[name]))
-    pixels = picture((48, 64))
+    pixels = frame_pixels((48, 64))
     expected = dict(
         clockwise=np.rot90(pixels, -1),
         counterclockwise=np.rot90(pixels),
@@ -559,20 +559,20 @@ def test_files_that_are_no_video(tmp_path):
 
 def test_a_folder(tmp_path, said):
     for index, name in enumerate(['frame2.png', 'frame10.jpg', 'frame10b.JPEG']):
-        Image.fromarray(picture((20, 30), index)).save(tmp_path / name, quality=95)
+        Image.fromarray(frame_pixels((20, 30), index)).save(tmp_path / name, quality=95)
     (tmp_path / 'notes.txt').touch()
     (tmp_path / '.hidden.png').touch()
     found, frames = frames_of(tmp_path, fps=5)
     assert [level(frame) for frame in frames] == [0, 1, 2] and found.fps == 5
     assert [found.name(index) for index in range(3)] == ['frame2', 'frame10', 'frame10b']
-    assert said == [f'{tmp_path}: 1 entries are no pictures and are left out: notes.txt']
-    Image.fromarray(picture((20, 31))).save(tmp_path / 'frame3.png')
+    assert said == [f'{tmp_path}: 1 entries are no images and are left out: notes.txt']
+    Image.fromarray(frame_pixels((20, 31))).save(tmp_path / 'frame3.png')
     with pytest.raises(
-        ValueError, match=r'frame3\.png is 31x20, but .*frame2\.png is 30x20; expected pictures of one size'
+        ValueError, match=r'frame3\.png is 31x20, but .*frame2\.png is 30x20; expected images of one size'
     ):
         open_frames(tmp_path)
-    (tmp_path / 'frame3.png').write_bytes(b'no picture')
-    with pytest.raises(ValueError, match=r'frame3\.png cannot be read as a picture'):
+    (tmp_path / 'frame3.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'frame3\.png cannot be read as an image'):
         open_frames(tmp_path)
     (tmp_path / 'frame3.png').rename(tmp_path / 'frame2.jpg')
     with pytest.raises(ValueError, match='would have masks of the same name'):
@@ -581,16 +581,16 @@ def test_a_folder(tmp_path, said):
         open_frames(noise(2), fps=0)
 
 
-def test_a_folder_without_pictures(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'holds no pictures \(\.jpg, \.jpeg, \.png\); it holds nothing'):
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'holds no images \(\.jpg, \.jpeg, \.png\); it holds nothing'):
         open_frames(tmp_path)
     (tmp_path / 'clip.mp4').touch()
     with pytest.raises(FileNotFoundError, match=r'it holds clip\.mp4'):
         open_frames(str(tmp_path))
 
 
-def test_pictures(tmp_path):
-    pixels = picture((20, 30))
+def test_images(tmp_path):
+    pixels = frame_pixels((20, 30))
     path = tmp_path / 'a.jpg'
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise
@@ -600,8 +600,8 @@ def test_pictures(tmp_path):
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(ValueError, match=r'a\.jpg cannot be read'):
         list(open_frames(path).read())
-    path.write_bytes(b'no picture')
-    with pytest.raises(ValueError, match=r'a\.jpg cannot be read as a picture'):
+    path.write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image'):
         open_frames(path)
 
 

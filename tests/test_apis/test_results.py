@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def out(tmp_path):
-    """A folder with results and a file that belongs to nobody here."""
+    """A folder with results and a file that does not belong to the results."""
     write(tmp_path / 'out', EARLIER | OTHER)
     return tmp_path / 'out'
 

@@ -17,7 +17,7 @@ TURNED = dict(
 )
 
 
-def picture(size, index=0):
+def frame_pixels(size, index=0):
     """Grey, brighter from frame to frame, with a red upper left and a blue upper right quarter: uint8 (H, W, 3)."""
     height, width = size
     pixels = np.full((height, width, 3), 40 + 8 * index, np.uint8)
@@ -27,14 +27,14 @@ def picture(size, index=0):
 
 
 def level(image):
-    """The index of the frame that `picture` made, from the grey of its lower half (an upright frame)."""
+    """The index of the frame that `frame_pixels` made, from the grey of its lower half (an upright frame)."""
     return round((float(image[image.shape[0] * 3 // 4 :].mean()) - 40) / 8)
 
 
 def write_video(
     path, length=6, size=(48, 64), codec='libx264', pix_fmt='yuv420p', rate=10, times=None, audio=False, faststart=False
 ):
-    """Writes frames of `picture`, each a key frame.
+    """Writes frames of `frame_pixels`, each a key frame.
 
     Args:
         times: at which each frame is shown, in milliseconds; None: at ``rate``.
@@ -50,7 +50,7 @@ def write_video(
             stream.codec_context.time_base = Fraction(1, 1000)
         sound = container.add_stream('aac', rate=16000) if audio else None
         for index in range(length):
-            frame = av.VideoFrame.from_ndarray(picture(size, index), format='rgb24')
+            frame = av.VideoFrame.from_ndarray(frame_pixels(size, index), format='rgb24')
             if times is not None:
                 frame.pts, frame.time_base = times[index], Fraction(1, 1000)
             container.mux(stream.encode(frame))

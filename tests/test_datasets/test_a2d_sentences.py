@@ -157,7 +157,7 @@ def test_real_video_frames_are_those_of_a_full_read(reference):
     for index, frame in frames.items():
         (found,), _ = read_window(str(path), [index], index, 'test')
         assert np.array_equal(found, frame), index
-    with pytest.raises(ValueError, match=f'has {length} frames, but its annotation speaks of frame {length + 1}'):
+    with pytest.raises(ValueError, match=f'has {length} frames, but its annotation is of frame {length + 1}'):
         read_window(str(path), [0], length, 'test')
 
 
@@ -286,7 +286,7 @@ def test_half_unpacked(copy, path, message):
         ('text_annotations/a2d_annotation.txt', 'a dog', 'a dog, not a cat', 'line 8: expected 3 fields, found 4'),
         ('text_annotations/a2d_annotation.txt', 'query', 'text', r"expected the columns .*'query'\] in line 1, found"),
         ('text_annotations/a2d_annotation.txt', 'c_test,', 'd_test,', '1 videos are not in .*videoset.csv: d_test'),
-        ('Release/videoset.csv', 'c_test,', 'b_test,', 'line 4: video b_test is there twice'),
+        ('Release/videoset.csv', 'c_test,', 'b_test,', 'line 4: video b_test occurs twice'),
         (
             'Release/videoset.csv',
             '5,1,1',
@@ -418,7 +418,7 @@ def test_videos_that_do_not_fit(copy):
     path = copy / 'Release/clips320H/b_test.mp4'
     write_mp4(path, 4)
     with pytest.raises(
-        ValueError, match=r'b_test.mp4 has 4 frames, but its annotation speaks of frame 5.*video b_test, 2 sent'
+        ValueError, match=r'b_test.mp4 has 4 frames, but its annotation is of frame 5.*video b_test, 2 sent'
     ):
         build(copy, 'test', pipeline=TEST_PIPELINE)[0]
     path.write_bytes(b'no video')

@@ -90,17 +90,17 @@ def test_browse(root, tmp_path, monkeypatch, browse, capsys, split):
     write_split(data, 'valid', VIDEOS, size=(48, 80))
     monkeypatch.setenv('MMSOC_DATA', str(tmp_path))
     config = root / 'configs/_base_/datasets/ref_davis17_mini_sanity.py'
-    pictures = []
+    images = []
     for seed in (0, 0, 1):
-        out = tmp_path / 'out' / f'{len(pictures)}.png'
+        out = tmp_path / 'out' / f'{len(images)}.png'
         browse(config, '--split', split, '--num', 3, '--out', out, '--seed', seed, '--cfg-options',
                f'train_dataloader.dataset.cache_dir={tmp_path}')  # fmt: skip
-        pictures.append(np.array(Image.open(out)))
+        images.append(np.array(Image.open(out)))
     assert f'of {split}' in capsys.readouterr().out
-    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(images[0], images[1])
     if split == 'train':
-        assert pictures[0].shape != pictures[2].shape or not np.array_equal(pictures[0], pictures[2])
-    assert pictures[0].shape[1] >= 4 * 100  # four frames of a window
+        assert images[0].shape != images[2].shape or not np.array_equal(images[0], images[2])
+    assert images[0].shape[1] >= 4 * 100  # four frames of a window
     assert not any(name.startswith('.') for name in os.listdir(tmp_path / 'out'))
 
 

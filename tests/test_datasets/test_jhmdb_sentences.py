@@ -32,7 +32,7 @@ def build(data, **changes):
 def test_items_of_a_list(data):
     dataset = build(data, samples_file='samples.json')
     items = [dataset.get_data_info(i) for i in range(len(dataset))]
-    # The masks of the first video end after frame 5, one before its pictures.
+    # The masks of the first video end after frame 5, one before its frames.
     assert [(item['exp_ids'], item['frames']) for item in items] == [
         (['v_first_video_f_1'], ['00001', '00001', '00001', '00002']),
         (['v_first_video_f_5'], ['00003', '00004', '00005', '00005']),
@@ -155,7 +155,7 @@ def test_wrong_settings(data):
     with pytest.raises(ValueError, match='frames_per_video=5, found 4 frames with masks'):
         build(data, frames_per_video=5)
     (data / 'jhmdb_annotation.txt').write_text('v,a\nv,b\n')
-    with pytest.raises(ValueError, match='line 2: video v is there twice'):
+    with pytest.raises(ValueError, match='line 2: video v occurs twice'):
         build(data)
     (data / 'jhmdb_annotation.txt').write_text('v,a,b\n')
     with pytest.raises(ValueError, match='line 1: expected video_id and query, found'):

@@ -195,7 +195,7 @@ def test_items_for_testing(written, log):
     assert len(dataset) == 3  # also the video of one frame
     assert clip.texts == [' The  Bright left\tBox ', 'the late one', 'both of them']  # as in the file
     assert clip.exp_ids == ['0', '1', '2'] and clip.obj_ids == [('0',), ('1',), ('1', '0')] and clip.mask_paths is None
-    assert [len(of_frames) for of_frames in clip.gt_rles] == [10] * 3
+    assert [len(rles) for rles in clip.gt_rles] == [10] * 3
     assert (
         dataset[0]['inputs'].shape == (10, 3, 48, 80) and clip[0].ori_shape == SIZE and len(clip[0].gt_instances) == 0
     )

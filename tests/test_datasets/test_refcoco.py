@@ -102,7 +102,7 @@ def test_training_items(written, log, form):
 
 
 @pytest.mark.parametrize('form', ['prepared', 'original'])
-def test_items_for_testing_hold_all_sentences_of_a_picture(written, log, form):
+def test_items_for_testing_hold_all_sentences_of_an_image(written, log, form):
     (item,) = items_of(build(written, 'val', form))
     assert item['texts'] == ['Left box', 'pink', 'upper  one'] and item['obj_ids'] == ['1005', '1005', '1007']
     assert item['exp_ids'] == (['1', '2', '4'] if form == 'prepared' else ['708', '709', '711'])
@@ -126,7 +126,7 @@ def test_masks_are_those_drawn(written):
             assert np.array_equal(mask, mask_of(ann_id)), ann_id
             rectangles, color = np.array(OBJECTS[ann_id][1]), OBJECTS[ann_id][2]
             assert box.tolist() == [*rectangles[:, :2].min(0), *(rectangles[:, 2:].max(0) - 1)]
-            # The picture's object lies under the mask.
+            # The image's object lies under the mask.
             assert np.abs(results['img'][0][mask > 0].astype(int) - color).mean() < 4
 
 
@@ -187,7 +187,7 @@ def test_segmentations():
         ([[1, 1, 5, 5, 7, float('nan')]], 'not all numbers are finite'),
         (
             dict(size=[20, 31], counts='0'),
-            r"'size' \[20, 30\] \(height, width\), as the picture is, found .* size \[20, 31\]",
+            r"'size' \[20, 30\] \(height, width\), as the image is, found .* size \[20, 31\]",
         ),
         (dict(size=[20, 30]), r"found the keys \['size'\]"),
         (
@@ -203,7 +203,7 @@ def test_wrong_segmentations(segmentation, message):
         segmentation_to_rle(segmentation, 20, 30, 'here')
 
 
-def test_a_picture_of_another_size_is_refused(copy):
+def test_an_image_of_another_size_is_refused(copy):
     (copy / 'train2014' / file_name(100)).write_bytes((copy / 'train2014' / file_name(237)).read_bytes())
     with pytest.raises(
         ValueError, match=r"000100.jpg \(video .*'the bright left box'\): .* 'size' \[40, 80\] .*\[48, 64\]"
@@ -224,10 +224,10 @@ def change(path, function):
     ('path', 'message'),
     [
         ('', 'data_root: there is no folder .*train2014 and the folders refcoco, refcoco'),
-        ('train2014', r"data_prefix\['img'\]: there is no folder .*train2014; expected COCO's pictures"),
+        ('train2014', r"data_prefix\['img'\]: there is no folder .*train2014; expected COCO's images"),
         (
             'train2014/' + file_name(237),
-            r"data_prefix\['img'\]: 1 of 2 pictures of .* are missing in .*train2014: COCO_.*237.jpg",
+            r"data_prefix\['img'\]: 1 of 2 images of .* are missing in .*train2014: COCO_.*237.jpg",
         ),
         ('refcoco/instances.json', 'ann_file: there is no file .*instances.json'),
         ('refcoco/refs(unc).p', r'refs_file: there is no file .*refs\(unc\).p'),
@@ -308,7 +308,7 @@ def of_ref(number, **values):
 @pytest.mark.parametrize(
     ('edit', 'message'),
     [
-        (of_ref(1, ref_id=10), r'refs\(unc\).p, ref_id 10: the id is there twice'),
+        (of_ref(1, ref_id=10), r'refs\(unc\).p, ref_id 10: the id occurs twice'),
         (of_ref(1, ann_id=9999), r'ref_id 11: ann_id 9999 is not in .*instances.json'),
         (of_ref(1, image_id=9999), r'ref_id 11: image_id 9999 is not in .*instances.json'),
         (
@@ -318,7 +318,7 @@ def of_ref(number, **values):
         (lambda refs: refs[1].pop('split'), "ref_id 11: the key 'split' is missing"),
         (lambda refs: refs[1].pop('ref_id'), "reference 1 of the list: the key 'ref_id' is missing"),
         (lambda refs: refs[1].pop('sentences'), "ref_id 11: the key 'sentences' is missing"),
-        (lambda refs: refs[1]['sentences'][0].update(sent_id=700), 'ref_id 11: the sent_id 700 is there twice'),
+        (lambda refs: refs[1]['sentences'][0].update(sent_id=700), 'ref_id 11: the sent_id 700 occurs twice'),
         (lambda refs: refs[1]['sentences'][0].update(sent=' '), 'ref_id 11, sent_id 702: the sentence is empty'),
         (lambda refs: refs[1]['sentences'][0].pop('sent'), "ref_id 11, sent_id 702: the key 'sent' is missing"),
         (lambda refs: refs.clear(), r"expected a list of references, found '\[\]'"),
@@ -427,7 +427,7 @@ def clip_of(seed=0, sample=None, **options):
 
 
 @pytest.mark.parametrize('num_frames', [1, 2, 8])
-def test_a_clip_holds_the_picture(num_frames):
+def test_a_clip_holds_the_image(num_frames):
     original = sample_of()
     clip = clip_of(num_frames=num_frames)
     assert sorted(clip['frames']) == [f'v_{i}' for i in range(num_frames)] and clip['frame_ids'] == list(
@@ -456,7 +456,7 @@ def test_a_clip_holds_the_picture(num_frames):
     assert clip['texts'] == ['red'] and clip['exp_ids'] == ['1']
 
 
-def test_the_mask_moves_with_the_picture():
+def test_the_mask_moves_with_the_image():
     moved = 0
     for seed in range(5):
         clip = clip_of(seed, blur_prob=0)
@@ -468,7 +468,7 @@ def test_the_mask_moves_with_the_picture():
             rows, columns = np.nonzero(mask)
             assert boxes.tolist() == [[columns.min(), rows.min(), columns.max(), rows.max()]]
             moved += not np.array_equal(mask, sample_of()['gt_masks'][0].masks[0])
-    assert moved == 5 * 7  # all but the picture itself
+    assert moved == 5 * 7  # all but the image itself
 
 
 def test_copies_are_independent_and_random():
@@ -529,12 +529,12 @@ def test_matrices():
 
 
 def test_one_homography_is_as_good_as_two_steps():
-    """imgaug's way: first the perspective, then the affine one, each interpolated and each losing what leaves the picture."""
+    """imgaug's way: first the perspective, then the affine one, each interpolated and each losing what leaves the image."""
     rows, columns = np.mgrid[:120, :160]
     smooth = np.stack([rows * 2, columns, 255 - rows - columns // 2], -1).astype(np.uint8)
     black = []
     for seed in range(10):
-        sample = sample_of(box=(0, 0, 110, 90))  # at the picture's border, beyond which there must be none of it
+        sample = sample_of(box=(0, 0, 110, 90))  # at the image's border, beyond which there must be none of it
         sample['img'] = [smooth]
         original = sample['gt_masks'][0].masks[0]
         clip = clip_of(seed, sample, num_frames=2, brightness=0, blur_prob=0, perspective=0.1)
@@ -569,7 +569,7 @@ def test_motion_blur():
     upright = motion_kernel(9, 0, 0.5)
     assert np.allclose(upright[:, 4], 1 / 9) and np.allclose(motion_kernel(9, 90, 0.5)[4], 1 / 9, atol=1e-3)
     assert motion_kernel(11, 0, 1.0)[0, 5] == pytest.approx(1 / 5.5) and motion_kernel(11, 0, 1.0)[-1, 5] == 0
-    # Only the picture blurs, and as often as asked for.
+    # Only the image blurs, and as often as asked for.
     still = dict(num_frames=8, brightness=0, perspective=0, rotate=0, translate=0)
     blurred = masks_changed = 0
     for seed in range(20):
@@ -579,7 +579,7 @@ def test_motion_blur():
     assert 20 <= blurred <= 52 and not masks_changed  # 140 copies, each with probability 1/4: 35 +- 3 * 5.1
 
 
-def test_an_object_that_leaves_the_picture():
+def test_an_object_that_leaves_the_image():
     sample = sample_of(box=(0, 0, 6, 6))
     clip = clip_of(1, sample, translate=0.3)
     empty = [not masks.masks.any() for masks in clip['gt_masks']]
@@ -646,7 +646,7 @@ def test_losses_of_a_batch(root, written, clip):
         losses = model(**model.data_preprocessor(batch, True), mode='loss')
         assert losses and all(torch.isfinite(loss).all() for loss in losses.values())
     assert {shape[0] for shapes in sizes for shape in shapes} == {3 if clip else 1}
-    assert any(len(set(shapes)) == 2 for shapes in sizes)  # pictures of two sizes in a batch
+    assert any(len(set(shapes)) == 2 for shapes in sizes)  # images of two sizes in a batch
 
 
 def load(root, monkeypatch, data, name):
@@ -663,7 +663,7 @@ def without_numbers(cfg):
     return cfg
 
 
-def test_config_of_pictures(root, written, monkeypatch):
+def test_config_of_images(root, written, monkeypatch):
     cfg = load(root, monkeypatch, written.parent, '_base_/datasets/refcoco.py')
     with pytest.raises(ValueError, match='should give 120624 sentences, found 8'):
         DATASETS.build(cfg.train_dataloader.dataset)
@@ -703,8 +703,8 @@ def test_config_of_joint_training(joint):
     assert [len(part) for part in dataset.datasets] == [6, 6, 6, 4]
     batches = list(loader)
     assert len(batches) == 22 and {batch['inputs'][0].shape[0] for batch in batches} == {8}
-    of_pictures = [batch['data_samples'][0].video_id.startswith('COCO') for batch in batches]
-    assert sum(of_pictures) == 18 and of_pictures != sorted(of_pictures, reverse=True)  # mixed
+    of_images = [batch['data_samples'][0].video_id.startswith('COCO') for batch in batches]
+    assert sum(of_images) == 18 and of_images != sorted(of_images, reverse=True)  # mixed
     assert all(batch['data_samples'][0].texts == [batch['data_samples'][0].texts[0].lower()] for batch in batches)
     assert joint.val_dataloader.dataset.type == 'RefYouTubeVOSDataset' and joint.val_evaluator.type == 'JFMetric'
     flips = {
@@ -716,7 +716,7 @@ def test_config_of_joint_training(joint):
     assert flips == {0.309}
 
 
-def test_frames_are_drawn_anew_through_concatenation(joint):
+def test_frames_are_redrawn_through_concatenation(joint):
     videos = joint.train_dataloader.dataset.datasets[3]
     videos.update(clip_sampler=dict(type='SparseClipSampler', num_frames=3), pipeline=[])
     dataset = DATASETS.build(joint.train_dataloader.dataset)
@@ -755,7 +755,7 @@ def test_configs_of_pretraining(root, name):
     cfg = Config.fromfile(root / 'configs/pretrain' / f'{name}.py')
     assert not cfg.model.text_encoder.frozen and cfg.model.head.num_classes == 1
     assert cfg.param_scheduler[0].milestones == [15, 20] and cfg.train_cfg.max_epochs == 30
-    # 64 pictures in a step, 1e-4; the backbone a tenth, RoBERTa a twentieth.
+    # 64 images in a step, 1e-4; the backbone a tenth, RoBERTa a twentieth.
     assert (
         cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 64
         and cfg.optim_wrapper.optimizer.lr == 1e-4

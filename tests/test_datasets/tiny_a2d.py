@@ -28,8 +28,8 @@ A2D = {
     'c_test': dict(subset=1, length=5, frames={2: [0]}, sentences=[('0', 'a dog')]),
 }
 JHMDB = {
-    'first_video': dict(action='pullup', pictures=6, masks=5, sentence='Man in black'),
-    'second_video': dict(action='run', pictures=4, masks=4, sentence='a  runner'),
+    'first_video': dict(action='pullup', frames=6, masks=5, sentence='Man in black'),
+    'second_video': dict(action='run', frames=4, masks=4, sentence='a  runner'),
 }
 
 
@@ -50,7 +50,7 @@ def grey(index):
     return 20 + 15 * index
 
 
-def picture(index, instances=(0,), size=SIZE):
+def frame(index, instances=(0,), size=SIZE):
     pixels = np.full((*size, 3), grey(index), np.uint8)
     for instance in instances:
         pixels[box(instance)] = (230, 40 * instance, 30)
@@ -58,7 +58,7 @@ def picture(index, instances=(0,), size=SIZE):
 
 
 def write_mp4(path, length, size=SIZE, instances=(0,)):
-    """Groups of 4 pictures, with pictures that refer to later ones."""
+    """Groups of 4 frames, with frames that refer to later ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('mpeg4', rate=25)
@@ -68,7 +68,7 @@ def write_mp4(path, length, size=SIZE, instances=(0,)):
         stream.codec_context.gop_size = 4
         stream.codec_context.max_b_frames = 2
         for index in range(length):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index, instances, size), format='rgb24')))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame(index, instances, size), format='rgb24')))
         container.mux(stream.encode(None))
 
 
@@ -115,8 +115,8 @@ def write_jhmdb(root, videos=None, samples=None):
     for video, record in videos.items():
         folder = root / 'Rename_Images' / record['action'] / video
         folder.mkdir(parents=True)
-        for index in range(record['pictures']):
-            Image.fromarray(picture(index)).save(folder / f'{index + 1:05d}.png')
+        for index in range(record['frames']):
+            Image.fromarray(frame(index)).save(folder / f'{index + 1:05d}.png')
         path = root / 'puppet_mask' / record['action'] / video / 'puppet_mask.mat'
         path.parent.mkdir(parents=True)
         # The person moves a pixel to the right in each frame.

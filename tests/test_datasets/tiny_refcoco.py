@@ -29,9 +29,9 @@ def compressed(mask):
     return dict(size=code['size'], counts=code['counts'].decode())
 
 
-PICTURES = {100: (48, 64), 237: (40, 80), 374: (64, 48)}  # image id: height, width
+IMAGES = {100: (48, 64), 237: (40, 80), 374: (64, 48)}  # image id: height, width
 
-# Annotation id: picture, rectangles (left, top, right, bottom), color.  1004 is a crowd, 1006 is outside of its picture.
+# Annotation id: image, rectangles (left, top, right, bottom), color.  1004 is a crowd, 1006 is outside of its image.
 OBJECTS = {
     1001: (100, [(4, 6, 24, 26)], (220, 20, 20)),
     1002: (100, [(30, 4, 40, 14), (44, 20, 60, 44)], (20, 20, 220)),
@@ -60,14 +60,14 @@ def file_name(image_id):
 
 def mask_of(ann_id):
     image_id, rectangles, _ = OBJECTS[ann_id]
-    return drawn(*PICTURES[image_id], *rectangles)
+    return drawn(*IMAGES[image_id], *rectangles)
 
 
 def instances():
     """The content of instances.json."""
     images = [
         dict(id=i, file_name=file_name(i), height=height, width=width, license=1)
-        for i, (height, width) in PICTURES.items()
+        for i, (height, width) in IMAGES.items()
     ]
     annotations = []
     for i, (image_id, rectangles, _) in OBJECTS.items():
@@ -120,12 +120,12 @@ def references():
                 sent_ids=[sentence['sent_id'] for sentence in sentences],
                 file_name=file_name(image_id).replace('.jpg', f'_{ref_id}.jpg'),
             )
-        )  # of no picture, as in the real files
+        )  # of no image, as in the real files
     return refs
 
 
 def prepared(split):
-    """The content of instances_<set>_<split>.json: a picture and an annotation per sentence."""
+    """The content of instances_<set>_<split>.json: an image and an annotation per sentence."""
     content = instances()
     images = {image['id']: image for image in content.pop('images')}
     annotations = {annotation['id']: annotation for annotation in content.pop('annotations')}
@@ -163,7 +163,7 @@ def write_refcoco(root, names=('refcoco', 'refcoco+', 'refcocog')):
     """Returns ``root / 'coco'`` with all sets, which are alike."""
     root = Path(root) / 'coco'
     (root / 'train2014').mkdir(parents=True)
-    for image_id, (height, width) in PICTURES.items():
+    for image_id, (height, width) in IMAGES.items():
         pixels = np.full((height, width, 3), GREY, np.uint8)
         for ann_id, (of, _, color) in OBJECTS.items():
             if of == image_id and ann_id != 1004:

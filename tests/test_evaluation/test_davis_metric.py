@@ -334,7 +334,7 @@ def test_objects_without_a_sentence_are_counted_and_named(tmp_path):
     MMLogger.get_current_instance().removeHandler(handler)
     assert result['davis17/J'] == 0.5
     assert any(
-        "1 of 2 objects have no sentence and are scored as the protocol has it: {'a': 1}" in line for line in lines
+        "1 of 2 objects have no sentence and are scored as the protocol prescribes: {'a': 1}" in line for line in lines
     )
 
 
@@ -377,7 +377,7 @@ def test_two_processes(tmp_path):
     [
         (dict(mask_paths=None), r"video a has no masks to compare with; set data_prefix\['mask'\]"),
         (dict(obj_ids=None), "video a: its expressions have no 'obj_id'"),
-        (dict(obj_ids=list('11112122')), 'expression 5 should speak of object 2 .*found obj_id .1.'),
+        (dict(obj_ids=list('11112122')), 'expression 5 should describe object 2 .*found obj_id .1.'),
         (dict(exp_ids=list('01234568')), 'expected expressions 0, 1, ..., 4 for each object'),
         (dict(pred_logits=None), r"set model\.test_cfg\.output=dict\(type='MasksAndLogits'\)"),
         (dict(pred_logits=[[]] * 8), 'expected pred_logits of 8 sentences and 2 frames, found'),

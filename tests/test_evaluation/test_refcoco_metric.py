@@ -25,10 +25,10 @@ def square(top, left, height, width, size=(40, 60)):
     return mask
 
 
-def sample_of(picture, gts, predictions, texts=None):
+def sample_of(image, gts, predictions, texts=None):
     """A sample as the evaluator hands it over: one sentence per mask of ``gts``."""
     return dict(
-        video_id=picture,
+        video_id=image,
         texts=texts or [f'sentence {i}' for i in range(len(gts))],
         exp_ids=[str(i) for i in range(len(gts))],
         gt_rles=[encode(mask) for mask in gts],
@@ -43,17 +43,17 @@ def evaluate(samples, **changes):
     return metric.evaluate(len(samples))
 
 
-def two_pictures():
+def two_images():
     gt, large = square(10, 10, 10, 10), square(0, 0, 40, 30)
-    # IoU 50/100 and 70/100; in the second picture 1080/1200 (36 of 40 rows) and 0 of 1200 + 100.
+    # IoU 50/100 and 70/100; in the second image 1080/1200 (36 of 40 rows) and 0 of 1200 + 100.
     return [
         sample_of('a', [gt, gt], [square(10, 10, 5, 10), square(10, 10, 10, 7)]),
         sample_of('b', [large, large], [square(0, 0, 36, 30), square(10, 40, 10, 10)]),
     ]
 
 
-def test_two_pictures_by_hand():
-    metrics = evaluate(two_pictures())
+def test_two_images_by_hand():
+    metrics = evaluate(two_images())
     assert list(metrics) == [f'refcoco/{name}' for name in NAMES]  # the first one chooses the checkpoint
     assert metrics['refcoco/overall_IoU'] == (50 + 70 + 1080 + 0) / (100 + 100 + 1200 + 1300)
     assert metrics['refcoco/mean_IoU'] == pytest.approx((0.5 + 0.7 + 0.9 + 0) / 4)
@@ -80,7 +80,7 @@ def random_samples(seed=0):
             top, left, height, width = generator.integers((0, 0, 3, 3), (18, 28, 20, 30))
             gts.append(square(top, left, height, width))
             predictions.append(square(top + generator.integers(0, 3), left + generator.integers(0, 3), height, width))
-        samples.append(sample_of(f'picture{i}', gts, predictions))
+        samples.append(sample_of(f'image{i}', gts, predictions))
     return samples
 
 
@@ -138,7 +138,7 @@ def test_report(tmp_path):
     handler.emit = lambda record: lines.append(record.getMessage())
     logger = MMLogger.get_current_instance()
     logger.addHandler(handler)
-    metrics = evaluate(two_pictures(), out_file=str(tmp_path / 'report.json'), prefix='refcocog')
+    metrics = evaluate(two_images(), out_file=str(tmp_path / 'report.json'), prefix='refcocog')
     logger.removeHandler(handler)
     report = json.loads((tmp_path / 'report.json').read_text())
     assert {f'refcocog/{name}': value for name, value in report['metrics'].items()} == metrics
@@ -156,21 +156,21 @@ def test_report(tmp_path):
     [
         (
             lambda sample: sample.pop('gt_rles'),
-            r'picture a: there is no mask .* needs LoadRefCOCOMasks\(evaluation=True\)',
+            r'image a: there is no mask .* needs LoadRefCOCOMasks\(evaluation=True\)',
         ),
         (
             lambda sample: sample['pred_masks'].pop(),
-            r'picture a: expected one mask for each of the 2 sentences, found \[1\]',
+            r'image a: expected one mask for each of the 2 sentences, found \[1\]',
         ),
         (lambda sample: sample['pred_masks'][1].append('a'), r'for each of the 2 sentences, found \[1, 2\]'),
         (
             lambda sample: sample.update(gt_rles=[encode(np.ones((4, 6)))] * 2),
-            r"picture a, sentence 'sentence 0': expected a mask of \(4, 6\) \(height, width\), .* found \(40, 60\)",
+            r"image a, sentence 'sentence 0': expected a mask of \(4, 6\) \(height, width\), .* found \(40, 60\)",
         ),
     ],
 )
 def test_wrong_samples(change, message):
-    sample = two_pictures()[0]
+    sample = two_images()[0]
     change(sample)
     with pytest.raises(ValueError, match=f'RefCOCOMetric: .*{message}'):
         evaluate([sample])
@@ -182,7 +182,7 @@ def test_nothing_to_evaluate():
 
 
 def test_pretraining_from_files_to_numbers(root, tmp_path):
-    """An epoch of a few pictures and validation, from the base configs."""
+    """An epoch of a few images and validation, from the base configs."""
     data, base = write_refcoco(tmp_path), root / 'configs' / '_base_'
     names = ('models/soc_tiny', 'datasets/refcoco', 'schedules/schedule_pretrain_30e', 'default_runtime')
     (tmp_path / 'config.py').write_text(f'_base_ = {[str(base / f"{name}.py") for name in names]}\n')
@@ -205,11 +205,11 @@ def test_pretraining_from_files_to_numbers(root, tmp_path):
     runner.train()
     assert runner.iter == 2  # one sentence of each set, in batches of two
     report = json.loads((tmp_path / 'val.json').read_text())
-    picture = 'COCO_train2014_000000000374'
+    image = 'COCO_train2014_000000000374'
     assert [(row['picture'], row['exp_id'], row['sentence']) for row in report['rows']] == [
-        (picture, '1', 'Left box'),
-        (picture, '2', 'pink'),
-        (picture, '4', 'upper  one'),
+        (image, '1', 'Left box'),
+        (image, '2', 'pink'),
+        (image, '4', 'upper  one'),
     ]
     assert all(row['union'] >= 400 for row in report['rows'])  # the objects' 20 x 20 and 24 x 20 pixels at least
     assert (tmp_path / 'work' / 'best_refcoco_overall_IoU_epoch_1.pth').is_file()

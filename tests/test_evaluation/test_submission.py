@@ -103,7 +103,7 @@ def test_a_failure_leaves_the_old_archive(data):
     archive = write(data, 'mevis')
     before = archive.read_bytes()
     metric = SubmissionWriter(zip_file=str(archive), layout='mevis')
-    metric.results = [dict(video='a', num_sentences=1, pictures={'a/0/0.png': None})]
+    metric.results = [dict(video='a', num_sentences=1, images={'a/0/0.png': None})]
     with pytest.raises(TypeError):
         metric.compute_metrics(metric.results)
     assert archive.read_bytes() == before and [path.name for path in archive.parent.iterdir()] == ['x.zip']
@@ -160,19 +160,19 @@ def changed(archive, change):
         (png(GOOD * 0, kind='BMP'), 'expected a PNG, found BMP'),
     ],
 )
-def test_a_wrong_picture(data, content, fault):
+def test_a_wrong_image(data, content, fault):
     archive = write(data, 'ref-youtube-vos')
     changed(archive, lambda files: files.update({NAME: content}))
     assert faults_of(data, archive)[0] == [f'{NAME}: {fault}']
 
 
-def test_broken_pictures(data):
+def test_broken_images(data):
     archive = write(data, 'ref-youtube-vos')
     other = 'Annotations/b/0/00010.png'
-    changed(archive, lambda files: files.update({NAME: b'no picture', other: files[other][:60]}))
+    changed(archive, lambda files: files.update({NAME: b'no image', other: files[other][:60]}))
     faults = faults_of(data, archive)[0]
     assert [fault.split(' (')[0] for fault in faults] == [
-        f'{name}: cannot be read as a picture' for name in (NAME, other)
+        f'{name}: cannot be read as an image' for name in (NAME, other)
     ]
 
 

@@ -279,7 +279,7 @@ def test_clip_cost_is_the_mean_over_frames():
 
 
 def test_dice_cost_is_per_frame():
-    # mmdet.DiceCost on whole clips would be one picture: 1 - 2*16/32 = 0 with a frame all right and one all wrong;
+    # mmdet.DiceCost on whole clips would be one image: 1 - 2*16/32 = 0 with a frame all right and one all wrong;
     # per frame: right -> 0, wrong (empty prediction, 16 pixels) -> 1 - 1/17, mean of both.
     cost = ClipCost(cost=dict(type='mmdet.DiceCost', pred_act=True, eps=1.0))
     masks = torch.full((1, 2, 4, 4), 40.0)

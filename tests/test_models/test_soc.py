@@ -65,7 +65,7 @@ def test_a_padded_clip_equals_itself_padded(model):
     padded = torch.nn.functional.pad(small, (0, 96 - 77, 0, 64 - 45))
     alone = outputs(model, [padded], [make_sample((45, 77), ['the dog'], num_frames=3)])
     assert_close(together, alone, slice(1, 2))
-    # ... and padding is seen for what it is: a picture whose right and lower part happens to be black is another one.
+    # ... and padding is seen for what it is: an image whose right and lower part happens to be black is another one.
     black = outputs(model, [padded], [make_sample((64, 96), ['the dog'], num_frames=3)])
     assert (black['boxes'] - alone['boxes']).abs().max() > 1e-4
 

@@ -98,7 +98,7 @@ def cut(path, share=0.5):
 
 
 def truncated_frame(root):
-    return 'unreadable', cut(nth(root, 'train/JPEGImages/*/*.jpg', 1)), 'expected a whole picture, found .*truncated'
+    return 'unreadable', cut(nth(root, 'train/JPEGImages/*/*.jpg', 1)), 'expected a whole image, found .*truncated'
 
 
 def empty_mask(root):
@@ -176,7 +176,7 @@ def half_unpacked(root):
 def broken_off(root):
     path = root / 'train.zip.part'
     path.write_bytes(b'PK')
-    return 'archive', path, 'broken-off download'
+    return 'archive', path, 'interrupted download'
 
 
 def link_to_nowhere(root):
@@ -310,7 +310,7 @@ def missing_png(root):
 
 
 def truncated_png(root):
-    return 'unreadable', cut(nth(root, 'Rename_Images/*/*', 3) / '00004.png', 0.7), 'expected a whole picture'
+    return 'unreadable', cut(nth(root, 'Rename_Images/*/*', 3) / '00004.png', 0.7), 'expected a whole image'
 
 
 def sample_twice(root):
@@ -318,13 +318,13 @@ def sample_twice(root):
     return 'duplicate', path, 'once, found in the rows 0 and 12'
 
 
-def missing_picture(root):
+def missing_image(root):
     path = nth(root, 'train2014/*.jpg', 0)
     path.unlink()
-    return 'missing', path, 'expected a picture, found nothing'
+    return 'missing', path, 'expected an image, found nothing'
 
 
-def other_picture(root):
+def other_image(root):
     path = nth(root, 'train2014/*.jpg', 1)
     Image.new('RGB', (50, 40)).save(path)
     return 'size', path, 'expected 96x64, as the text files say, found 50x40'
@@ -427,8 +427,8 @@ FAULTS = {
     ],
     'jhmdb-sentences': [no_field_in_mat, small_mat, missing_png, truncated_png, sample_twice],
     'refcoco': [
-        missing_picture,
-        other_picture,
+        missing_image,
+        other_image,
         two_corners,
         annotation_twice,
         sentence_without_object,
@@ -524,13 +524,10 @@ def test_report(copy, monkeypatch, capsys):
     (root / 'valid/JPEGImages/notes').mkdir()
     code, out = run(monkeypatch, capsys, 'mevis', root, '--any-size', '--most', 2)
     assert code == 1
-    assert (
-        out.startswith('empty files (7):\n')
-        and '  and 5 more\nfiles and folders that should not be there (1):\n' in out
-    )
+    assert out.startswith('empty files (7):\n') and '  and 5 more\nunexpected files and folders (1):\n' in out
     assert len(re.findall('expected a file, found 0 bytes', out)) == 2
     code, out = run(monkeypatch, capsys, 'mevis', root, '--allow-extra')
-    assert code == 1 and 'should not be there' not in out and 'expected 1,662 train videos, found 4' in out
+    assert code == 1 and 'unexpected' not in out and 'expected 1,662 train videos, found 4' in out
     assert re.search(r'train videos\s*│\s*4 │\s*1,662 !', out) and re.search(r'findings: empty files\s*│\s*7', out)
 
 

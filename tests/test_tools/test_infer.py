@@ -134,7 +134,7 @@ def test_mistakes(call, weights, tmp_path):
     )
     assert 'config no_such.py: there is no such file' in error(video, *texts('x'), *good, '--config', 'no_such.py')
     assert 'there is no file or folder no_such.mp4' in error('no_such.mp4', *texts('x'), *good)
-    assert 'holds no pictures' in error(tmp_path, *texts('x'), *good)
+    assert 'holds no images' in error(tmp_path, *texts('x'), *good)
     assert 'cannot be read as a video' in error(cut(write_video(tmp_path / 'b.mp4')), *texts('x'), *good)
     assert 'does not fit the model' in error(
         video, *texts('x'), *good, '--cfg-options', 'model.text_encoder.config.num_hidden_layers=1'
@@ -147,10 +147,10 @@ def test_mistakes(call, weights, tmp_path):
 
 
 def test_results_are_not_replaced_unasked(call, weights, tmp_path):
-    picture = tmp_path / 'one.png'
-    Image.new('RGB', (64, 48)).save(picture)
+    image = tmp_path / 'one.png'
+    Image.new('RGB', (64, 48)).save(image)
     out = tmp_path / 'out'
-    arguments = [picture, *texts('x'), '--weights', weights, '--out', out]
+    arguments = [image, *texts('x'), '--weights', weights, '--out', out]
     assert '64x48, 1 frames' in call(*arguments)
     assert sorted(path.name for path in out.iterdir()) == ['masks', 'overlay.png', 'scores.json']
     assert 'is not empty' in call(*arguments, fails=True)
@@ -176,15 +176,15 @@ def test_exhausted_memory_of_the_cpu(call, weights, tmp_path, monkeypatch, exhau
     """Real errors of the allocators, from where a large image meets them first: in the network."""
     from mmsoc.models import SOC
 
-    picture = tmp_path / 'large.png'
-    Image.new('RGB', (64, 48)).save(picture)
+    image = tmp_path / 'large.png'
+    Image.new('RGB', (64, 48)).save(image)
     monkeypatch.setattr(SOC, 'extract_visual', lambda *_, **__: exhaust())
-    said = call(picture, *texts('x'), '--weights', weights, '--out', tmp_path / 'out', fails=True)
+    said = call(image, *texts('x'), '--weights', weights, '--out', tmp_path / 'out', fails=True)
     assert said.startswith(
         'error: out of memory; downscale the video or image, use fewer sentences, or use a smaller --chunk-frames ('
     )
     assert 'allocate' in said and len(said.splitlines()) == 1
-    said = call(picture, *texts('x'), '--weights', weights, '--out', tmp_path / 'out', '--whole', fails=True)
+    said = call(image, *texts('x'), '--weights', weights, '--out', tmp_path / 'out', '--whole', fails=True)
     assert ', use fewer sentences, or leave out --whole (' in said
     assert not (tmp_path / 'out').exists()
 
@@ -197,10 +197,10 @@ def test_a_fault_of_the_program_keeps_its_traceback(call, weights, tmp_path, mon
         raise error
 
     monkeypatch.setattr(SOC, 'extract_visual', fails)
-    picture = tmp_path / 'one.png'
-    Image.new('RGB', (64, 48)).save(picture)
+    image = tmp_path / 'one.png'
+    Image.new('RGB', (64, 48)).save(image)
     with pytest.raises(type(error)) as raised:
-        call(picture, *texts('x'), '--weights', weights, '--out', tmp_path / 'out')
+        call(image, *texts('x'), '--weights', weights, '--out', tmp_path / 'out')
     assert raised.value is error
 
 

@@ -180,7 +180,7 @@ def test_refcoco(build, written):
             samples[name, split] = len(items[0])
             sentences[name, split] = sum(len(ref['sentences']) for ref in refs if ref['split'] == split)
     assert all(0 < number <= sentences[key] for key, number in samples.items())
-    # Four pictures of each split; an object of the 4th and of the 12th one is a crowd, of which sentences are left out.
+    # Four images of each split; an object of the 4th and of the 12th one is a crowd, of which sentences are left out.
     assert {
         split for name, split in samples if name == 'refcoco' and samples[name, split] < sentences[name, split]
     } == {'train', 'testA'}

@@ -203,7 +203,7 @@ def test_black_and_white_masks(source, run, tmp_path):
     Image.new('RGBA', SIZE[::-1]).save(source / 'masks' / 'b' / '00001.png')
     with pytest.raises(ValueError, match='found mode RGBA'):
         run(source, '--valid', 'c', '--binary-masks', '--overwrite')
-    (source / 'masks' / 'b' / '00001.png').write_bytes(b'no picture')
+    (source / 'masks' / 'b' / '00001.png').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'00001\.png cannot be read'):
         run(source, '--valid', 'c', '--binary-masks', '--overwrite')
 
@@ -379,7 +379,7 @@ def test_mistakes_in_the_masks(source, run):
     write_mask(broken, np.zeros((16, 20), np.uint8))
     with pytest.raises(ValueError, match=r'masks/a/00003\.png is 20x16, but its frame \(.*a\.mp4, frame 3\) is 48x32'):
         run(source, '--valid', 'b')
-    broken.write_bytes(b'no picture')
+    broken.write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'mask .*00003\.png cannot be read'):
         run(source, '--valid', 'b')
     broken.unlink()
@@ -413,7 +413,7 @@ def test_mistakes_in_the_videos(source, run):
     Image.new('RGB', (20, 16)).save(source / 'videos' / 'c' / '00005.jpg')
     with pytest.raises(ValueError, match='frame 5 is 20x16, but an earlier one 48x32'):
         run(source, '--valid', 'b')
-    (source / 'videos' / 'c' / '00005.jpg').write_bytes(b'no picture')
+    (source / 'videos' / 'c' / '00005.jpg').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'frame .*00005\.jpg cannot be read'):
         run(source, '--valid', 'b')
 

@@ -10,7 +10,7 @@ import pytest
 
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.video import NoVideoStreamError, VideoError, VideoReader, duration_of, time_of, upright_pixels
-from tests.test_apis.tiny_videos import cut, level, picture, read_video, write_sound, write_video
+from tests.test_apis.tiny_videos import cut, frame_pixels, level, read_video, write_sound, write_video
 
 
 def break_frame(path, index):
@@ -129,7 +129,7 @@ def test_the_cover_of_music_is_no_video(tmp_path):
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format='fltp', layout='mono')
         silence.sample_rate, silence.pts = 16000, 0
         container.mux([*sound.encode(silence), *sound.encode()])
-        frame = av.VideoFrame.from_ndarray(picture((48, 64)), format='rgb24')
+        frame = av.VideoFrame.from_ndarray(frame_pixels((48, 64)), format='rgb24')
         container.mux([*cover.encode(frame), *cover.encode()])
     with pytest.raises(NoVideoStreamError, match=r"holds no video, only the streams \['audio', 'video'\]"):
         VideoReader(path)

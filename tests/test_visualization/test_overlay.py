@@ -1,4 +1,4 @@
-"""Several sentences in one picture, each in its color, and videos of such pictures."""
+"""Several sentences in one image, each in its color, and videos of such images."""
 
 from fractions import Fraction
 
@@ -72,7 +72,7 @@ def test_sentences(visualizer):
     assert visualizer.draw_sentences(grey(40, 400), [np.ones((40, 400))], ['one']).shape[1] == 400
     with pytest.raises(ValueError, match='2 sentences, but 3 masks'):
         visualizer.draw_sentences(grey(), masks, ['one', 'two'])
-    with pytest.raises(ValueError, match='the mask is 61x40, but the picture is 60x40'):
+    with pytest.raises(ValueError, match='the mask is 61x40, but the image is 60x40'):
         visualizer.draw_sentences(grey(), [np.ones((40, 60)), np.ones((40, 61))], ['one', 'two'], zoom=1)
 
 
@@ -95,7 +95,7 @@ def test_sentences_that_name_the_same(visualizer):
     assert (outlined[6:18, 14:38] == 100).all()
 
 
-def test_video_of_pictures_that_differ_in_size(tmp_path):
+def test_video_of_images_that_differ_in_size(tmp_path):
     write_video(tmp_path / 'a.mp4', [grey(40, 60, 200), grey(30, 50, 200)], fps=3, crf=1)
     frames, stream = read_video(tmp_path / 'a.mp4')
     assert stream.average_rate == 3 and [frame.shape for frame in frames] == [(40, 60, 3)] * 2

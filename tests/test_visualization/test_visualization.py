@@ -37,7 +37,7 @@ def test_overlay():
     # the line is anti-aliased
     assert outlined[10, 25, 0] > 180 and outlined[10, 25, 1] < 60 and (outlined[20, 35] == 100).all()
     assert np.array_equal(overlay_mask(image, np.zeros((40, 60)), RED), image)
-    with pytest.raises(ValueError, match='the mask is 60x41, but the picture is 60x40'):
+    with pytest.raises(ValueError, match='the mask is 60x41, but the image is 60x40'):
         overlay_mask(image, np.zeros((41, 60)), RED)
 
 
@@ -83,7 +83,7 @@ def test_contact_sheet():
     assert sheet.shape == (2 * 14 + 4, 2 * 24 + 4, 3)
     assert (sheet[4:14, 4:24] == 1).all() and (sheet[4:12, 28:48] == 2).all() and (sheet[18:28, 4:19] == 3).all()
     assert (sheet[18:28, 28:] == 255).all() and (sheet[:4] == 255).all()
-    with pytest.raises(ValueError, match='at least one picture'):
+    with pytest.raises(ValueError, match='at least one image'):
         contact_sheet([], ncols=2)
 
 
@@ -181,9 +181,9 @@ def test_add_datasample(visualizer, tmp_path, gt, pred, columns):
     visualizer.add_datasample(
         'frame', grey(), make_sample(), draw_gt=gt, draw_pred=pred, out_file=str(path), expression=1
     )
-    picture = np.array(Image.open(path))
-    assert picture.shape[1] == 60 * columns
-    assert (picture.shape[0] > 40) == (gt or pred)
+    image = np.array(Image.open(path))
+    assert image.shape[1] == 60 * columns
+    assert (image.shape[0] > 40) == (gt or pred)
 
 
 def test_backends(tmp_path):

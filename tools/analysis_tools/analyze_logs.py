@@ -1,4 +1,4 @@
-"""Curves and times from training logs (``work_dirs/NAME/TIME/vis_data/TIME.json``; a work dir stands for its newest log).
+"""Curves and times from training logs (``work_dirs/NAME/TIME/vis_data/TIME.json``; for a work dir its newest log).
 
 python tools/analysis_tools/analyze_logs.py plot_curve work_dirs/a work_dirs/b --keys loss loss_dice --out curves.png
 python tools/analysis_tools/analyze_logs.py plot_curve work_dirs/a --keys rvos/JF --out score.png
@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmsoc.utils.errors import UserError, user_errors
 
@@ -26,7 +26,7 @@ def parse_args():
         '--legend', nargs='+', help='a name for each curve, logs first, keys within (default: log and key)'
     )
     plot.add_argument('--title')
-    plot.add_argument('--out', default='curves.png', help='the picture (default: %(default)s)')
+    plot.add_argument('--out', default='curves.png', help='the plot to write (default: %(default)s)')
     times = tasks.add_parser('cal_train_time', help='time per iteration')
     times.add_argument('logs', nargs='+', help='JSON logs or work dirs')
     times.add_argument('--include-outliers', action='store_true', help="count each epoch's first line, which is slower")
@@ -80,7 +80,7 @@ def plot_curve(args):
         for key in args.keys:
             points, step = [], 0
             for record in records:
-                # A validation line's own step is its epoch; it belongs behind the training line before it.
+                # A validation line's step is its epoch; it is plotted after the preceding training line.
                 step = record['step'] if 'loss' in record else step
                 if key in record:
                     points.append((step, record[key]))

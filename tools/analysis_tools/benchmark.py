@@ -1,4 +1,4 @@
-"""Time and peak memory of a training step and of a prediction, each case in a process of its own.
+"""Time and peak memory of a training step and of a prediction, each case in a separate process.
 
     python tools/analysis_tools/benchmark.py                                      # SOC with Video-Swin-T, 8 frames of 360x640
     python tools/analysis_tools/benchmark.py --backbone swin-t swin-b --task train --with-cp off on
@@ -6,19 +6,20 @@
     python tools/analysis_tools/benchmark.py --task predict --way naive shared fast --frames 24 --sentences 4
     python tools/analysis_tools/benchmark.py --task predict --profile             # and the time of each stage
 
-``--way``: ``fast`` is `SOC.predict`; ``naive`` a naive implementation (naive_loop.py): unmodified mmaction2 and mmdet modules,
-everything computed again for each sentence, masks of all queries and layers; ``shared`` the same with one backbone pass for all
-sentences. All ways have the same weights and input. Ways, precisions and ``--compile`` are compared with the first of them that is
-named: the table gives the speed-up, by how much their mask logits differ, and the least overlap of a frame's masks.
+``--way``: ``fast`` is `SOC.predict`; ``naive`` a naive implementation (naive_loop.py): unmodified mmaction2 and mmdet
+modules, everything recomputed for each sentence, masks of all queries and layers; ``shared`` the same with one backbone
+pass for all sentences. All use the same weights and input. Ways, precisions and ``--compile`` are compared with the
+first one given: the table shows the speed-up, the difference of mask logits, and the least IoU of a frame's masks.
 
-Options with several values are crossed. Weights are random and of the published sizes; nothing is downloaded. A training step is
-`model.train_step`: from uint8 clips on the host through data preprocessor, losses and backward pass to the config's optimizer step
-(with ``bf16`` and ``fp16``: as with ``tools/train.py --amp``); a prediction starts from normalised frames and ends with run-length
-codes at the input's size. Peak memory is, on CPU, the most that the process ever held (``VmHWM``: libraries and weights included)
-and on a GPU the most that PyTorch ever allocated there. Times are medians, behind one run that is not counted.
+All combinations of the options' values are measured. Weights are random, with the published sizes; nothing is
+downloaded. A training step is `model.train_step`: from uint8 clips on the host through data preprocessor, losses and
+backward pass to the config's optimizer step (with ``bf16`` and ``fp16``: as with ``tools/train.py --amp``); a
+prediction starts from normalised frames and ends with run-length codes at the input's size. Peak memory is that of the
+process on a CPU (``VmHWM``, including libraries and weights), and that of PyTorch's allocations on a GPU. Times are
+medians after one warm-up run.
 
-``--flops`` counts the floating-point operations of a run by PyTorch's FlopCounterMode (what is recomputed in a backward pass counts
-again); ``--launches`` the kernels that a run launches on a GPU, how long it computes and how often the host waits for it, and on a
+``--flops`` counts the floating-point operations of a run by PyTorch's FlopCounterMode (recomputation in a backward pass
+counts again); ``--launches`` counts a run's kernel launches on a GPU, its computing time and the host's waits, and on a
 CPU the operations that PyTorch dispatches.
 """
 
@@ -40,7 +41,7 @@ from mmengine.config import DictAction
 from mmsoc.utils.errors import user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(ROOT))  # lets a checkout run without installing mmsoc
 
 
 def parse_args():
@@ -72,7 +73,7 @@ def parse_args():
         '--runs',
         type=int,
         default=3,
-        help='timed runs of each case, behind one that is not counted (0: that one counts)',
+        help='timed runs of each case, after a warm-up run (0: only that run, timed)',
     )
     parser.add_argument('--threads', type=int, help='of PyTorch on CPU (default: its own choice)')
     parser.add_argument(
@@ -107,7 +108,7 @@ def peak_memory(device):
 
 
 def make_case(config, **changes):
-    """One case, as `measure`, `build` and `make_batch` take it: a prediction of one clip on the CPU, with ``changes``."""
+    """A case for `measure`, `build` and `make_batch`: a prediction of one clip on the CPU, with ``changes``."""
     case = dict(
         task='predict',
         config=config,
@@ -155,13 +156,13 @@ def build(case):
         cfg.model.backbone.with_cp = True
     model = MODELS.build(cfg.model)
     with torch.no_grad():
-        for parameter in model.parameters():  # fresh weights would let all queries score alike
+        for parameter in model.parameters():  # with fresh weights all queries would have similar scores
             parameter += 0.02 * torch.randn_like(parameter)
     return cfg, model.to(case['device']).train(case['task'] == 'train')
 
 
 def make_batch(case):
-    """Normalised frames and their samples."""
+    """Normalized frames and their samples."""
     import numpy as np
     import torch
     from mmdet.structures import DetDataSample, TrackDataSample
@@ -199,7 +200,7 @@ def make_batch(case):
 
 
 def measure(case):
-    """Runs one case here and returns its figures."""
+    """Runs one case in this process and returns its results."""
     import torch
     from mmengine.logging import MMLogger
 
@@ -238,7 +239,7 @@ def measure(case):
         synchronize()
         seconds.append(time.perf_counter() - start)
     peak_bytes = peak_memory(device)
-    # `profile` comes last: it leaves clocks in the model.
+    # `profile` comes last: it leaves timers in the model.
     more = {}
     if case['count_flops']:
         more['flops'] = count_flops(model, run)
@@ -259,14 +260,14 @@ def measure(case):
 
 
 def optim_wrapper(case, cfg, model):
-    """The config's; for half precision as tools/train.py makes it on a GPU."""
+    """The config's optimizer wrapper; for half precision the one of tools/train.py on a GPU."""
     import torch
     from mmengine.optim import OptimWrapper, build_optim_wrapper
 
     settings = dict(cfg.optim_wrapper, type='OptimWrapper')
     dtype = dict(bf16='bfloat16', fp16='float16').get(case['precision'])
     if dtype and case['device'].startswith('cuda'):
-        # A fixed scale for float16: a dynamic one starts too high, and skips the optimizer in the steps that are timed.
+        # A fixed scale for float16: a dynamic one starts too high and skips the optimizer in the timed steps.
         settings |= dict(
             type='AmpOptimWrapper', dtype=dtype, loss_scale=64.0 if dtype == 'float16' else dict(enabled=False)
         )
@@ -286,7 +287,7 @@ def optim_wrapper(case, cfg, model):
 
 
 def runner(case, model, inputs, samples, wrapper):
-    """What is timed: a function that makes one training step or one prediction."""
+    """The timed function, which runs one training step or one prediction."""
     import contextlib
 
     import torch
@@ -315,9 +316,9 @@ def count_flops(model, run):
     from torch.utils.flop_counter import FlopCounterMode
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not model.training:  # PyTorch's counter looks for a graph otherwise, which a prediction does not make
+    if not model.training:  # otherwise PyTorch's counter looks for a graph, which a prediction does not build
         model.requires_grad_(False)
-    # As plain matrix products: PyTorch counts the fused attention of a GPU and not that of a CPU.
+    # Unfused: PyTorch counts the fused attention of a GPU but not that of a CPU.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run()
     for parameter in trained:
@@ -372,7 +373,7 @@ def device_activity(averages):
             launches += event.count
         elif event.key.startswith('Memcpy '):
             copies += event.count
-        # Annotations ("Optimizer.step#AdamW.step") span kernels that count themselves.
+        # Annotations ("Optimizer.step#AdamW.step") span kernels that are counted separately.
         annotation = getattr(event, 'is_user_annotation', False) or event.key.startswith('Optimizer.')
         if str(event.device_type).endswith('CUDA') and not annotation:
             # The name until PyTorch 2.4 was that of CUDA alone.
@@ -381,7 +382,7 @@ def device_activity(averages):
 
 
 class CaseError(RuntimeError):
-    """A case's process failed; ``stderr`` is what it said, where that was captured."""
+    """A case's process failed; ``stderr`` is its output, if captured."""
 
     def __init__(self, message, stderr=None):
         super().__init__(message)
@@ -389,7 +390,7 @@ class CaseError(RuntimeError):
 
 
 def run_case(case, **options):
-    """The figures of one case, measured in a process of its own: peak memory only ever grows.
+    """The results of one case, measured in a separate process, since peak memory never decreases.
 
     Args:
         options: of `subprocess.run`, e.g. ``timeout``, ``stderr``.
@@ -411,7 +412,7 @@ def run_case(case, **options):
 
 
 def save_outputs(case, model, run, samples):
-    """What a way predicts of the first clip, for `compare`; this run is not counted."""
+    """A way's prediction of the first clip, for `compare`; this run is not timed."""
     import torch
 
     from mmsoc.inference import MasksAndLogits
@@ -446,11 +447,11 @@ def compare(file, reference):
 
 
 def profile(model, wrapper, run, synchronize):
-    """Seconds that one run spends in each stage; a stage within another one counts for itself only."""
+    """Seconds that one run spends in each stage, excluding nested stages."""
     from mmsoc.inference import clips
 
     stages = {}
-    inner = [0.0]  # per stage that runs, the seconds of the stages within it
+    inner = [0.0]  # per active stage, the seconds of its nested stages
 
     def timed(name, function):
         def call(*args, **kwargs):
@@ -498,7 +499,7 @@ def profile(model, wrapper, run, synchronize):
             ('original size, run-length codes', naive_loop, 'encode_mask_results'),
         ]
     for name, owner, method in parts:
-        if hasattr(owner, method):  # a part of another class may lack one
+        if hasattr(owner, method):  # parts of other classes may lack one
             setattr(owner, method, timed(name, getattr(owner, method)))
     synchronize()
     start = time.perf_counter()
@@ -549,7 +550,7 @@ def main():
     ]
     print('| ' + ' | '.join(header) + ' |\n|' + '---|' * len(header))
     folder = tempfile.TemporaryDirectory()
-    first = {}  # per setting, of those that predict the same
+    first = {}  # per setting, the first of those to compare
     compared = len(args.way) * len(args.precision) * len(args.compile) > 1
     for task, config, frames, size, sentences, batch_size, with_cp, precision, compiled, way in itertools.product(
         args.task,

@@ -1,6 +1,6 @@
-"""How fast data are read and scored: mmsoc beside a naive implementation, on the same data and in one run.
+"""Speed of reading and scoring data: mmsoc and a naive implementation, on the same data and in one run.
 
-    python tools/analysis_tools/benchmark_data.py                                    # all parts, on data that it makes
+    python tools/analysis_tools/benchmark_data.py                                    # all parts, on generated data
     python tools/analysis_tools/benchmark_data.py --parts jf --davis-root data/ref-davis
     python tools/analysis_tools/benchmark_data.py --parts startup scan --out figures.json
 
@@ -12,9 +12,9 @@ Parts:
     scan     the same without that list: how fast masks of 1280x720 are looked through, and the next start
     h5       A2D-Sentences: how fast the annotations are looked through at the start
 
-Where there are two ways, their results are compared; a difference ends the run with exit code 1. "Expected" is what mmsoc
-promises on an idle machine; falling short is marked, and is no error. Times are the least of --runs. OpenCV runs in one thread,
-as in the processes that train.
+If there are two implementations, their results are compared; a difference ends the run with exit code 1. "Expected" is
+mmsoc's target on an idle machine; a miss is marked, but is not an error. Times are the minimum of --runs. OpenCV runs
+in one thread, as in training processes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 sys.path.append(str(Path(__file__).resolve().parent))
 
 import av
@@ -56,7 +56,7 @@ NUM_FRAMES = 8  # of a clip
 
 
 def least_time(function: Callable[[], Any], runs: int) -> tuple[float, Any]:
-    """Seconds of the fastest run, and what the last one returned."""
+    """Seconds of the fastest run, and the last one's result."""
     seconds = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -68,13 +68,13 @@ def least_time(function: Callable[[], Any], runs: int) -> tuple[float, Any]:
 def row(
     part: str, what: str, value: float, unit: str, at_least: float | None = None, below: float | None = None
 ) -> dict:
-    """A line of the table. ``at_least`` and ``below`` say what is expected."""
+    """A row of the table. ``at_least`` and ``below`` are the expected bounds."""
     expected = f'at least {at_least:g}' if at_least is not None else f'below {below:g}' if below is not None else ''
     short = (at_least is not None and value < at_least) or (below is not None and value >= below)
     return dict(part=part, what=what, value=value, unit=unit, expected=expected, short=short)
 
 
-# --- J and F, plainly: the steps as the definition has them, each on whole frames
+# --- naive J and F: the steps of the definition, each on whole frames
 
 
 def plain_j(gt: np.ndarray, pred: np.ndarray) -> float:
@@ -107,7 +107,7 @@ def plain_f(gt: np.ndarray, pred: np.ndarray) -> float:
 
 
 def blobs(rng: np.random.Generator, size: tuple[int, int], number: int, length: int) -> list[np.ndarray]:
-    """Id maps, uint8 (H, W) each, of objects with rough outlines that move; of the size that objects of DAVIS have."""
+    """Id maps, uint8 (H, W) each, of moving objects with rough outlines, of the size of objects in DAVIS."""
     height, width = size
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     radius = rng.uniform(0.07, 0.17, number) * math.hypot(*size)
@@ -142,7 +142,7 @@ def sequences(davis_root: str | None, size: tuple[int, int], length: int) -> dic
 
 
 def benchmark_jf(args: argparse.Namespace, folder: Path) -> list[dict]:
-    """A prediction is the mask, moved by some pixels and with its lower part lost now and then."""
+    """A prediction is the mask shifted by some pixels, in some frames without its lower part."""
     videos = sequences(args.davis_root, args.mask_size, args.length)
     pairs = []
     for frames in videos.values():
@@ -213,7 +213,7 @@ def benchmark_a2d(args: argparse.Namespace, folder: Path) -> list[dict]:
 
 
 def benchmark_h5(args: argparse.Namespace, folder: Path) -> list[dict]:
-    """Four annotations of a video, of 568x320 with two actors."""
+    """Four annotations of a 568x320 video with two actors."""
     root = folder / 'a2d'
     (root / 'Release/clips320H').mkdir(parents=True)
     masks = np.stack([blobs(np.random.default_rng(i), (320, 568), 1, 1)[0].T for i in range(2)])
@@ -249,7 +249,7 @@ def benchmark_h5(args: argparse.Namespace, folder: Path) -> list[dict]:
 def write_youtube_vos(
     root: Path, videos: int, expressions: int, masks: int, with_frames: bool, write: Callable
 ) -> None:
-    """Its train split: JSON and folders in the layout, each file made by ``write(path)``."""
+    """Its train split: JSON files and folders in the published layout, each file written by ``write(path)``."""
     draw = random.Random(0)
     lengths = [masks // videos + (i < masks % videos) for i in range(videos)]
     counts = [expressions // videos + (i < expressions % videos) for i in range(videos)]
@@ -293,7 +293,7 @@ def load_youtube_vos(root: Path, videos: int) -> RefYouTubeVOSDataset:
 def benchmark_startup(args: argparse.Namespace, folder: Path) -> list[dict]:
     root = folder / 'startup'
     videos, expressions, masks = args.startup_size
-    # No content is read: empty files do.
+    # No content is read, so empty files suffice.
     write_youtube_vos(root, videos, expressions, masks, True, lambda path: os.close(os.open(path, os.O_CREAT)))
     seconds, dataset = least_time(lambda: load_youtube_vos(root, videos), args.runs)
     name = f'{videos} videos, {expressions} expressions, {masks} masks, {len(dataset)} samples'
@@ -302,13 +302,13 @@ def benchmark_startup(args: argparse.Namespace, folder: Path) -> list[dict]:
 
 def benchmark_scan(args: argparse.Namespace, folder: Path) -> list[dict]:
     root = folder / 'scan'
-    pictures = blobs(np.random.default_rng(0), args.scan_size, 3, 20)
+    images = blobs(np.random.default_rng(0), args.scan_size, 3, 20)
     count = 0
 
     def write(path: str) -> None:
         nonlocal count
         if path.endswith('.png'):
-            image = Image.fromarray(pictures[count % len(pictures)])
+            image = Image.fromarray(images[count % len(images)])
             image.putpalette(PALETTE)
             image.save(path)
             count += 1
@@ -326,7 +326,7 @@ def benchmark_scan(args: argparse.Namespace, folder: Path) -> list[dict]:
     first, found = least_time(scan, 1)
     _, kept = least_time(scan, 1)
     if found != kept:
-        raise SystemExit('scan: what was kept is not what was found')
+        raise SystemExit('scan: the cached result differs from the scanned one')
     second, _ = least_time(lambda: load_youtube_vos(root, videos), args.runs)
     rate = args.scan_masks / first
     return [
@@ -402,5 +402,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    MMLogger.get_instance('mmengine', log_level='ERROR')  # what the data sets say is not the matter here
+    MMLogger.get_instance('mmengine', log_level='ERROR')  # hides the data sets' messages
     main()

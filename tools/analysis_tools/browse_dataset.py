@@ -1,4 +1,4 @@
-"""A picture of what the model is fed: samples of a config's data set after all augmentations, with masks and sentences.
+"""Contact sheet of the model's input: samples of a config's data set after all augmentations, with masks and sentences.
 
     python tools/analysis_tools/browse_dataset.py configs/soc/soc_swin-t_ytvos.py --num 6 --out sheet.png
 
@@ -29,7 +29,7 @@ def parse_args():
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
     parser.add_argument('--num', type=int, default=6, help='number of samples, drawn at random (default: %(default)s)')
     parser.add_argument('--max-frames', type=int, default=8, help='frames shown per sample (default: %(default)s)')
-    parser.add_argument('--out', default='browse.png', help='the picture (default: %(default)s)')
+    parser.add_argument('--out', default='browse.png', help='the image to write (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of samples and of the augmentations')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value changes to the config')
     args = parser.parse_args()
@@ -44,29 +44,29 @@ def row_of_sample(sample, visualizer, max_frames):
     clip = sample['data_samples']
     annotated = list(clip.get('key_frames_inds', range(len(frames))))
     shown = np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int)
-    # Where only some frames are annotated, they are shown in any case.
+    # If only some frames are annotated, these are always shown.
     shown = np.unique([*shown, *(annotated if len(annotated) < len(frames) else ())]).astype(int)
     colors = {obj_id: i for i, obj_id in enumerate(dict.fromkeys(clip.obj_ids or clip.exp_ids))}
-    pictures = []
+    images = []
     for t in shown:
-        picture = frames[t]
+        image = frames[t]
         objects = clip[t].gt_instances
         if 'masks' in objects:
             box = objects.bboxes[0].numpy() if objects.visible[0] else None
-            picture = visualizer.draw_frame(picture, objects.masks.masks[0], box=box)
+            image = visualizer.draw_frame(image, objects.masks.masks[0], box=box)
         elif clip.mask_paths and clip.obj_ids:
-            ids = cv2.resize(read_ids(clip.mask_paths[t]), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            ids = cv2.resize(read_ids(clip.mask_paths[t]), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             for obj_id, color in colors.items():
-                picture = visualizer.draw_frame(picture, ids == int(obj_id), index=color)
+                image = visualizer.draw_frame(image, ids == int(obj_id), index=color)
         elif clip.get('gt_rles') is not None:
             for codes, key in zip(clip.gt_rles, clip.obj_ids or clip.exp_ids):
                 # Per frame (MeViS), or of the one annotated frame (A2D, JHMDB, RefCOCO).
                 code = codes[t] if isinstance(codes, list) else codes if t in annotated else None
                 if code is not None:
-                    mask = cv2.resize(coco_mask.decode(code), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-                    picture = visualizer.draw_frame(picture, mask.astype(bool), index=colors[key])
-        pictures.append(picture)
-    row = contact_sheet(pictures, ncols=len(pictures))
+                    mask = cv2.resize(coco_mask.decode(code), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+                    image = visualizer.draw_frame(image, mask.astype(bool), index=colors[key])
+        images.append(image)
+    row = contact_sheet(images, ncols=len(images))
     names = f'frames {", ".join(clip.frames[t] for t in shown)}' + (', flipped' if clip[0].flip else '')
     for exp_id, text, key in zip(clip.exp_ids, clip.texts, clip.obj_ids or clip.exp_ids):
         color = visualizer.colors[colors[key] % len(visualizer.colors)]

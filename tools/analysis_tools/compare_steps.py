@@ -4,19 +4,20 @@
     python tools/analysis_tools/compare_steps.py v0.2.0 --case full-360x640 --runs 10 --threads 2 --out steps.json
     python tools/analysis_tools/compare_steps.py v0.2.0 --case predict-small predict-96x160 predict-stream
 
-The revision is checked out into a temporary git worktree, which is removed in the end, and the working tree's package and configs
-are copied. For each case, each side has a process of its own, which stays alive, and the sides take turns step by step, so that
-whatever disturbs the machine disturbs both. A step is `model.train_step` as the training loop calls it: from uint8 clips and
-samples on the CPU through the data preprocessor, the losses and `parse_losses` to the update by the optimizer wrapper, which
-MMEngine builds from the side's own config. Reading data, hooks and schedules are left out. In the cases ``predict-...`` it is
-`model.test_step`, from the clips to run-length codes, or a `StreamPredictor` from the first frame to the last mask. A side whose
-tools/train.py lets the C library keep freed memory does so here as well, unless --plain-memory is given.
+The revision is checked out into a temporary git worktree, which is removed at the end, and the working tree's package
+and configs are copied. For each case, each side runs in a separate, persistent process, and the sides alternate step by
+step, so that disturbances of the machine affect both. A step is `model.train_step` as the training loop calls it: from
+uint8 clips and samples on the CPU through the data preprocessor, the losses and `parse_losses` to the update by the
+optimizer wrapper that MMEngine builds from the side's config. Data loading, hooks and schedules are excluded. In the
+cases ``predict-...`` it is `model.test_step`, from the clips to run-length codes, or a `StreamPredictor` from the first
+frame to the last mask. A side whose tools/train.py lets the C library keep freed memory does so here as well, unless
+--plain-memory is given.
 
-Both sides build the model from their own code and config, with random weights of the published sizes from the same seed;
-nothing is downloaded. The check of that is the total loss: without drop-out before the first step, and of the first step,
-where sides that draw drop-out in another order differ. Predictions compare the sum of the scores in its place. Times are medians
-with quartiles; a ratio below 1 says that the working tree is faster. The ratio of pairs is that of two steps that followed one
-another. Peak memory is the most that the process ever held (``VmHWM``: libraries and weights included).
+Both sides build the model from their own code and config, with random weights of the published sizes from the same
+seed; nothing is downloaded. The total loss verifies this: without dropout before the first step, and in the first step,
+where sides that draw dropout in another order differ. Predictions compare the sum of the scores instead. Times are
+medians with quartiles; a ratio below 1 means that the working tree is faster. The ratio of pairs is that of two
+consecutive steps. Peak memory is that of the process (``VmHWM``, including libraries and weights).
 """
 
 import argparse
@@ -81,8 +82,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def work(root: Path, settings: dict) -> None:
-    """Answers each line of the standard input by a line of JSON: ``step`` by a step, ``end`` by the peak memory."""
-    # What libraries print must not get between the answers.
+    """Answers each line of standard input with a line of JSON: ``step`` with a step, ``end`` with the peak memory."""
+    # Output of libraries must not mix with the answers.
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
 
@@ -114,7 +115,7 @@ def work(root: Path, settings: dict) -> None:
     clips = [clip.mul(60).add(115).clamp(0, 255).to(torch.uint8) for clip in noise]
 
     def batch() -> dict:
-        # The preprocessor and the model write into samples; a data loader's are new in every step.
+        # The preprocessor and the model modify samples; a data loader provides new ones in every step.
         return dict(inputs=list(clips), data_samples=copy.deepcopy(samples))
 
     model.eval()
@@ -143,7 +144,7 @@ def work(root: Path, settings: dict) -> None:
 
 
 def training_step(model, wrapper, batch):
-    """What makes a step, and gives its seconds, its loss and the seconds of its parts."""
+    """The function that runs a step and returns its seconds, its loss and the seconds of its parts."""
     model.train()
     seconds = dict.fromkeys(PARTS, 0.0)
 
@@ -173,7 +174,7 @@ def training_step(model, wrapper, batch):
 
 
 def clip_prediction(model, batch):
-    """As `training_step`, of a prediction; its loss is the sum of the scores."""
+    """Like `training_step`, for a prediction; its loss is the sum of the scores."""
 
     def step() -> dict:
         data = batch()
@@ -187,7 +188,7 @@ def clip_prediction(model, batch):
 
 
 def stream_prediction(model, batch):
-    """As `clip_prediction`, of the first clip as a stream."""
+    """Like `clip_prediction`, for the first clip as a stream."""
     try:
         predictor = importlib.import_module('mmsoc.inference').StreamPredictor
     except ImportError:  # an older revision
@@ -211,7 +212,7 @@ def stream_prediction(model, batch):
 
 
 def _load_benchmark():
-    """The benchmark.py beside this file: both sides get the same batch and initialisation, and an old one may lack them."""
+    """The benchmark.py beside this file, so that both sides, however old, get the same batch and initialization."""
     spec = importlib.util.spec_from_file_location('benchmark', Path(__file__).with_name('benchmark.py'))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -246,14 +247,14 @@ class Side:
         return json.loads(line)
 
     def ask(self, what: str) -> dict:
-        # A process that is gone is reported by `read`.
+        # `read` reports a process that has ended.
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(what + '\n')
             self.process.stdin.flush()
         return self.read()
 
     def close(self) -> None:
-        # No input is left to it: it ends by itself, or is stuck in a step.
+        # Without input it ends by itself, unless it is stuck in a step.
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
@@ -267,16 +268,16 @@ class Side:
 def compare(
     roots: dict[str, Path], case: dict, runs: int, warm_up: int, threads: int, plain_memory: bool = False
 ) -> dict:
-    """Figures of each side, by its name; the first is what the other is compared with."""
+    """Results of each side, by name; the other is compared with the first."""
     settings = dict(case=case, threads=threads, plain_memory=plain_memory)
     sides: dict[str, Side] = {}
     figures: dict[str, dict] = {}
     try:
-        for name, root in roots.items():  # one after the other: a machine may have memory for one that starts
+        for name, root in roots.items():  # one after the other: starting may take memory for only one
             sides[name] = Side(root, settings)
             figures[name] = sides[name].read()
         for index in range(warm_up + runs):
-            # In turn, so that going first is no advantage.
+            # Alternating, so that going first is no advantage.
             for name in list(sides)[:: 1 if index % 2 == 0 else -1]:
                 sides[name].steps.append(sides[name].ask('step'))
         for name, side in sides.items():
@@ -308,7 +309,7 @@ def compare(
 
 
 def quartiles(values: list[float]) -> list[float]:
-    """The first and the third."""
+    """The first and the third quartile."""
     if len(values) == 1:
         return [values[0], values[0]]
     first, _, third = statistics.quantiles(values, n=4, method='inclusive')
@@ -340,7 +341,7 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def copied() -> Iterator[Path]:
-    """A folder with the working tree's package and configs, which may change while the comparison runs."""
+    """A copy of the working tree's package and configs, since these may change during the comparison."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / 'tree'
         for name in ('mmsoc', 'configs'):
@@ -398,7 +399,7 @@ def main() -> None:
 
 
 def row(side: str, result: dict) -> list[str]:
-    """Cells of the table; what compares the sides stands in the working tree's."""
+    """Cells of the table; the working tree's row contains the comparisons."""
     figures = result['sides'][side]
     times = [figures['seconds'], *figures['quartiles'], *(figures['parts'][part] for part in PARTS)]
     median, first, third, *parts = (f'{1e3 * seconds:.1f}' for seconds in times)

@@ -4,17 +4,17 @@
     python tools/analysis_tools/count_ops.py configs/soc/soc_swin-t_ytvos.py --frames 8 --size 96x160 --top 20
     python tools/analysis_tools/count_ops.py configs/soc/soc_tiny_moving-shapes.py --task predict --clips 1
 
-Where tensors are small, a step takes as long as its operations are many. Counted is what reaches a TorchDispatchMode, below
-autograd: an operation that PyTorch composes of others (``linear``, ``reshape``) counts as these. A view is an operation whose
-schema says that a result aliases an argument which it does not write (``view``, ``transpose``, ``slice``, ``expand``,
-``unsqueeze``, ``split``, ``detach``, ``alias`` and so on), and ``_unsafe_view``, which does so undeclared. Each entry of the
-table is the number of all operations and, behind it, of those that are no views.
+With small tensors, the number of operations determines a step's time. Operations are counted by a TorchDispatchMode,
+below autograd: an operation that PyTorch composes of others (``linear``, ``reshape``) counts as these. A view is an
+operation whose schema declares that a result aliases an argument that it does not write to (``view``, ``transpose``,
+``slice``, ``expand``, ``unsqueeze``, ``split``, ``detach``, ``alias`` and so on), and ``_unsafe_view``, which does so
+undeclared. Each entry of the table is the number of all operations, followed by that of non-views.
 
-A training step is `model.train_step`: data preprocessor, losses, ``parse_losses``, backward, and apart from these gradient
-clipping and the optimizer's step. An operation belongs to the innermost stage that runs; one of the backward pass belongs to
-the stage that it differentiates. What runs with gradients enabled within the backward pass is recomputation. The second step
-is counted: the first one also makes the optimizer's state and what is kept between steps. Weights are random; nothing is
-downloaded.
+A training step is `model.train_step`: data preprocessor, losses, ``parse_losses``, backward, and, listed separately,
+gradient clipping and the optimizer's step. An operation belongs to the innermost active stage; one of the backward pass
+belongs to the stage that it differentiates. Operations with gradients enabled within the backward pass are
+recomputation. The second step is counted: the first one also creates the optimizer's state and caches. Weights are
+random; nothing is downloaded.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from mmsoc.utils.errors import user_errors
 SMALL = dict(config='configs/soc/soc_tiny_moving-shapes.py', frames=1, size='64x96', batch_size=4, sentences=2)
 FULL = dict(config='configs/soc/soc_swin-t_ytvos.py', frames=8, size='96x160', batch_size=1, sentences=1)
 ELSE = 'all else'
-# What the columns are called; those of the model first.
+# Column titles; those of the model first.
 PHASES = ('forward', 'backward', 'recomputation', 'clipping', 'optimizer')
 _OF_MODEL = PHASES[:3]
 
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def cases(args: argparse.Namespace) -> list[dict]:
-    """Of benchmark.py's `make_case`."""
+    """Arguments of benchmark.py's `make_case`."""
     defaults = (
         [dict(FULL, config=args.config)]
         if args.config
@@ -84,19 +84,19 @@ def cases(args: argparse.Namespace) -> list[dict]:
 
 
 def counter_class() -> type:
-    """`Counting`; in a function, so that ``--help`` need not import PyTorch."""
+    """Makes `Counting` in a function, so that ``--help`` need not import PyTorch."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Counting(TorchDispatchMode):
-        """Counts what is dispatched within it, by phase, stage and operation."""
+        """Counts dispatched operations within a context, by phase, stage and operation."""
 
         def __init__(self) -> None:
             super().__init__()
             self.counts: Counter[tuple[str, str, Any]] = Counter()
             self.stages = [ELSE]
             self.phase = 'forward'
-            # Where, in autograd's sequence of nodes, which stage begins.
+            # The stages' first nodes in autograd's sequence.
             self._starts, self._of_starts = [0], [ELSE]
             self._end = 0
             self._derived = ELSE
@@ -113,15 +113,15 @@ def counter_class() -> type:
             return func(*args, **(kwargs or {}))
 
         def _stage_of(self, node) -> str:
-            # Nodes that do not stem from this forward pass add up a parameter's gradients, or are a recomputation's: these
-            # belong to the node before.
+            # Nodes that do not stem from this forward pass accumulate a parameter's gradients or belong to a
+            # recomputation: they count for the previous node.
             if node is not None and (number := node._sequence_nr()) < self._end:
                 self._derived = self._of_starts[bisect.bisect_right(self._starts, number) - 1]
             return self._derived
 
         @contextlib.contextmanager
         def within_stage(self, stage: str) -> Iterator[None]:
-            if self.phase == 'backward':  # what is recomputed belongs to the node that asks for it
+            if self.phase == 'backward':  # a recomputation belongs to the node that requests it
                 yield
                 return
             self._begin(stage)
@@ -151,7 +151,7 @@ def counter_class() -> type:
 
 
 def is_view(func) -> bool:
-    """Whether a result of the operation shares the memory of an argument that it does not write."""
+    """Whether a result of the operation aliases an argument that it does not write to."""
     aliases = [result.alias_info for result in func._schema.returns if result.alias_info is not None]
     declared = bool(aliases) and not any(alias.is_write for alias in aliases)
     return declared or func._schema.name == 'aten::_unsafe_view'
@@ -160,7 +160,7 @@ def is_view(func) -> bool:
 def within(
     context: Callable[[], contextlib.AbstractContextManager], owner: Any, name: str
 ) -> contextlib.AbstractContextManager:
-    """While it lasts, a method (or a function of a module) runs in a context of its own."""
+    """Within this context, a method (or a function of a module) runs in a separate context."""
     function = getattr(owner, name)
 
     def call(*args, **kwargs):
@@ -172,7 +172,7 @@ def within(
 
 @contextlib.contextmanager
 def marked(counting, model, wrapper=None) -> Iterator[None]:
-    """While it lasts, the parts of a model and of an optimizer wrapper tell the counter their stages and phases."""
+    """Within this context, the parts of a model and optimizer wrapper report their stages and phases to the counter."""
     from mmsoc.inference import clips
 
     module = sys.modules[type(model).__module__]
@@ -201,7 +201,7 @@ def marked(counting, model, wrapper=None) -> Iterator[None]:
     phases = [('backward', 'backward'), ('optimizer', 'step'), ('optimizer', 'zero_grad'), ('clipping', '_clip_grad')]
     with contextlib.ExitStack() as stack:
         for stage, owner, name in stages:
-            if hasattr(owner, name):  # not every revision has all of them
+            if hasattr(owner, name):  # not every revision has all of these
                 stack.enter_context(within(partial(counting.within_stage, stage), owner, name))
         for phase, name in phases if wrapper is not None else ():
             stack.enter_context(within(partial(counting.within_phase, phase), wrapper, name))
@@ -219,7 +219,7 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def count(case: dict) -> Counter:
-    """Of one step: by phase, stage and operation."""
+    """Counts of one step by phase, stage and operation."""
     import torch
     from mmengine.logging import MMLogger
     from mmengine.optim import build_optim_wrapper
@@ -230,7 +230,7 @@ def count(case: dict) -> Counter:
     data = dict(inputs=[clip.mul(60).add(115).clamp(0, 255).to(torch.uint8) for clip in noise], data_samples=samples)
     wrapper = None
     if case['task'] == 'train':
-        with _quiet(MMLogger.get_current_instance()):  # it has a line for each parameter
+        with _quiet(MMLogger.get_current_instance()):  # it logs a line per parameter
             wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     def run() -> None:
@@ -247,7 +247,7 @@ def count(case: dict) -> Counter:
 
 
 def summarise(counts: Counter) -> dict:
-    """Numbers of all operations and of those that are no views: by stage and phase, by phase, and of the model in all."""
+    """Numbers of all operations and of non-views: by stage and phase, by phase, and for the whole model."""
     stages: dict[str, dict[str, list[int]]] = {}
     phases: dict[str, list[int]] = {}
     operations: Counter = Counter()

@@ -1,10 +1,10 @@
-"""Multiply-adds and parameters of a model's prediction, in all and by part.
+"""Multiply-adds and parameters of a model's prediction, in total and by part.
 
     python tools/analysis_tools/get_flops.py configs/soc/soc_swin-t_ytvos.py --frames 8 --size 360x640 --sentences 1
 
-Counted by PyTorch's FlopCounterMode (matrix products, convolutions, attention) and halved: what OpenMMLab's tools call FLOPs are
-multiply-adds. What samples, normalises or resizes is not counted, that of deformable attention included. Weights are random;
-nothing is downloaded.
+PyTorch's FlopCounterMode counts matrix products, convolutions and attention; the result is halved, since OpenMMLab's
+tools call multiply-adds FLOPs. Sampling (also of deformable attention), normalization and resizing are not counted.
+Weights are random; nothing is downloaded.
 """
 
 import argparse
@@ -44,16 +44,16 @@ def main():
     )
     torch.manual_seed(0)
     _, model = build(case)
-    model.requires_grad_(False)  # PyTorch's counter looks for a graph otherwise, which a prediction does not make
+    model.requires_grad_(False)  # otherwise PyTorch's counter looks for a graph, which a prediction does not build
     inputs, samples = make_batch(case)
-    # As plain matrix products: PyTorch counts the fused attention of a GPU and not that of a CPU.
+    # Unfused: PyTorch counts the fused attention of a GPU but not that of a CPU.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(inputs, samples, mode='predict')
     counts = counter.get_flop_counts()
     parts = {}
     for name, part in model.named_children():
-        # PyTorch books calls of modules. SIM and the head are called by other methods than `forward`, too: then the
-        # outermost modules inside them were.
+        # PyTorch attributes counts to module calls. SIM and the head are also called by methods other than `forward`;
+        # those counts go to the outermost modules inside them.
         own = f'{type(model).__name__}.{name}'
         inside = {key for key in counts if key.startswith(f'{own}.')}
         outermost = [key for key in inside if not any(key.startswith(f'{other}.') for other in inside)]

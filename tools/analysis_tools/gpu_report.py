@@ -1,4 +1,4 @@
-"""One page about a GPU: are the results right, how fast is it, what limits it.
+"""One-page report on a GPU: correctness, speed, and what limits it.
 
     python tools/analysis_tools/gpu_report.py --out gpu_report                         # ten minutes on one GPU
     python tools/analysis_tools/gpu_report.py --out gpu_report --parts speed launches  # some parts
@@ -8,13 +8,13 @@ Writes report.md, which docs/benchmarks.md can include, and report.json. Parts, 
 
     parity    golden files of the released implementation on the CPU and, with mmcv's compiled op, on the GPU (MMSOC_REFERENCE)
     cuda      all other tests of tests/cuda
-    speed     time, memory and share of the device's peak of a training step and of predictions, the naive way beside them, by stage
+    speed     time, memory and share of the device's peak of a training step and of predictions, with a naive baseline, by stage
     launches  kernel launches, computing time and waits of a step and of a prediction; on a CPU dispatched operations
     loader    samples per second of the training data loader, on generated data, and what a training step consumes
     more      speed of longer clips and of more sentences
 
-Each measurement is a process of its own. Where one fails, the page says so with the end of its error, and the others go on; what
-does not fit into --minutes is left out, and the page names it. Exit status 1 if anything failed.
+Each measurement runs in a separate process. If one fails, the page shows the end of its error, and the others continue;
+measurements that exceed --minutes are skipped, and the page lists them. Exit status 1 if anything failed.
 """
 
 import argparse
@@ -40,8 +40,8 @@ TOOLS = 'tools/analysis_tools'
 FULL = dict(config='configs/soc/soc_swin-t_ytvos.py', size='360x640', frames=8, runs=5)
 SMALL = dict(config='configs/soc/soc_tiny_moving-shapes.py', size='64x96', frames=2, runs=1)
 
-# Dense peak in TFLOP/s (no sparsity; half precision with float32 accumulation) by a part of the device's name: the first
-# that matches. From NVIDIA's data sheets and architecture white papers.
+# Dense peak in TFLOP/s (no sparsity; half precision with float32 accumulation) by a part of the device's name; the
+# first match counts. From NVIDIA's data sheets and architecture white papers.
 PEAKS = [
     ('H200 NVL', dict(fp32=60, tf32=418, bf16=836, fp16=836)),
     ('H200', dict(fp32=67, tf32=494, bf16=989, fp16=989)),
@@ -89,11 +89,11 @@ def parse_args(argv=None):
 
 
 class Skipped(Exception):
-    """Why a part was not run."""
+    """The reason why a part was skipped."""
 
 
 class Failed(Exception):
-    """Why a measurement failed, in a line, and the end of what its process said."""
+    """The reason why a measurement failed, in a line, and the end of its process's output."""
 
     def __init__(self, reason, output=''):
         super().__init__(reason)
@@ -101,7 +101,7 @@ class Failed(Exception):
 
 
 def last_lines(text, number=12):
-    """The end of an error, without the names of this machine's folders."""
+    """The end of an error, without this machine's paths."""
     lines = [
         line.rstrip() for line in text.replace(str(ROOT), '.').replace(str(Path.home()) + os.sep, '~/').splitlines()
     ]
@@ -109,7 +109,7 @@ def last_lines(text, number=12):
 
 
 class Clock:
-    """What is left of the time budget."""
+    """The remaining time budget."""
 
     def __init__(self, seconds):
         self.start = time.monotonic()
@@ -128,23 +128,23 @@ class Clock:
 
 
 class Context:
-    """What the parts share."""
+    """State shared by the parts."""
 
     def __init__(self, args, clock):
         self.device, self.small, self.clock = args.device, args.small, clock
         self.on_gpu = args.device.startswith('cuda')
         self.sizes = SMALL if args.small else FULL
-        self.slowest = 0.0  # seconds of a measurement so far, from which the next one is expected not to differ much
+        self.slowest = 0.0  # seconds of the slowest measurement so far, the estimate for the next
         self.peaks = {}  # precision -> (TFLOP/s, 'published' or 'measured')
-        self.step_seconds = {}  # precision -> of a training step
-        self.save = None  # called with a part after each of its measurements
+        self.step_seconds = {}  # precision -> seconds of a training step
+        self.save = None  # called with a part after each measurement
         self.folder = Path(tempfile.mkdtemp(prefix='gpu_report_'))
 
     def timeout(self, least=5.0):
-        """Seconds that a measurement may take.
+        """The time limit of a measurement in seconds.
 
         Raises:
-            Skipped: it would not fit.
+            Skipped: it would exceed the budget.
         """
         expected = max(least, 1.2 * self.slowest)
         if self.clock.left < expected:
@@ -154,7 +154,7 @@ class Context:
         return self.clock.left
 
     def worker(self, name, **settings):
-        """A worker of this file in a process of its own."""
+        """Runs a worker of this file in a separate process."""
         command = [sys.executable, '-W', 'ignore', __file__, '--worker', name, '--device', self.device]
         return self._run([*command, '--settings', json.dumps(settings)], name)
 
@@ -172,7 +172,7 @@ class Context:
         return json.loads(lines[0].removeprefix('RESULT '))
 
     def case(self, **changes):
-        """The figures of a case of benchmark.py."""
+        """The results of a case of benchmark.py."""
         case = make_case(**{**self.sizes, 'device': self.device, **changes})
         compiled = case['compile'] == 'on'
         timeout = self.timeout(60.0 if compiled and not self.small else 5.0)
@@ -183,7 +183,7 @@ class Context:
             raise Failed(f'the process {error}', error.stderr) from error
         except subprocess.TimeoutExpired as error:
             raise Failed(f'stopped after {timeout:.0f} s, the end of the time budget') from error
-        if not compiled:  # compiling takes many times as long
+        if not compiled:  # compiling takes many times longer
             self.slowest = max(self.slowest, time.monotonic() - start)
         return {**case, **figures}
 
@@ -208,7 +208,7 @@ def command_of(case):
 
 
 def machine_facts(device, settings):
-    """Names and versions of what the figures hold for."""
+    """Names and versions of the measured hardware and software."""
     import mmcv
     import mmdet
     import mmengine
@@ -240,7 +240,7 @@ def machine_facts(device, settings):
 
 
 def commit():
-    """The checkout's commit, and whether files differ from it."""
+    """The checkout's commit, and whether it has local changes."""
 
     def git(*args):
         done = subprocess.run(['git', *args], cwd=ROOT, capture_output=True, text=True)
@@ -260,7 +260,7 @@ def driver():
 
 
 def measured_peaks(device, settings):
-    """TFLOP/s of a large matrix product in each precision that the device has."""
+    """TFLOP/s of a large matrix product in each precision that the device supports."""
     import torch
 
     from mmsoc.utils.precision import set_tf32
@@ -306,7 +306,7 @@ def loader_speed(device, settings):
     for hook in cfg.get('custom_hooks', []):
         if hook.type.endswith(
             'PipelineSwitchHook'
-        ):  # the videos of the last epochs, not the pictures of the first ones
+        ):  # the videos of the last epochs, not the single frames of the first ones
             loader_cfg.dataset.pipeline = hook.switch_pipeline
     loader = Runner.build_dataloader(loader_cfg, seed=0)
     seconds, samples, longest, first = 0.0, 0, 0.0, None
@@ -343,9 +343,9 @@ WORKERS = dict(machine=machine_facts, peaks=measured_peaks, loader=loader_speed)
 
 
 def run_tests(context, part, share, *arguments):
-    """Runs pytest in a process of its own; what it found goes into ``part``."""
+    """Runs pytest in a separate process; its results go into ``part``."""
     report = context.folder / f'{part["name"]}.xml'
-    # -rs and --tb=short: what the page shows of failures is read from the XML.
+    # -rs and --tb=short: the page's details of failures are read from the XML.
     words = ['-m', 'pytest', *arguments, '-q', '--tb=short', '-p', 'no:cacheprovider']
     part['commands'].append(shlex.join(['python', *words]))
     timeout = min(context.timeout(), share * context.clock.budget)
@@ -419,9 +419,9 @@ def cuda(context, part):
 
 
 def measure_cases(context, part, cases):
-    """Measures one after the other; a failed one goes into ``part`` as well."""
+    """Measures one case after the other; failed ones go into ``part`` as well."""
     part.setdefault('cases', [])
-    files = {}  # (T, sentences) -> the first prediction, with which the others are compared
+    files = {}  # (T, sentences) -> the first prediction, the reference of the others
     for changes in cases:
         case = make_case(**{**context.sizes, 'device': context.device, **changes})
         what = describe(case)
@@ -464,7 +464,7 @@ def describe(case):
 
 
 def published_peaks(name):
-    """Empty for an unknown device."""
+    """The published peaks; empty for an unknown device."""
     return next((peaks for part, peaks in PEAKS if re.search(rf'\b{re.escape(part)}\b', name, re.IGNORECASE)), {})
 
 
@@ -503,7 +503,7 @@ def speed(context, part):
         ]
         cases += [dict(way='naive', runs=3, **stages)]
         cases += [dict(precision=precision, count_flops=precision == 'fp32', **stages) for precision in precisions]
-        # mmcv's own module takes no half precision under autocast (open-mmlab/mmcv#2878).
+        # mmcv's module does not support half precision under autocast (open-mmlab/mmcv#2878).
         cases += [dict(way='naive', precision='tf32', runs=3, **stages), dict(precision='bf16', compile='on')]
     measure_cases(context, part, cases)
 
@@ -537,7 +537,7 @@ def more(context, part):
 
 
 def launches(context, part):
-    """What a step and a prediction launch."""
+    """The kernels launched by a step and a prediction."""
     cases = [dict(task='train'), dict(), dict(sentences=3)]
     if context.on_gpu and not context.small:
         cases.append(dict(task='train', precision='bf16'))
@@ -680,7 +680,7 @@ def block(lines, language=''):
 
 
 def render(report):
-    """The report as Markdown; headings from the second level, so that a page can include it."""
+    """The report as Markdown; headings start at the second level, so that a page can include it."""
     machine = report['machine']
     out = [f'## {machine["name"]}', '']
     out += [f'Made by `{report["command"]}` in {report["seconds"] / 60:.1f} of {report["minutes"]:g} minutes.', '']
@@ -703,7 +703,7 @@ def render(report):
         for name, show in dict(tests=show_tests, cases=show_cases, loaders=show_loaders).items():
             try:
                 out += show(part) if part.get(name) else []
-            except Exception as error:  # report.json has the figures all the same
+            except Exception as error:  # report.json has the results in any case
                 out += [f'The {name} cannot be shown here (report.json has them): {type(error).__name__}: {error}', '']
         if part['commands']:
             out += [block('\n'.join(dict.fromkeys(part['commands'])), 'bash'), '']
@@ -796,7 +796,7 @@ def show_cases(part):
         kinds = {kind for _, kind in part['peaks'].values()}
         values = ', '.join(f'{precision} {value:.3g}' for precision, (value, _) in part['peaks'].items())
         out += [
-            'Median of the timed runs, behind one that is not counted; `x`: how much faster than the first row of the same T and '
+            'Median of the timed runs, after a warm-up run; `x`: how much faster than the first row of the same T and '
             'sentences. '
             f'Peak ({", ".join(sorted(kinds))}, dense, TFLOP/s): {values}. TFLOP: matrix products, convolutions and attention, '
             'with what a backward pass computes again; counted once in fp32.',
@@ -1000,7 +1000,7 @@ def main(argv=None):
                 part.update(status='skipped', reason=str(reason))
             except Failed as error:
                 part.update(status='failed', reason=str(error), output=error.output)
-            except Exception as error:  # a fault of this file: the other parts are worth having all the same
+            except Exception as error:  # a bug of this file must not lose the other parts
                 import traceback
 
                 part.update(

@@ -1,19 +1,19 @@
-"""Ways to predict videos that are longer than the clips of the training, compared on MovingShapes by family.
+"""Compares ways to predict videos longer than the training clips, on MovingShapes by family.
 
     python tools/dataset_converters/moving_shapes.py --out data/long --train-videos 4 --valid-videos 160 --num-frames 96 \\
         --event-frames 24
     python tools/analysis_tools/long_videos.py configs/soc/soc_tiny_moving-shapes_videos.py CHECKPOINT --data data/long
 
-``whole``: all frames at once, as ``tools/test.py``. ``stream``: in chunks, with the query chosen once for the whole video
-(`StreamPredictor`, the way of ``tools/infer.py``). ``frame``: as ``stream``, with the query chosen for each frame
-(the selector `QueryPerFrame`). ``windows``: windows that know nothing of each other, each with a query of its
-own (``test_cfg.frames_per_clip``), as it is often done. ``carried``: windows, in which the cluster's video queries start as
-those of the window before. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`), with a memory of
-96 frames; ``live-thinned`` and ``live-recent``: with one of 24 (`ThinnedFrames`, `RecentFrames`); ``live-frame``: with the query
-chosen for each frame. Beside them the perfect mask of a random object.
+``whole``: all frames at once, as in ``tools/test.py``. ``stream``: in chunks, with one query chosen for the whole video
+(`StreamPredictor`, as in ``tools/infer.py``). ``frame``: as ``stream``, with a query chosen for each frame (the
+selector `QueryPerFrame`). ``windows``: independent windows, each with its own query (``test_cfg.frames_per_clip``), a
+common approach. ``carried``: windows in which the cluster's video queries are initialized with those of the previous
+window. ``live``: causally, one chunk of ``--live-frames`` after the other (`LivePredictor`), with a memory of 96
+frames; ``live-thinned`` and ``live-recent``: with one of 24 (`ThinnedFrames`, `RecentFrames`); ``live-frame``: with a
+query chosen for each frame. For comparison: the perfect mask of a random object.
 
-``--cluster-every 1 2 4 8``: besides, how ``whole`` does if the cluster sees every first, second, ... frame of these videos only,
-while all of them are predicted: what it costs that it is fed more frames than in training, in one table and on the same videos.
+``--cluster-every 1 2 4 8`` adds ``whole`` with a cluster that sees only every first, second, ... frame of these videos,
+while all frames are predicted. This shows the cost of clustering more frames than in training, on the same videos.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 sys.path.append(str(Path(__file__).resolve().parent))
 
 import torch
@@ -78,7 +78,7 @@ def parse_args() -> argparse.Namespace:
         metavar='K',
         help='whole, with a cluster that sees every K-th frame',
     )
-    parser.add_argument('--families', nargs='+', default=['change'], help='whose videos (default: change)')
+    parser.add_argument('--families', nargs='+', default=['change'], help='families of the videos (default: change)')
     parser.add_argument(
         '--window', type=int, default=24, help='frames of the modes windows and carried (default: %(default)s)'
     )
@@ -93,7 +93,7 @@ def parse_args() -> argparse.Namespace:
 
 
 class CarryingCluster(nn.Module):
-    """A cluster whose video queries start as those of the call before; forget them with ``carried = None``."""
+    """A cluster whose video queries are initialized with those of the previous call; ``carried = None`` resets them."""
 
     def __init__(self, cluster: nn.Module) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class CarryingCluster(nn.Module):
 
 
 class ThinnedCluster(nn.Module):
-    """A cluster that sees every ``every``-th frame of what it is given; its video queries go to all of them."""
+    """A cluster that sees only every ``every``-th frame; its video queries go to all frames."""
 
     def __init__(self, cluster: nn.Module, every: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class ThinnedCluster(nn.Module):
 
 @contextmanager
 def cluster(model: SOC, other: nn.Module) -> Iterator[None]:
-    """Another cluster for a while."""
+    """Replaces the cluster within the ``with`` block."""
     before, model.sim.cluster = model.sim.cluster, other
     try:
         yield

@@ -1,9 +1,9 @@
-"""What J&F is worth without reading the sentence: three baselines on MovingShapes, by family.
+"""J&F without reading the sentence: three baselines on MovingShapes, by family.
 
     python tools/analysis_tools/moving_shapes_baselines.py data/moving-shapes
 
-``empty``: no mask at all. ``whole_frame``: everything. ``random_object``: the perfect mask of an object of the video
-chosen at random, blind to the sentence; computed as the mean over the video's objects, not by drawing.
+``empty``: empty masks. ``whole_frame``: full masks. ``random_object``: the perfect mask of a random object of the
+video, independent of the sentence; computed as the mean over the video's objects, not by drawing.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def baselines(
     """J&F in 0-100 of each baseline: ``{baseline: {family: value, ..., 'all': value}}``.
 
     Args:
-        videos: names of the videos that count; default: all of the split.
+        videos: names of the videos to use; default: all of the split.
     """
     data_root = Path(data_root)
     content = load_json(data_root / 'meta_expressions' / split / 'meta_expressions.json', 'expressions')['videos']

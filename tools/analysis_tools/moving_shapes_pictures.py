@@ -1,4 +1,4 @@
-"""Pictures of MovingShapes: for each family some videos, a row each, with the named object outlined.
+"""Contact sheets of MovingShapes: some videos of each family, one per row, with the named object outlined.
 
     python tools/analysis_tools/moving_shapes_pictures.py --out docs/images
 
@@ -18,7 +18,7 @@ from mmsoc.utils.files import atomic_path
 from mmsoc.visualization import RVOSLocalVisualizer, add_caption, contact_sheet
 
 
-def picture(settings: Settings, family: str, rows: int, first: int, scale: int) -> np.ndarray:
+def sheet(settings: Settings, family: str, rows: int, first: int, scale: int) -> np.ndarray:
     """uint8 (H, W, 3): ``rows`` videos of a family from the valid split, each frame enlarged, both sentences below."""
     visualizer = RVOSLocalVisualizer(colors=((255, 255, 255), (0, 0, 0)), alpha=0.0, contour=1)
     sheets = []
@@ -49,9 +49,9 @@ def main():
     parser.add_argument('--scale', type=int, default=2, help='enlargement (default: %(default)s)')
     args = parser.parse_args()
     for family in FAMILIES:
-        drawn = picture(Settings(seed=args.seed), family, args.rows, args.first, args.scale)
+        drawn = sheet(Settings(seed=args.seed), family, args.rows, args.first, args.scale)
         with atomic_path(Path(args.out) / f'moving_shapes_{family}.png') as path:
-            # the grain would be most of the file
+            # the grain would dominate the file size
             Image.fromarray(drawn & 0xF0 | 8).save(path, optimize=True)
         print(Path(args.out) / f'moving_shapes_{family}.png')
 

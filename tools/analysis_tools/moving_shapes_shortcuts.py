@@ -1,19 +1,18 @@
-"""What can be told without what a family asks for: classifiers that know the true states of MovingShapes' scenes.
+"""Tests for shortcuts in MovingShapes: classifiers that know the true states of its scenes.
 
     python tools/analysis_tools/moving_shapes_shortcuts.py
 
-Each chooses among the look-alikes of a scene, is fitted to one half of many generated scenes, separately for each event
-(so it knows the sentence), and is counted on the other half. It is a softmax over the candidates' features; nothing is
-drawn, so it sees positions, sizes, orientations, colours and brightness exactly.
+Each chooses among the look-alikes of a scene. It is fitted on one half of many generated scenes, separately for each
+event (so it knows the sentence), and evaluated on the other half. It is a softmax over the candidates' features;
+nothing is rendered, so it sees exact positions, sizes, orientations, colours and brightness.
 
 - *single frame t*: the states of all look-alikes in frame t, absolute and relative to the others, and all their
   products. Must be at chance for change and order, at each t.
-- *set of frames*: for each look-alike the sorted values, and how its course goes together with those of the others (the
-  sum over frames of what they do in one frame); nothing that would change if the frames were shuffled. Must be at
-  chance for order; tells change.
+- *set of frames*: for each look-alike the sorted values, and the correlation of its course with the others' (a sum over
+  frames of products within a frame); invariant to shuffling the frames. Must be at chance for order; identifies change.
 - *ordered frames*: the steps from frame to frame. Must be far above chance.
-- *set of frames, if look-alikes just did the reverse*: shows that the set classifier can find a leak: this is how
-  order would be without the random orders (see mmsoc/datasets/moving_shapes/families.py).
+- *set of frames, if look-alikes just did the reverse*: shows that the set classifier can find a leak: this would be
+  order without the random orders (see mmsoc/datasets/moving_shapes/families.py).
 """
 
 import argparse
@@ -36,8 +35,8 @@ class Cases:
     """Sentences of one event. N cases, P candidates (padded), T frames.
 
     Args:
-        states: float (N, P, T, F), true states; zeros for candidates that are not there.
-        course: float (N, P, T), for order the one state that the event is about, on a circle of length 1.
+        states: float (N, P, T, F), true states; zeros for padded candidates.
+        course: float (N, P, T), for order the one state of the event, on a circle of length 1.
         there: bool (N, P).
         target: int (N,).
     """
@@ -117,7 +116,7 @@ def single_frame(cases: Cases, t: int) -> np.ndarray:
 
 
 def frame_set(cases: Cases) -> np.ndarray:
-    """(N, P, D): does not depend on the order of the frames."""
+    """(N, P, D), independent of the order of the frames."""
     ordered = np.sort(cases.states, 2)
     own = np.concatenate(
         [ordered.reshape(*ordered.shape[:2], -1), cases.states.mean(2), cases.states.var(2), np.ptp(cases.states, 2)], 2
@@ -141,7 +140,7 @@ def ordered_frames(cases: Cases) -> np.ndarray:
 
 
 def with_reversed_peers(cases: Cases, rng: np.random.Generator) -> Cases:
-    """Order as it would be if the look-alikes of a target all did the reverse of what it does."""
+    """Order as it would be if all look-alikes of a target did the reverse."""
     T = cases.course.shape[2]
     way = np.where(np.arange(_MAX_PEERS) == cases.target[:, None], 1, -1)[..., None] * np.arange(T) / 9
     course = (rng.random((*cases.there.shape, 1)) + way) % 1
@@ -149,7 +148,7 @@ def with_reversed_peers(cases: Cases, rng: np.random.Generator) -> Cases:
 
 
 def accuracy(features: np.ndarray, cases: Cases, decay: float = 0.02, steps: int = 120) -> float:
-    """Fits a softmax over candidates to the first half of the cases and counts on the second."""
+    """Fits a softmax over candidates on the first half of the cases; returns the accuracy on the second."""
     half = len(cases.target) // 2
     used = features[:half][cases.there[:half]]
     scale = used.std(0)

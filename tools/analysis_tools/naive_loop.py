@@ -1,5 +1,5 @@
-"""A naive prediction, the baseline of benchmark.py: unmodified modules of mmaction2 and mmdet, everything computed again for
-each sentence, masks of all queries of all decoder layers. The weights are those of the given model.
+"""A naive prediction, the baseline of benchmark.py: unmodified modules of mmaction2 and mmdet, everything recomputed
+for each sentence, masks of all queries of all decoder layers. The weights are those of the given model.
 """
 
 import mmcv.cnn.bricks.transformer
@@ -19,7 +19,7 @@ _swin = video_swin._swin
 
 
 class PlainVideoSwin(VideoSwin):
-    """The forward pass of mmaction2's backbone: weights of all pairs in a window, a mask for every window."""
+    """The forward pass of mmaction2's backbone: full attention weights in a window, a mask for every window."""
 
     def forward(self, clip):
         x = self.pos_drop(self.patch_embed(rearrange(clip, 'b t c h w -> b c t h w')))
@@ -33,14 +33,14 @@ class PlainVideoSwin(VideoSwin):
 
 
 class WeighingGate(CrossAttentionGate):
-    """With the map of attention weights, as PyTorch's module makes it unless told otherwise."""
+    """Computes the attention map, the default of PyTorch's module."""
 
     def forward(self, query, key, value, key_padding_mask):
         return query * self.attn(query, key, value, key_padding_mask=key_padding_mask)[0]
 
 
 def make_plain(model: SOC) -> SOC:
-    """Runs the model's modules by the classes of the libraries that they come from."""
+    """Runs the model's modules by their original library classes."""
     plain = {
         VideoSwin: PlainVideoSwin,
         video_swin._Stage: _swin.BasicLayer,
@@ -57,7 +57,7 @@ def make_plain(model: SOC) -> SOC:
 
 
 def decode_plainly(head, features, kernels, points):
-    """Dynamic convolution with its (8 + 2)-channel input written out for every query; as `DynamicMaskHead.decode_masks`."""
+    """`DynamicMaskHead.decode_masks` with its (8 + 2)-channel input materialized for every query."""
     num_frames, num_queries = kernels.shape[1:3]
     height, width = features.shape[-2:]
     stride, device = head.mask_stride, features.device
@@ -78,11 +78,11 @@ def decode_plainly(head, features, kernels, points):
 
 @torch.no_grad()
 def predict_naively(model: SOC, inputs, samples, share=False):
-    """For each sentence of one clip its run-length codes, and the logits (T, h, w) behind them.
+    """The run-length codes of each sentence of one clip, and their logits (T, h, w).
 
     Args:
         model: after `make_plain`.
-        share: run the backbone once for all sentences, and nothing else differently.
+        share: run the backbone once for all sentences; nothing else changes.
     """
     (sample,) = samples
     codes, logits = [], []

@@ -1,13 +1,14 @@
-"""Tries recipes from end to end on small twins of their data sets, before the real data and the GPUs are there.
+"""Runs recipes end to end on small twins of their data sets, before the real data and GPUs are available.
 
     python tools/analysis_tools/try_recipe.py configs/soc/soc_swin-t_a2d.py configs/soc/soc_swin-t_mevis.py
 
-For each config: writes the twins that it reads (tools/dataset_converters/moving_shapes_twins.py), puts the small model of
-configs/_base_/models/soc_tiny.py and small pictures into the recipe, trains with tools/dist_train.sh (validation included), tests
-the checkpoint in one process and in several with tools/test.py and tools/dist_test.sh, and compares both reports: every number
-must be the same. What is the recipe's stays: data sets, pipelines, clip sampling, batches, schedule, hooks, metrics, test_cfg.
+For each config: writes the twins that it reads (tools/dataset_converters/moving_shapes_twins.py), puts the small model
+of configs/_base_/models/soc_tiny.py and small frames into the recipe, trains with tools/dist_train.sh (validation
+included), tests the checkpoint in one process and in several with tools/test.py and tools/dist_test.sh, and compares
+both reports: every number must be the same. The recipe's data sets, pipelines, clip sampling, batches, schedule, hooks,
+metrics and test_cfg are kept.
 
-The scores say that everything works together, and nothing about the recipe's quality.
+The scores show that everything works together; they say nothing about the recipe's quality.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -36,21 +37,29 @@ SIZES = ('expected_videos', 'expected_samples', 'expected_sentences')
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
-    parser.add_argument('--out', default='work_dirs/try_recipe', help='where everything goes (default: %(default)s)')
+    parser.add_argument('--out', default='work_dirs/try_recipe', help='output folder (default: %(default)s)')
     parser.add_argument(
-        '--procs', type=int, default=2, help='of training and of the second test (default: %(default)s)'
+        '--procs', type=int, default=2, help='processes of training and of the second test (default: %(default)s)'
     )
     parser.add_argument('--epochs', type=int, default=3, help='(default: %(default)s)')
     parser.add_argument(
-        '--lr', type=float, default=7e-4, help='for a small model with random weights (default: %(default)s)'
+        '--lr',
+        type=float,
+        default=7e-4,
+        help='learning rate, for a small model with random weights (default: %(default)s)',
     )
     parser.add_argument(
-        '--videos', type=int, nargs=2, default=(16, 8), metavar=('TRAIN', 'VALID'), help='of each twin (default: 16 8)'
+        '--videos',
+        type=int,
+        nargs=2,
+        default=(16, 8),
+        metavar=('TRAIN', 'VALID'),
+        help='videos of each twin (default: 16 8)',
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(96, 64), metavar=('W', 'H'), help='of the pictures (default: 96 64)'
+        '--size', type=int, nargs=2, default=(96, 64), metavar=('W', 'H'), help='size of the frames (default: 96 64)'
     )
-    parser.add_argument('--load-from', metavar='CHECKPOINT', help='what a fine-tuning recipe starts from')
+    parser.add_argument('--load-from', metavar='CHECKPOINT', help='checkpoint that a fine-tuning recipe starts from')
     args = parser.parse_args(arguments)
     for config in args.configs:
         if not Path(config).is_file():
@@ -73,7 +82,7 @@ def dicts(node: Any) -> Iterator[dict]:
 
 
 def shrink_loader(loader: dict, size: Sequence[int]) -> dict:
-    """A loader, in place, with pictures of a (width, height), for data sets of any size."""
+    """Adapts a loader, in place, to frames of (width, height) and data sets of any size."""
     loader['num_workers'] = 0
     for part in dicts(loader):
         if part.get('type') == 'ShortSideResize':
@@ -85,7 +94,7 @@ def shrink_loader(loader: dict, size: Sequence[int]) -> dict:
 
 
 def shrink(cfg: Config, args: argparse.Namespace) -> None:
-    """The recipe with a small model and small pictures, for data sets of any size."""
+    """The recipe with a small model and small frames, for data sets of any size."""
     test_cfg = cfg.model.get('test_cfg', {})
     cfg.model = Config.fromfile(SMALL_MODEL).model
     cfg.model.test_cfg = {**cfg.model.get('test_cfg', {}), **test_cfg}
@@ -99,7 +108,7 @@ def shrink(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def make_odd(cfg: Config) -> int:
-    """Leaves one test sample out if their number is even: processes that do not divide it are what can go wrong."""
+    """Drops one test sample if their number is even: numbers that the processes do not divide are error-prone."""
     init_default_scope(cfg.default_scope)
     samples = len(DATASETS.build(cfg.test_dataloader.dataset))
     if samples % 2 == 0:
@@ -109,7 +118,7 @@ def make_odd(cfg: Config) -> int:
 
 
 def run(log: Path, *command: object) -> None:
-    # The same number of threads everywhere: sums in another order would differ in the last digits.
+    # The same number of threads everywhere, since sums in another order differ in the last digits.
     env = dict(os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1')
     command = tuple(map(str, command))
     with log.open('w') as stream:
@@ -120,7 +129,7 @@ def run(log: Path, *command: object) -> None:
 
 
 def try_recipe(path: Path, args: argparse.Namespace) -> bool:
-    """Whether both tests gave the same report."""
+    """Runs a recipe; returns whether both tests gave the same report."""
     folder = args.out / path.stem
     folder.mkdir(parents=True, exist_ok=True)
     cfg = Config.fromfile(path)

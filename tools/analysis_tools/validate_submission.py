@@ -1,15 +1,15 @@
-"""Looks through a submission for everything that an evaluation server would refuse, and lists all of it.
+"""Checks a submission for everything that an evaluation server would reject, and lists all faults.
 
     python tools/analysis_tools/validate_submission.py submission.zip --layout ref-youtube-vos \\
         --expressions data/ref-youtube-vos/meta_expressions/valid/meta_expressions.json \\
         --exclude data/ref-youtube-vos/meta_expressions/test/meta_expressions.json \\
         --images data/ref-youtube-vos/valid/JPEGImages
 
-Expected is <video>/<exp_id>/<frame>.png for every sentence and every frame of the expressions file and nothing else, below
-Annotations/ for ref-youtube-vos and at the top for mevis; 8-bit pictures with one channel and the values 0 and 255, of the
-size of the frames (--images; without, all pictures of a video must be equally large). The valid file of Ref-YouTube-VOS
-lists valid and test videos together: give the test file with --exclude, or, where it is not to be had, --only-images.
-The exit status is 1 if there is a fault.
+Expected is exactly <video>/<exp_id>/<frame>.png for every sentence and every frame of the expressions file, below
+Annotations/ for ref-youtube-vos and at the top for mevis; 8-bit images with one channel and the values 0 and 255, of
+the size of the frames (--images; without it, all images of a video must have the same size). The valid file of
+Ref-YouTube-VOS lists valid and test videos together: give the test file with --exclude or, if it is not available, use
+--only-images. The exit status is 1 if there is a fault.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 import numpy as np
 from PIL import Image
@@ -33,7 +33,7 @@ def expected_videos(args: argparse.Namespace) -> dict[str, dict]:
     """The videos that the submission should hold: ``{video: dict(expressions=..., frames=...)}``.
 
     Raises:
-        FileNotFoundError, ValueError: a file or folder is missing, or is not what it should be.
+        FileNotFoundError, ValueError: a file or folder is missing or invalid.
     """
     videos = _videos(args.expressions, '--expressions')
     for video, record in videos.items():
@@ -77,14 +77,14 @@ def frame_sizes(folder: Path, frames: list[str]) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-def picture_faults(data: bytes, size: tuple[int, int] | None) -> tuple[list[str], tuple[int, int] | None]:
-    """What is wrong with a PNG, and its size (None if it cannot be read)."""
+def image_faults(data: bytes, size: tuple[int, int] | None) -> tuple[list[str], tuple[int, int] | None]:
+    """The faults of a PNG, and its size (None if it cannot be read)."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind, mode, found = image.format, image.mode, image.size
             pixels = np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
-        return [f'cannot be read as a picture ({error})'], None
+        return [f'cannot be read as an image ({error})'], None
     faults = []
     if kind != 'PNG':
         faults.append(f'expected a PNG, found {kind}')
@@ -100,7 +100,7 @@ def picture_faults(data: bytes, size: tuple[int, int] | None) -> tuple[list[str]
 
 
 def find_faults(args: argparse.Namespace) -> tuple[list[str], str]:
-    """All faults, one line each, and a summary of what was looked at."""
+    """All faults, one line each, and a summary of the checked files."""
     videos = expected_videos(args)
     top = LAYOUTS[args.layout]
     expected = {
@@ -144,7 +144,7 @@ def find_faults(args: argparse.Namespace) -> tuple[list[str], str]:
             except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
                 faults.append(f'{name}: cannot be unpacked ({error})')
                 continue
-            found_faults, found = picture_faults(data, size)
+            found_faults, found = image_faults(data, size)
             faults += [f'{name}: {fault}' for fault in found_faults]
             if found is not None:
                 first.setdefault(video, found)
@@ -181,7 +181,7 @@ def main() -> None:
         faults, summary = find_faults(args)
     print('\n'.join([*faults, summary] if summary else faults))
     if faults:
-        raise SystemExit(f'{len(faults)} faults: {args.submission} would be refused')
+        raise SystemExit(f'{len(faults)} faults: {args.submission} would be rejected')
     print(f'{args.submission} is complete')
 
 

@@ -1,23 +1,23 @@
-"""Lists everything that is wrong with a prepared data root: run it once after unpacking, before hours of training.
+"""Lists all faults of a prepared data root; run it once after unpacking, before hours of training.
 
     python tools/dataset_converters/check_data_root.py ref-youtube-vos data/ref-youtube-vos
     python tools/dataset_converters/check_data_root.py a2d-sentences data/a2d_sentences --full
     python tools/dataset_converters/check_data_root.py mevis twins/mevis --any-size
 
-Looked for are: files that are missing, empty or truncated, or should not be there; archives that are not whole or only half
-unpacked; text files that cannot be read or do not fit together; ids that are there twice; sentences of unknown objects; masks
-that are not of their frame's size, or hold colours, or other ids than they should; fields that are missing in h5 and mat files;
-videos that are shorter than their annotation; other numbers of videos and sentences than are documented. At last the data set
-itself is loaded.
+It looks for missing, empty, truncated and unexpected files; incomplete or partly unpacked archives; unreadable or
+inconsistent text files; duplicate ids; sentences about unknown objects; masks with the wrong size, with colours or with
+unexpected ids; missing fields in h5 and mat files; videos shorter than their annotation; and numbers of videos and
+sentences that differ from the documented ones. Finally the data set itself is loaded.
 
-Each finding is a line with the file, what was expected and what was found. The exit code is 1 if there is one, 0 if all is well.
+Each finding is a line with the file, the expected and the found content. The exit code is 1 if there are findings, else
+0.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmengine.logging import MMLogger
 
@@ -28,7 +28,7 @@ from mmsoc.utils.errors import user_errors
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('dataset', choices=list(CHECKS))
-    parser.add_argument('root', help='the folder that the configs name as data_root')
+    parser.add_argument('root', help='the data_root of the configs')
     level = parser.add_mutually_exclusive_group()
     level.add_argument(
         '--quick', dest='level', action='store_const', const='quick', help=f'look only at {LEVELS["quick"]}'
@@ -41,11 +41,9 @@ def parse_args() -> argparse.Namespace:
         '--any-size',
         '--twin',
         action='store_true',
-        help='do not insist on the documented numbers: for a part, or a twin',
+        help='accept numbers other than the documented ones, for a part or a twin',
     )
-    parser.add_argument(
-        '--allow-extra', action='store_true', help='files and folders that should not be there are no fault'
-    )
+    parser.add_argument('--allow-extra', action='store_true', help='unexpected files and folders are no fault')
     parser.add_argument('--most', type=int, default=10, metavar='N', help='lines of each kind (default: %(default)s)')
     args = parser.parse_args()
     if args.most < 1:
@@ -72,5 +70,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    MMLogger.get_instance('mmengine', log_level='ERROR')  # the findings hold what the data sets would log
+    MMLogger.get_instance('mmengine', log_level='ERROR')  # the findings contain what the data sets would log
     main()

@@ -2,8 +2,8 @@
 
     python tools/dataset_converters/moving_shapes.py --out data/moving-shapes
 
-The set depends on the parameters alone, not on the number of workers. It appears under its name when it is complete;
-if it is there with the same parameters, nothing is done.
+The set depends only on the parameters, not on the number of workers. It appears under its name when it is complete; if
+it already exists with the same parameters, nothing is done.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmsoc.preparation.moving_shapes import DIFFICULTIES, EVENT_AT, Settings, TenthLines, generate
 from mmsoc.preparation.progress import progress_bar
@@ -45,10 +45,10 @@ def parse_args():
         '--event-frames',
         type=int,
         metavar='N',
-        help='everything happens in N frames, and all rests in the others (default: it happens all the time)',
+        help='all events happen within N frames, and everything rests in the others (default: the whole video)',
     )
     parser.add_argument(
-        '--event-at', choices=EVENT_AT, help='of the video, where those frames lie (default: either, for each video)'
+        '--event-at', choices=EVENT_AT, help='where those frames lie in the video (default: drawn for each video)'
     )
     parser.add_argument('--workers', type=int, help='processes (default: one per core)')
     args = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Writes small twins of the data sets: videos of MovingShapes in the layout of each of them, for tests and trials.
+"""Writes small twins of the data sets: MovingShapes videos in the layout of each, for tests and trials.
 
     python tools/dataset_converters/moving_shapes_twins.py --out twins
     MMSOC_DATA=twins python tools/train.py CONFIG --cfg-options train_dataloader.dataset.expected_videos=None ...
 
-Each twin lies in the folder that the configs expect below $MMSOC_DATA, and is laid out as the real data set is unpacked, with
-what is odd in it:
+Each twin lies in the folder that the configs expect below $MMSOC_DATA, in the layout of the unpacked real data set,
+including its quirks:
 
     ref-youtube-vos  (ref-youtube-vos)  every fifth frame; the valid file lists valid and test. Masks and obj_id of the valid split,
                                         which are not in the public download, are written too, unless there is --public
@@ -12,22 +12,22 @@ what is odd in it:
                                         sentences for each of two objects; what no sentence names is void (255) in the masks
     a2d-sentences    (a2d_sentences)    H.264; 3 to 5 annotated frames, in every third video of one actor; a video without
                                         sentences; a row '1 (copy)'; sentences with capitals and odd spaces
-    jhmdb-sentences  (jhmdb_sentences)  masks that end a frame before the pictures in every second video; the list of samples
+    jhmdb-sentences  (jhmdb_sentences)  in every second video one mask fewer than frames; the list of samples
     refcoco          (coco)             refcoco, refcoco+ (no words of place) and refcocog: pickled references, instances.json with
                                         polygons and a few crowds, and the files with one annotation per sentence;
                                         sentences that one frame decides (families appearance and relation)
     mevis            (mevis)            sentences that name several objects ("all red objects", "the star and the red circle"),
                                         mask_dict.json with null where an object is not seen; valid without masks
 
-A twin appears under its name when it is complete. One that is there is left alone if its parameters are the same; else this is an
-error, and --overwrite replaces it. What is no twin is never touched.
+A twin appears under its name when it is complete. An existing twin with the same parameters is kept; one with other
+parameters is an error, unless --overwrite replaces it. Other folders are never touched.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmsoc.preparation.moving_shapes import Settings
 from mmsoc.preparation.twins import LAYOUTS, write_twins
@@ -36,7 +36,7 @@ from mmsoc.utils.errors import UserError, user_errors
 
 def parse_args() -> tuple[argparse.Namespace, Settings]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', required=True, metavar='ROOT', help='folder of the twins, to be named by MMSOC_DATA')
+    parser.add_argument('--out', required=True, metavar='ROOT', help='folder of the twins, for MMSOC_DATA')
     parser.add_argument('--layouts', nargs='+', choices=list(LAYOUTS), default=list(LAYOUTS), help='default: all')
     parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
     for split, number in (('train', 16), ('valid', 8)):

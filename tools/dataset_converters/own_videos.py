@@ -1,4 +1,4 @@
-"""Turns your own videos, masks and sentences into a data set in the layout of Ref-YouTube-VOS.
+"""Converts your own videos, masks and sentences to a data set in the layout of Ref-YouTube-VOS.
 
     python tools/dataset_converters/own_videos.py SOURCE --out data/own-videos --valid NAME
 
@@ -8,9 +8,9 @@ SOURCE holds::
     masks/NAME/00012.png  the mask of frame 12: a palette or grey PNG, pixel value = object id, 0 = background
     expressions.csv       header video,object,expression; one row per sentence
 
-Frames of a video file are counted from 0 in the order in which they are shown. A frame without a mask is left out of the
-data set: where its objects are is unknown, which is not the same as absent. A mask without any object (all 0) marks them as
-absent. docs/own_videos.md goes through it step by step.
+Frames of a video file are counted from 0 in presentation order. A frame without a mask is left out of the data set: its
+objects' positions are unknown, which differs from absent objects. A mask without any object (all 0) marks them as
+absent. docs/own_videos.md explains this step by step.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmsoc.preparation.own_videos import convert
 from mmsoc.utils.errors import user_errors
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=1,
         metavar='N',
-        help='keep every N-th frame of a video, from its first (default: all)',
+        help='keep every N-th frame of a video, starting with the first (default: all)',
     )
     parser.add_argument(
         '--first-number',
@@ -51,10 +51,10 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.2,
         metavar='S',
-        help='share of the videos that is drawn for the valid split, at least one; 0: none (default: %(default)s)',
+        help='share of the videos drawn for the valid split, at least one video; 0: none (default: %(default)s)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of that draw (default: %(default)s)')
-    parser.add_argument('--overwrite', action='store_true', help='replace what an earlier run wrote to --out')
+    parser.add_argument('--seed', type=int, default=0, help='seed of that draw (default: %(default)s)')
+    parser.add_argument('--overwrite', action='store_true', help='replace the result of an earlier run in --out')
     args = parser.parse_args()
     if args.every < 1:
         parser.error(f'--every must be at least 1, found {args.every}')

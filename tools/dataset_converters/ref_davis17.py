@@ -1,4 +1,4 @@
-"""Brings Ref-DAVIS17 into the layout of Ref-YouTube-VOS.
+"""Converts Ref-DAVIS17 to the layout of Ref-YouTube-VOS.
 
     python tools/dataset_converters/ref_davis17.py data/ref-davis
 
@@ -11,8 +11,8 @@ SOURCE holds the three archives, unpacked::
     davis_text_annotations/Davis17_annot{1,2}.txt          davis_text_annotations.zip
     davis_text_annotations/Davis17_annot{1,2}_full_video.txt
 
-and is not changed. Written to --out (default: SOURCE itself) are {train,valid}/{JPEGImages,Annotations}, where each
-video is a symbolic link to its folder in DAVIS/ (--copy: a copy), {train,valid}/meta.json and
+SOURCE's files are not changed. The tool writes {train,valid}/{JPEGImages,Annotations} to --out (default: SOURCE), where
+each video is a symbolic link to its folder in DAVIS/ (--copy: a copy), {train,valid}/meta.json and
 meta_expressions/{train,valid}/meta_expressions.json. Links within SOURCE are relative, so that SOURCE can be moved.
 
 Each object has four sentences with consecutive ids: 4k and 4k + 1 are the first-frame and the full-video sentence of the
@@ -23,7 +23,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 from mmsoc.preparation.ref_davis17 import EXPECTED, SPLITS, convert
 from mmsoc.utils.errors import user_errors

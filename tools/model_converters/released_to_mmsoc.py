@@ -1,19 +1,19 @@
-"""Turns a checkpoint of the released SOC implementation into one of mmsoc, or back.
+"""Converts a checkpoint of the released SOC implementation to mmsoc's format, or back.
 
     python tools/model_converters/released_to_mmsoc.py IN OUT
     python tools/model_converters/released_to_mmsoc.py --reverse IN OUT
 
 The released implementation keeps the weights under ``model_state_dict``, mmsoc under ``state_dict``; IN may also be the state
-dict itself, or a .safetensors file. mmsoc's checkpoint is one of a model of ``configs/soc/released/``. Every weight must be there,
-in its shape, and nothing else: otherwise nothing is written, and the error lists what is missing, unexpected or of another shape.
-No code in IN is executed.
+dict itself, or a .safetensors file. mmsoc's checkpoint belongs to a model of ``configs/soc/released/``. It must contain
+exactly the expected weights with their shapes: otherwise nothing is written, and the error lists weights that are
+missing, unexpected or of the wrong shape. No code in IN is executed.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # lets a checkout run without installing mmsoc
 
 import torch
 
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def convert(source: str, target: str, reverse: bool) -> str:
-    """Writes ``target``; what was done, in a line."""
+    """Writes ``target``; returns a one-line summary."""
     adapter = ReleasedStateDictAdapter()
     sides = [('released', 'model_state_dict', adapter.to_mmsoc), ('mmsoc', 'state_dict', adapter.to_released)]
     (old, key, function), (new, new_key, _) = reversed(sides) if reverse else sides

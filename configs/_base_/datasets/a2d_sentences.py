@@ -1,4 +1,4 @@
-# A2D-Sentences, as in MTTR and SOC: clips around annotated frames. How the files lie: docs of A2DSentencesDataset.
+# A2D-Sentences, as in MTTR and SOC: clips around annotated frames. Layout of the files: docs of A2DSentencesDataset.
 
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/a2d_sentences'
@@ -28,7 +28,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=2,  # per GPU; the authors train on 2
     num_workers=4,
-    # New workers are seeded per epoch, so that a resumed run repeats an uninterrupted one.
+    # New workers are seeded per epoch, so that a resumed run reproduces an uninterrupted one.
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -56,6 +56,6 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# The data set has no validation subset: as the authors', the best checkpoint is chosen on the test subset.
+# The data set has no validation subset: like the authors, this selects the best checkpoint on the test subset.
 val_evaluator = dict(type='A2DMetric')
 test_evaluator = val_evaluator

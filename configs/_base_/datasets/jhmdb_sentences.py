@@ -2,10 +2,10 @@
 
 # Knobs
 jhmdb_root = '{{$MMSOC_DATA:data}}/jhmdb_sentences'
-# Published numbers are of a drawn list of 3 frames per video; the lists of MTTR and SOC differ. MTTR's (Apache-2.0; its
-# repository, datasets/jhmdb_sentences/jhmdb_sentences_samples_metadata.json): put it into jhmdb_root, then
-# --cfg-options test_dataloader.dataset.samples_file=jhmdb_sentences_samples_metadata.json
-# None: other frames are drawn, and the report says so.
+# Published scores use a randomly drawn list of 3 frames per video; the lists of MTTR and SOC differ. MTTR's
+# (Apache-2.0; its repository, datasets/jhmdb_sentences/jhmdb_sentences_samples_metadata.json): put it into jhmdb_root,
+# then --cfg-options test_dataloader.dataset.samples_file=jhmdb_sentences_samples_metadata.json
+# None: other frames are drawn, which the report notes.
 samples_file = None
 
 jhmdb_dataloader = dict(

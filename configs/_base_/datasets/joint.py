@@ -1,13 +1,13 @@
-# Joint training: clips made of the pictures of RefCOCO, RefCOCO+ and RefCOCOg beside Ref-YouTube-VOS, shuffled as one data set.
-# Validation and test are those of Ref-YouTube-VOS, as are the knobs num_frames, scale and flip_prob.
+# Joint training: pseudo-clips from images of RefCOCO, RefCOCO+ and RefCOCOg with Ref-YouTube-VOS, shuffled as one data
+# set. Validation and test are those of Ref-YouTube-VOS, as are the knobs num_frames, scale and flip_prob.
 # The original form of RefCOCO/+/g: refcoco.py.
 _base_ = './ref_youtube_vos.py'
 
 # Knobs
 coco_root = '{{$MMSOC_DATA:data}}/coco'
 
-# The released loader leaves these sentences as they are in the file (they are clean there) where ours puts them in lower case,
-# as everywhere in training. Flips are those of the videos, not the 0.5 of pre-training.
+# The released loader does not change these sentences (they are clean in the file); ours lower-cases them, as always in
+# training. Flips are those of the videos, not the 0.5 of pre-training.
 clip_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadRefCOCOMasks'),

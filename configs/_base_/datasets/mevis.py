@@ -1,4 +1,4 @@
-# MeViS. Where the files come from and how they lie: docs of MeViSDataset.
+# MeViS. Source and layout of the files: docs of MeViSDataset.
 
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/mevis'
@@ -20,7 +20,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadVideoFrames'),
-    dict(type='LoadMeViSMasks', evaluation=True),  # where the split has none, it adds nothing
+    dict(type='LoadMeViSMasks', evaluation=True),  # adds nothing if the split has none
     dict(type='ForEachFrame', transforms=[dict(type='ShortSideResize', scale=scale)]),
     dict(type='PackReferringInputs', drop_unseen=False),
 ]
@@ -28,7 +28,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=1,  # per GPU
     num_workers=4,
-    # New workers are seeded per epoch, so that a resumed run repeats an uninterrupted one.
+    # New workers are seeded per epoch, so that a resumed run reproduces an uninterrupted one.
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -4,22 +4,23 @@
 data_root = '{{$MMSOC_DATA:data}}/moving-shapes'
 num_frames = 4  # a whole video: the events of `change` and `order` lie inside one training sample
 batch_size = 4  # per process
-sentences_per_clip = 2  # all that a video has; what does not see the text runs once for both
+sentences_per_clip = 2  # all that a video has; the text-independent part runs once for both
 epoch_size = 800  # samples between two checkpoints, over all processes
-# Of the 432 videos of the valid split, 192 are tested. The others choose the best checkpoint: with fewer, luck would.
+# 192 of the 432 videos of the valid split are for testing. The others select the best checkpoint, which needs that
+# many.
 test_videos = list(range(48, 240))
 select_videos = [*range(48), *range(240, 432)]
 
-# As the paper pre-trains on pictures: first single frames, with the sentences that a frame decides, then videos with all of them.
-# A sample takes less than half of the time, and what a sentence names is learned faster without look-alikes.
-picture_epochs = 36
-family_starts = dict(appearance=0, relation=25, change=picture_epochs, order=picture_epochs + 2)
+# Like the paper's pre-training on images: first single frames, with the sentences that one frame decides, then videos
+# with all sentences. A single frame takes less than half of the time, and naming is learned faster without look-alikes.
+image_epochs = 36
+family_starts = dict(appearance=0, relation=25, change=image_epochs, order=image_epochs + 2)
 
 categories = ['circle', 'square', 'triangle', 'star', 'cross', 'heart']
 
 dataset_type = 'RefYouTubeVOSDataset'
 
-picture_pipeline = [
+image_pipeline = [
     dict(type='RandomFrames', num_frames=1),
     dict(type='LoadVideoFrames'),
     dict(type='LoadReferredMasks'),
@@ -42,7 +43,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=batch_size,
-    num_workers=0,  # reading small pictures takes less time than handing them over
+    num_workers=0,  # reading small images is faster than transferring them between processes
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='ShortEpochSampler', epoch_size=epoch_size, family_starts=family_starts),
@@ -54,7 +55,7 @@ train_dataloader = dict(
         data_prefix=dict(img='train/JPEGImages', mask='train/Annotations'),
         clip_sampler=dict(type='WindowClipSampler', num_frames=num_frames),
         sentences_per_clip=sentences_per_clip,
-        pipeline=picture_pipeline))
+        pipeline=image_pipeline))
 _valid_loader = dict(
     batch_size=1,
     num_workers=0,
@@ -75,4 +76,4 @@ test_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=test_vide
 val_evaluator = dict(type='JFMetric', max_table_videos=0)
 test_evaluator = val_evaluator
 
-video_switch = dict(type='mmdet.PipelineSwitchHook', switch_epoch=picture_epochs, switch_pipeline=video_pipeline)
+video_switch = dict(type='mmdet.PipelineSwitchHook', switch_epoch=image_epochs, switch_pipeline=video_pipeline)

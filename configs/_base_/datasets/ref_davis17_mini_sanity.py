@@ -4,7 +4,7 @@
 data_root = '{{$MMSOC_DATA:data}}/ref-davis17-mini'
 num_frames = 4
 scale = (160, 96)
-cache_dir = 'work_dirs/object_frames'  # what the masks show, read once
+cache_dir = 'work_dirs/object_frames'  # cache of the objects that the masks show
 
 dataset_type = 'RefYouTubeVOSDataset'
 dataset = dict(

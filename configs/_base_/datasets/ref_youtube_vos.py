@@ -1,4 +1,4 @@
-# Ref-YouTube-VOS. Where the files come from and how they lie: docs, "Data".
+# Ref-YouTube-VOS. Source and layout of the files: docs, "Data".
 
 # Knobs
 data_root = '{{$MMSOC_DATA:data}}/ref-youtube-vos'
@@ -28,8 +28,8 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=1,  # per GPU; the paper trains on 8
     num_workers=4,
-    # Workers that live on would draw from one stream over all epochs; new ones are seeded per epoch, so that a resumed run
-    # repeats an uninterrupted one.
+    # Persistent workers would draw from one stream over all epochs; new ones are seeded per epoch, so that a resumed
+    # run reproduces an uninterrupted one.
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),

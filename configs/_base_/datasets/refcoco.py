@@ -1,5 +1,6 @@
-# RefCOCO, RefCOCO+ and RefCOCOg (umd) together, as pictures: clips of one frame, for pre-training. How the files lie: docs of
-# RefCOCODataset. Here the prepared form is read; the original one, in each of the four data sets (refs(umd).p for RefCOCOg):
+# RefCOCO, RefCOCO+ and RefCOCOg (umd) together, as images: clips of one frame, for pre-training. Layout of the files:
+# docs of RefCOCODataset. This reads the prepared form; for the original one, set in each of the four data sets
+# (refs(umd).p for RefCOCOg):
 #   ann_file='refcoco/instances.json', refs_file='refcoco/refs(unc).p', split='train'
 
 # Knobs
@@ -33,7 +34,7 @@ _train = dict(type=dataset_type, data_root=data_root, pipeline=train_pipeline, l
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=4,
-    # New workers are seeded per epoch, so that a resumed run repeats an uninterrupted one.
+    # New workers are seeded per epoch, so that a resumed run reproduces an uninterrupted one.
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -45,10 +46,10 @@ train_dataloader = dict(
             dict(_train, ann_file='refcocog/instances_refcocog_train.json', expected_sentences=80512),
         ]))
 
-# RefCOCO val alone, to watch the training and to choose a checkpoint: a third of the time of all three. Its pictures, with
-# other sentences, can be among those that RefCOCOg trains on, so that this is no number to report.
+# RefCOCO val alone, to monitor training and to select a checkpoint, in a third of the time of all three. RefCOCOg's
+# training images can include its images, with other sentences, so do not report this score.
 val_dataloader = dict(
-    batch_size=1,  # one picture with all its sentences; never padded
+    batch_size=1,  # one image with all its sentences; never padded
     num_workers=2,
     persistent_workers=False,
     worker_init_fn=dict(type='mmsoc.seed_worker'),

@@ -1,5 +1,5 @@
 # SANITY OVERFIT, not a benchmark: a small SOC is trained on two real Ref-DAVIS17 sequences (90 frames, 8 sentences) and tested on
-# the same two. It shows that the whole chain from frames to J&F works and learns; about 15 minutes on two CPU cores.
+# the same two. It shows that the whole pipeline from frames to J&F works and learns; about 15 minutes on two CPU cores.
 _base_ = [
     '../../_base_/models/soc_tiny.py',
     '../../_base_/datasets/ref_davis17_mini_sanity.py',
@@ -10,7 +10,7 @@ _base_ = [
 max_epochs = 24
 lr = 4e-4
 
-# Ref-DAVIS17 is tested in clips, the published protocol in clips of 36 frames; here not much longer than the training clips.
+# Ref-DAVIS17 is tested in clips, by the published protocol of 36 frames; here not much longer than the training clips.
 model = dict(test_cfg=dict(frames_per_clip=8))
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=6)

@@ -12,23 +12,23 @@ from mmsoc.registry import TRANSFORMS
 class PackReferringInputs(PackTrackInputs):
     """Makes the model's sample of a clip: ``dict(inputs=uint8 tensor (T, 3, H, W), data_samples=TrackDataSample)``.
 
-    The clip's metainfo gets ``CLIP_KEYS`` and ``SENTENCE_KEYS``; each frame's gets the usual keys and ``video_id``. Where
-    masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``, ``bboxes``, ``labels``
-    and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With `LoadCategoryMaps` each frame also gets
-    ``gt_sem_seg``, uint8 (1, H, W).
+    The clip's metainfo gets ``CLIP_KEYS`` and ``SENTENCE_KEYS``; each frame's gets the usual keys and ``video_id``. If
+    masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``, ``bboxes``,
+    ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With `LoadCategoryMaps` each
+    frame also gets ``gt_sem_seg``, uint8 (1, H, W).
 
     Args:
-        drop_unseen: for training: where masks were loaded, a sentence whose object is in no frame of the clip is dropped,
-            and a clip without any left is no sample: the result is None, and the data set draws another item. A test
-            pipeline that loads masks needs False, which keeps every sentence. Without masks nothing is dropped.
+        drop_unseen: for training: if masks were loaded, drop sentences whose object appears in no frame of the clip.
+            For a clip with no sentence left the result is None, and the data set draws another item. A test pipeline
+            that loads masks needs False, which keeps every sentence. Without masks nothing is dropped.
         meta_keys: further keys for the metainfo of each frame.
     """
 
     CLIP_KEYS = ('video_id', 'frames', 'mask_paths')
     SENTENCE_KEYS = ('texts', 'exp_ids', 'obj_ids', 'families', 'held_out', 'gt_rles')
-    """Items with an entry per sentence: the only list, of what is packed as well as of what is filtered."""
+    """Keys with an entry per sentence, both packed and filtered."""
     OPTIONAL_KEYS = ('families', 'held_out', 'gt_rles')
-    """Not packed where the item has none."""
+    """Not packed if the item lacks them."""
     FRAME_META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'frame_id')
 
     def __init__(self, *, drop_unseen: bool = True, meta_keys: Sequence[str] = ()) -> None:
@@ -63,10 +63,10 @@ class PackReferringInputs(PackTrackInputs):
         return packed
 
     def _keep_sentences(self, results: dict, kept: np.ndarray) -> None:
-        """Drops all sentences but those at the places ``kept``."""
+        """Drops all sentences but those at the indices ``kept``."""
         for key in self.SENTENCE_KEYS:
             if results.get(key) is not None:
                 results[key] = [results[key][i] for i in kept]
-        for key in self.mapping_table:  # what the parent makes gt_instances of
+        for key in self.mapping_table:  # from which the parent makes gt_instances
             if key in results:
                 results[key] = [of_frame[kept] for of_frame in results[key]]

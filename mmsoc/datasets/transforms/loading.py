@@ -16,7 +16,8 @@ from mmsoc.utils.files import read_frame, read_ids
 from mmsoc.utils.masks import box_of_mask
 
 
-def _where(results: dict) -> str:
+def place_of(results: dict) -> str:
+    """The video and the sentence of a sample, for error messages."""
     texts = results['texts']
     return f'video {results["video_id"]}, ' + (
         f'sentence {texts[0]!r}' if len(texts) == 1 else f'{len(texts)} sentences'
@@ -25,13 +26,14 @@ def _where(results: dict) -> str:
 
 @TRANSFORMS.register_module()
 class RandomFrames(BaseTransform):
-    """Keeps some of a clip's frames, before they are read: with one, a video data set trains like one of pictures.
+    """Keeps some of a clip's frames, before they are read; with one frame, a video data set trains like an image data
+    set.
 
     Args:
-        num_frames: how many, drawn without replacement; they stay in order. Randomness is numpy's global generator.
+        num_frames: how many, drawn without replacement and kept in order, from numpy's global generator.
 
     Raises:
-        ValueError: the clip has fewer.
+        ValueError: the clip has fewer frames.
     """
 
     def __init__(self, *, num_frames: int = 1) -> None:
@@ -43,7 +45,7 @@ class RandomFrames(BaseTransform):
         length = len(results['img_paths'])
         if length < self.num_frames:
             raise UserError(
-                f'RandomFrames: num_frames={self.num_frames}, but the clip has {length} ({_where(results)})'
+                f'RandomFrames: num_frames={self.num_frames}, but the clip has {length} ({place_of(results)})'
             )
         kept = sorted(np.random.choice(length, self.num_frames, replace=False).tolist())
         for key in ('frames', 'frame_ids', 'img_paths', 'mask_paths'):
@@ -64,7 +66,7 @@ class LoadVideoFrames(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        where = _where(results)
+        where = place_of(results)
         paths = results['img_paths']
         images = [read_frame(path, where) for path in paths]
         for path, image in zip(paths, images):
@@ -98,7 +100,7 @@ class LoadReferredMasks(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        where = _where(results)
+        where = place_of(results)
         obj_ids = np.array(results['obj_ids'], int)[:, None, None]
         masks, boxes = [], []
         for path, frame_path, image in zip(results['mask_paths'], results['img_paths'], results['img'], strict=True):
@@ -128,8 +130,8 @@ class LoadCategoryMaps(BaseTransform):
         classes: the categories, at most 254.
 
     Raises:
-        ValueError: the data set was made without ``meta_file``, or a mask shows an object of which it does not say the
-            category, or one that is not among ``classes``.
+        ValueError: the data set has no ``meta_file``, or a mask shows an object whose category is missing there or is
+            not among ``classes``.
     """
 
     def __init__(self, *, classes: Sequence[str]) -> None:
@@ -138,10 +140,10 @@ class LoadCategoryMaps(BaseTransform):
         self.classes = list(classes)
 
     def transform(self, results: dict) -> dict:
-        where = _where(results)
+        where = place_of(results)
         if results.get('categories') is None:
             raise UserError(
-                f'LoadCategoryMaps: the data set needs meta_file, which says what the objects are ({where})'
+                f'LoadCategoryMaps: the data set needs meta_file, which lists the categories of objects ({where})'
             )
         value_of_id: np.ndarray = np.zeros(256, np.uint8)
         for obj_id, category in results['categories'].items():

@@ -1,4 +1,4 @@
-"""The masks of MeViS: run-length codes, of which a sentence can name several."""
+"""The masks of MeViS: run-length codes, one or more per sentence."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -9,7 +9,7 @@ from mmsoc.registry import TRANSFORMS
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask
 
-from .loading import _where
+from .loading import place_of
 
 
 @TRANSFORMS.register_module()
@@ -20,18 +20,18 @@ class LoadMeViSMasks(BaseTransform):
         evaluation: False: add the targets of training as ``LoadReferredMasks`` does, lists over frames: ``gt_masks``
             (BitmapMasks (E, H, W)), ``gt_bboxes`` (float32 (E, 4); zeros where all objects are absent) and
             ``gt_bboxes_labels`` (int64 (E,)). True: add ``gt_rles``, per sentence and frame a COCO run-length code at the
-            original size, which `mmsoc.evaluation.JFMetric` compares with; nothing where the data set has no
-            masks, since predictions can be made without.
+            original size, which `mmsoc.evaluation.JFMetric` compares with; nothing if the data set has no masks, which
+            predictions do not need.
 
     Raises:
-        ValueError: a mask is of another size than its frame, or there are no masks to train with.
+        ValueError: a mask and its frame differ in size, or there are no masks to train with.
     """
 
     def __init__(self, *, evaluation: bool = False) -> None:
         self.evaluation = evaluation
 
     def transform(self, results: dict) -> dict:
-        where = _where(results)
+        where = place_of(results)
         if results['mask_rles'] is None:
             if self.evaluation:
                 return results
@@ -49,7 +49,7 @@ class LoadMeViSMasks(BaseTransform):
             empty = coco_mask.encode(np.zeros((height, width), np.uint8, order='F'))
             unions.append([coco_mask.merge(codes) if codes else empty for codes in of_sentences])
         if self.evaluation:
-            results['gt_rles'] = [list(of_frames) for of_frames in zip(*unions, strict=True)]
+            results['gt_rles'] = [list(rles) for rles in zip(*unions, strict=True)]
             return results
         masks = [coco_mask.decode(of_sentences).transpose(2, 0, 1) for of_sentences in unions]
         results.update(

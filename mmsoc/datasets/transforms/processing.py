@@ -9,7 +9,7 @@ from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, Resize
 
 from mmsoc.registry import TRANSFORMS
 
-# What image transforms may read or write. Everything else describes the clip and must not be split over its frames.
+# Keys that image transforms may read or write. All others describe the clip and are not split over its frames.
 FRAME_KEYS = (
     'img',
     'img_shape',
@@ -39,7 +39,7 @@ class ForEachFrame(TransformBroadcaster):
         return results
 
     def _apply_transforms(self, inputs: dict) -> dict:
-        # Transforms add notes of their own, some of them only where they act; all frames must return the same keys.
+        # Transforms add keys, some of them only when they act; all frames must return the same keys.
         outputs = super()._apply_transforms(inputs)
         return {key: outputs[key] for key in inputs}
 
@@ -48,13 +48,13 @@ class ForEachFrame(TransformBroadcaster):
 class ShortSideResize(Resize):
     """Resizes to the sizes that DETR and its descendants use.
 
-    The short side becomes ``min(scale)``, unless the long side would then exceed ``max(scale)``: in that case the short
-    side becomes what makes the long side fit, rounded. The other side is cut to an integer, where mmcv rounds: for
-    718x406 and ``scale=(640, 360)`` that is 636x360 instead of 637x360. Masks are resized by nearest neighbour.
+    The short side becomes ``min(scale)``, unless the long side would then exceed ``max(scale)``: then the short side
+    becomes ``max(scale) * short / long``, rounded. The long side is truncated to an integer, where mmcv rounds: 718x406
+    with ``scale=(640, 360)`` becomes 636x360 instead of 637x360. Masks are resized by nearest neighbour.
 
     Args:
         scale: (longest allowed long side, short side) in pixels.
-        backend: 'pillow' averages when it shrinks, as the published models' loader does; 'cv2' takes neighbouring
+        backend: 'pillow' averages when shrinking, like the published models' loader; 'cv2' interpolates neighbouring
             pixels only.
     """
 
@@ -85,7 +85,7 @@ class RandomClipChoice(RandomChoice):
     """mmcv's ``RandomChoice`` for use in `ForEachFrame`."""
 
     # mmcv keeps these names in a list that subclasses share; mmdet's RandomOrder adds the name a second time, after
-    # which mmcv takes every call for two and refuses to share the choice between frames.
+    # which mmcv counts every call twice and refuses to share the choice between frames.
     _methods_with_randomness = ['random_pipeline_index']
 
 
@@ -93,7 +93,7 @@ class RandomClipChoice(RandomChoice):
 class RandomClipCrop(RandomCrop):
     """Cuts the same random rectangle, each side between ``min_size`` and ``max_size`` pixels, out of every frame.
 
-    Unlike in mmdet's ``RandomCrop`` an object that is cut away stays in the sample, with an empty mask and a box of
+    Unlike in mmdet's ``RandomCrop``, an object that is cut away stays in the sample, with an empty mask and a box of
     zeros.
     """
 
@@ -123,7 +123,7 @@ class PhotometricDistort(PhotoMetricDistortion):
     """mmdet's ``PhotoMetricDistortion`` with a uint8 result.
 
     Values are clipped to 0..255. (ReferFormer's loader casts without clipping, so that bright pixels wrap to dark
-    ones.) mmdet's code takes BGR; on RGB it does the same, since the hue's shift is symmetric.
+    ones.) mmdet's code expects BGR; on RGB it has the same effect, since the hue shift is symmetric.
     """
 
     def transform(self, results: dict) -> dict:
@@ -138,7 +138,7 @@ class SwapLeftRight(BaseTransform):
 
     Args:
         whole_words: also exchanges leftmost/rightmost, leftward(s), lefthand and the like, but leaves "bright" alone.
-            False replaces letters inside of words too ("bright" becomes "bleft"), as the released code of SOC and
+            False also replaces letters inside words ("bright" becomes "bleft"), as the released code of SOC and
             ReferFormer does.
     """
 

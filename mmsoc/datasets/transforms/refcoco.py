@@ -1,4 +1,4 @@
-"""The masks of pictures of COCO, and clips made of one picture (RefCOCO, RefCOCO+, RefCOCOg)."""
+"""COCO masks, and pseudo-clips made from one image (RefCOCO, RefCOCO+, RefCOCOg)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,23 +13,23 @@ from mmsoc.registry import TRANSFORMS
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask, run_totals
 
-from .loading import _where
+from .loading import place_of
 
 
 def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) -> dict:
-    """What COCO knows as a segmentation, as one run-length code.
+    """Converts a COCO segmentation to one run-length code.
 
     Args:
-        segmentation: polygons ``[[x, y, x, y, ...], ...]``, of which the mask is the union (none: an empty mask), or a run-length
-            code ``dict(size=[height, width], counts=...)``, whose counts are numbers or compressed.
-        height, width: of the picture, in pixels.
+        segmentation: polygons ``[[x, y, x, y, ...], ...]``, whose union is the mask (none: an empty mask), or a
+            run-length code ``dict(size=[height, width], counts=...)`` with plain or compressed counts.
+        height, width: of the image, in pixels.
         where: what it belongs to; becomes part of the error.
 
     Returns:
         ``size`` and compressed ``counts`` (bytes).
 
     Raises:
-        ValueError: it is neither, a polygon has less than three corners, or a code is broken or of another size.
+        ValueError: it is neither, a polygon has fewer than three corners, or a code is broken or of the wrong size.
     """
     if isinstance(segmentation, dict):
         return _check_rle(segmentation, height, width, where)
@@ -40,7 +40,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int, where: str) 
     if not segmentation:
         return coco_mask.encode(np.zeros((height, width), np.uint8, order='F'))
     for polygon in segmentation:
-        # pycocotools takes four numbers for a box.
+        # pycocotools would interpret four numbers as a box.
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise UserError(
                 f"{where}: 'segmentation' must be polygons of three corners x, y at least, found {str(polygon)[:80]!r} among them"
@@ -61,7 +61,7 @@ def _check_rle(code: dict, height: int, width: int, where: str) -> dict:
         or not isinstance(counts, list | str | bytes)
     ):
         raise UserError(
-            f"{where}: expected a run-length code with 'counts' and the 'size' {[height, width]} (height, width), as the picture "
+            f"{where}: expected a run-length code with 'counts' and the 'size' {[height, width]} (height, width), as the image "
             f'is, found the keys {sorted(code)} and the size {size}'
         )
     try:
@@ -85,13 +85,13 @@ class LoadRefCOCOMasks(BaseTransform):
     """Draws ``segmentations``, one per sentence, of the clip's only frame.
 
     Args:
-        evaluation: add ``gt_rles``, per sentence a run-length code at the picture's size, which
+        evaluation: add ``gt_rles``, per sentence a run-length code at the image's size, which
             `mmsoc.evaluation.RefCOCOMetric` compares with. False: add the targets of training as
             `LoadReferredMasks` does, ``gt_masks`` (BitmapMasks (E, H, W)), ``gt_bboxes`` and ``gt_bboxes_labels`` (zeros:
             "referred").
 
     Raises:
-        ValueError: a segmentation cannot be read, or a run-length code is not of the picture's size.
+        ValueError: a segmentation cannot be read, or a run-length code is not of the image's size.
     """
 
     def __init__(self, *, evaluation: bool = False) -> None:
@@ -99,7 +99,7 @@ class LoadRefCOCOMasks(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         height, width = results['img'][0].shape[:2]
-        where = f'picture {results["img_paths"][0]} ({_where(results)})'
+        where = f'image {results["img_paths"][0]} ({place_of(results)})'
         rles = [segmentation_to_rle(segmentation, height, width, where) for segmentation in results['segmentations']]
         if self.evaluation:
             results['gt_rles'] = rles
@@ -115,35 +115,35 @@ class LoadRefCOCOMasks(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PseudoClip(BaseTransform):
-    """Makes a clip of T frames of one picture with masks: the picture, and T - 1 changed copies, in random order.
+    """Makes a clip of T frames from one image with masks: the image and T - 1 augmented copies, in random order.
 
-    Each copy is made of the picture itself, on its own:
+    Each copy is made independently from the image:
 
     1. brightness: a whole number from U(-40, 40) is added to all values;
-    2. perspective: each corner moves inwards by abs(N(0, 0.08)) of the width and of the height, and what is between the corners
-       fills the frame again (imgaug's ``PerspectiveTransform`` that keeps the size);
-    3. a rotation by U(-20, 20) degrees about the centre, and a shift by U(-0.1, 0.1) of the width to the right and by the same
-       share of the height downwards; what comes in from outside is black;
+    2. perspective: each corner moves inwards by abs(N(0, 0.08)) of the width and of the height, and the quadrilateral
+       is stretched to the frame (imgaug's ``PerspectiveTransform`` with ``keep_size``);
+    3. a rotation by U(-20, 20) degrees about the centre, and a shift by U(-0.1, 0.1) of the width to the right and by
+       the same share of the height downwards; uncovered areas are black;
     4. with probability 0.25 motion blur of 9 or 11 pixels, of any direction, that fades towards one of its ends.
 
-    The masks go through 2 and 3. The picture is interpolated linearly, masks by nearest neighbour. Both steps are one
-    homography, so that it is done once, where imgaug does it two or three times and blurs a little more; what the second step
-    would bring back of what the first one has cut off stays black, as in imgaug.
+    The masks go through 2 and 3. The image is interpolated linearly, masks by nearest neighbour. Both steps are one
+    homography, so the image is interpolated once, where imgaug does it two or three times and blurs slightly more;
+    areas that the first step cut off stay black, as in imgaug.
 
-    These values are not in the paper: they are those of the released joint training, and of ReferFormer's, from which it is
-    (there with a change of hue, too). All randomness is numpy's global generator. A copy may lose the object: then its mask is
-    empty and its box zeros, as in any frame that does not show it, while the picture always shows it.
+    These values are not in the paper: they are those of the released joint training, taken from ReferFormer's (which
+    also changes the hue). All random numbers come from numpy's global generator. A copy may lose the object: then its
+    mask is empty and its box zeros, as in any frame that does not show it; the image always shows it.
 
-    ``frames`` tell the copies apart: the name with ``_0`` is the picture. ``frame_ids`` become 0..T-1.
+    ``frames`` distinguish the copies: the name with ``_0`` is the image. ``frame_ids`` become 0..T-1.
 
     Args:
         num_frames: T.
         brightness: greatest change, 0..255.
-        perspective: deviation of the corners, as a share of the side, 0..0.25 (corners move by 0.45 at most).
+        perspective: standard deviation of the corners, as a share of the side, 0..0.25 (corners move by 0.45 at most).
         rotate: greatest angle, in degrees.
         translate: greatest shift, as a share of the side.
         blur_prob: probability of motion blur, 0..1.
-        blur_kernels: its lengths in pixels, odd numbers; one is drawn.
+        blur_kernels: its possible lengths in pixels, odd; one is drawn.
 
     Raises:
         ValueError: an argument is out of its range, or the sample has several frames or no masks.
@@ -184,13 +184,13 @@ class PseudoClip(BaseTransform):
         if len(results['img']) != 1 or 'gt_masks' not in results:
             found = 'masks' if 'gt_masks' in results else 'no masks; LoadRefCOCOMasks must come before'
             raise UserError(
-                f'PseudoClip: expected one frame with masks, found {len(results["img"])} with {found} ({_where(results)})'
+                f'PseudoClip: expected one frame with masks, found {len(results["img"])} with {found} ({place_of(results)})'
             )
         image, masks = results['img'][0], results['gt_masks'][0]
         clip = [(image, masks)] + [self._copy(image, masks) for _ in range(self.num_frames - 1)]
         order = np.random.permutation(self.num_frames).tolist()
         (name,) = results['frames']
-        # What else there is for each frame is the same for all.
+        # All other per-frame values are the same for all frames.
         for key in ('img_paths', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'):
             results[key] = list(results[key]) * self.num_frames
         results.update(
@@ -228,7 +228,7 @@ def _warp(image: np.ndarray, matrix: np.ndarray, interpolation: int) -> np.ndarr
 
 
 def perspective_matrix(size: Sequence[int], jitter: np.ndarray) -> np.ndarray:
-    """The homography that fills the frame with what is between four corners.
+    """The homography that stretches the quadrilateral between four corners to the frame.
 
     Args:
         size: height, width.
@@ -236,7 +236,7 @@ def perspective_matrix(size: Sequence[int], jitter: np.ndarray) -> np.ndarray:
             width (x) and of the height (y); the sign does not matter.
 
     Returns:
-        float64 (3, 3), from pixels (x, y) of the picture to those of the frame.
+        float64 (3, 3), from pixels (x, y) of the image to those of the frame.
     """
     sides = np.array([size[1], size[0]])
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])

@@ -1,8 +1,8 @@
-"""The frames and masks of clips of which one frame is annotated: A2D-Sentences (mp4, HDF5) and JHMDB-Sentences (mat).
+"""Frames and masks of clips with one annotated frame: A2D-Sentences (mp4, HDF5) and JHMDB-Sentences (mat).
 
-Masks come in two forms. For training, ``gt_masks`` and its companions as `LoadReferredMasks` makes them, empty in
-the frames that are not annotated. For evaluation, ``gt_rles``: per sentence a COCO run-length code of the annotated frame
-at its original size, which `mmsoc.evaluation.A2DMetric` compares with.
+Masks come in two forms. For training, ``gt_masks`` and the related keys of `LoadReferredMasks`, empty in frames without
+annotation. For evaluation, ``gt_rles``: per sentence a COCO run-length code of the annotated frame at its original
+size, which `mmsoc.evaluation.A2DMetric` compares with.
 """
 
 import os
@@ -22,19 +22,19 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.masks import box_of_mask
 from mmsoc.utils.video import NoVideoStreamError, VideoError, VideoReader
 
-from .loading import _where
+from .loading import place_of
 
 
 def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -> tuple[list[np.ndarray], list[int]]:
-    """Decodes some frames of a video, and no more of the others than it must.
+    """Decodes some frames of a video, and no more others than necessary.
 
-    A frame's index is its place in the order of presentation: the times of all frames are read first, which decodes
-    nothing, and then the frames are found by their time, from the key frame before the first one on.
+    A frame's index is its position in presentation order: the times of all frames are read first, without decoding,
+    then the frames are located by time, starting from the key frame before the first one.
 
     Args:
         path: the video.
         indices: of the frames, 0-based, at least 0; those beyond the end become the last frame.
-        annotated: the index that the annotation speaks of, which must be there.
+        annotated: the index of the annotated frame, which must exist.
         where: what the file belongs to; becomes part of the error.
 
     Returns:
@@ -42,13 +42,13 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no video, it is shorter than its annotation, or a frame cannot be decoded.
+        ValueError: it is not a video, is too short for its annotation, or a frame cannot be decoded.
     """
     with _opened(path, where) as video:
         times = video.frame_times()
         if annotated >= len(times):
             raise UserError(
-                f'video {path} has {len(times)} frames, but its annotation speaks of frame {annotated + 1}, counted from 1 '
+                f'video {path} has {len(times)} frames, but its annotation is of frame {annotated + 1}, counted from 1 '
                 f'({where}); is the file complete?'
             )
         kept = [min(index, len(times) - 1) for index in indices]
@@ -63,7 +63,7 @@ def read_window(path: str, indices: Sequence[int], annotated: int, where: str) -
 
 
 def video_shape(path: str, where: str) -> tuple[int, int, int]:
-    """How many frames a video has, and their height and width; nothing is decoded.
+    """Number of frames of a video, and their height and width, without decoding.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,10 +88,10 @@ def _opened(path: str, where: str) -> Iterator[VideoReader]:
 
 @TRANSFORMS.register_module()
 class LoadVideoWindow(BaseTransform):
-    """Decodes the frames ``frame_ids`` (0-based) of the video ``video_path``, and nothing beyond them.
+    """Decodes the frames ``frame_ids`` (0-based) of the video ``video_path``, and nothing after them.
 
-    Of the indices behind the video's end each becomes the last frame; ``frame_ids`` and ``frames`` follow. The frame that
-    ``key_frame_flags`` marks as annotated must be there.
+    Indices beyond the video's end become the last frame; ``frame_ids`` and ``frames`` are updated. The frame that
+    ``key_frame_flags`` marks as annotated must exist.
 
     Adds the same keys as `LoadVideoFrames`; ``img_path`` is the video, for every frame.
 
@@ -102,7 +102,7 @@ class LoadVideoWindow(BaseTransform):
     def transform(self, results: dict) -> dict:
         path = results['video_path']
         annotated = results['frame_ids'][results['key_frame_flags'].index(True)]
-        images, kept = read_window(path, results['frame_ids'], annotated, _where(results))
+        images, kept = read_window(path, results['frame_ids'], annotated, place_of(results))
         shapes = [image.shape[:2] for image in images]
         results.update(
             frame_ids=kept,
@@ -125,7 +125,7 @@ A2D_INSTANCES_HINT = (
 
 
 def frame_name(index: int) -> str:
-    """The name by which A2D and JHMDB call the frame with this 0-based index: 5 digits, counted from 1."""
+    """The name of the frame with this 0-based index in A2D and JHMDB: 5 digits, counted from 1."""
     return f'{index + 1:05d}'
 
 
@@ -143,8 +143,8 @@ def read_a2d_instances(path: str, where: str) -> list[int]:
 def read_a2d_masks(path: str, instances: Sequence[int], where: str) -> np.ndarray:
     """The masks of some instances in an annotation of A2D (field ``reMask``).
 
-    MATLAB wrote the file, so that the axes arrive in reverse, (N, W, H), and without the first one where N is 1. The
-    field ``reBBox`` is not read: boxes are made from the masks, as for the other data sets.
+    MATLAB wrote the file, so the axes are reversed, (N, W, H), and the first one is absent if N is 1. The field
+    ``reBBox`` is not read: boxes are computed from the masks, as for the other data sets.
 
     Returns:
         uint8 (E, H, W) of 0 and 1.
@@ -202,7 +202,7 @@ class LoadA2DMasks(BaseTransform):
         self.evaluation = evaluation
 
     def transform(self, results: dict) -> dict:
-        where = _where(results)
+        where = place_of(results)
         masks = read_a2d_masks(results['mask_path'], list(map(int, results['obj_ids'])), where)
         _check_size(masks, results, where)
         if self.evaluation:
@@ -232,7 +232,7 @@ class LoadJHMDBMask(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        where = _where(results)
+        where = place_of(results)
         index = results['frame_ids'][results['key_frame_flags'].index(True)]
         masks = read_puppet_mask(results['mask_path'], where)
         if index >= masks.shape[2]:

@@ -14,11 +14,11 @@ class EpochSeedHook(Hook):
     ``mmsoc.engine.seeding``.
 
     Raises:
-        ValueError: before training, if the training loader would undo it: ``persistent_workers`` (workers are seeded
-            only when they start) or a ``worker_init_fn`` other than ``seed_worker``.
+        ValueError: before training, if the training loader would defeat this: ``persistent_workers`` (workers are
+            seeded only when they start) or a ``worker_init_fn`` other than ``seed_worker``.
     """
 
-    # Last before the loader is iterated, so that no other hook draws a number in between.
+    # The last hook before the loader is iterated, so that no other hook draws a number in between.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:

@@ -16,9 +16,9 @@ from mmsoc.utils.errors import UserError
 def plain(value: Any, key: str) -> Any:
     """A copy of ``value`` in which everything is a tensor or a plain Python value.
 
-    Tensors, ``None`` and values of exactly bool, int, float, complex, str or bytes stay; NumPy scalars and subclasses
-    of these types become them, arrays become nested lists, mappings dicts (ordered ones stay ordered), sets sorted
-    lists, paths strings.
+    Tensors, ``None`` and values of exactly bool, int, float, complex, str or bytes are kept; NumPy scalars and
+    instances of subclasses are converted to these types, arrays to nested lists, mappings to dicts (ordered ones stay
+    ordered), sets to sorted lists, paths to strings.
 
     Raises:
         ValueError: naming ``key`` (the place in the checkpoint), for a value of any other type.
@@ -54,9 +54,9 @@ def plain(value: Any, key: str) -> Any:
 class PlainCheckpointHook(Hook):
     """Makes every checkpoint loadable by ``torch.load(weights_only=True)``, PyTorch's default since 2.6.
 
-    MMEngine stores its message hub with the history of all logged scalars as Python objects, which that loader refuses:
-    such a run cannot be resumed. The histories are left out (a resumed run starts new smoothing windows); of the hub's
-    ``runtime_info`` what is not plain is left out with a warning; everything else is converted by `plain`.
+    MMEngine stores its message hub with the history of all logged scalars as Python objects, which that loader refuses,
+    so the run cannot be resumed. The histories are dropped (a resumed run starts new smoothing windows), as are, with a
+    warning, values of the hub's ``runtime_info`` that are not plain; everything else is converted by `plain`.
 
     Raises:
         ValueError: at the first checkpoint, naming the place of a value that has no plain form.

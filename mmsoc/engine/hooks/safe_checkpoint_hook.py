@@ -19,14 +19,14 @@ _VALIDATED = 'validated_step'
 
 @register_backend('mmsoc_atomic', force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local files, except that a reader finds either the old file or the whole new one."""
+    """MMEngine's local backend, with atomic writes: a reader finds either the old file or the complete new one."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         try:
             with atomic_path(filepath) as temporary, temporary.open('wb') as file:
                 file.write(obj)
                 file.flush()
-                os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
+                os.fsync(file.fileno())  # otherwise a power cut can leave an empty file under the new name
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -43,13 +43,13 @@ def _shell_safe(key: str) -> str:
 
 
 def _progress(runner: Runner) -> tuple[int, int]:
-    """Steps done and steps in all: iterations of an `IterBasedTrainLoop`, else epochs."""
+    """Steps done and total steps: iterations of an `IterBasedTrainLoop`, else epochs."""
     loop = runner.train_loop
     return (loop.iter, loop.max_iters) if isinstance(loop, IterBasedTrainLoop) else (loop.epoch, loop.max_epochs)
 
 
 class _Removals:
-    """Stands in for a file backend and remembers removals until they are safe."""
+    """Wraps a file backend and defers removals until they are safe."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -75,19 +75,19 @@ class _Removals:
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook that is safe to kill at any moment: a new file is written under another name, renamed
-    when it is complete, and only then are old ones removed and ``last_checkpoint`` moved on.
+    """MMEngine's CheckpointHook that is safe to kill at any moment: a new file is written under a temporary name and
+    renamed when complete; only then are old ones removed and ``last_checkpoint`` updated.
 
-    MMEngine removes the old checkpoint first, so with ``max_keep_ckpts=1`` a kill at that moment leaves none. Applies
-    to local folders; another storage (``backend_args``, or ``out_dir`` with a scheme) is used as it is, in the same
-    order.
+    MMEngine removes the old checkpoint first, so with ``max_keep_ckpts=1`` a kill at that moment leaves none. Atomic
+    writes apply to local folders; other storage (``backend_args``, or ``out_dir`` with a scheme) is used directly, in
+    the same order.
 
-    A resumed run first finishes what the killed one had begun: files that the checkpoint names as outdated are removed,
-    and a validation that was due at the checkpoint's step and is not recorded in it is run. (MMEngine would skip it, so
-    that the best checkpoint could be missed, or be there twice.)
+    A resumed run first completes what the killed one left unfinished: it removes files that the checkpoint lists as
+    outdated, and runs a validation that was due at the checkpoint's step but is not recorded in it. (MMEngine would
+    skip it, so the best checkpoint could be missing or duplicated.)
 
-    The scores of this package, J&F, J, F and IoU, are better when greater: ``save_best`` needs no ``rule`` for them.
-    The ``&`` is left out of file names (``best_rvos_JF_epoch_3.pth``), because a shell would take it for its own.
+    Higher is better for this package's scores, J&F, J, F and IoU: ``save_best`` needs no ``rule`` for them. File names
+    omit the ``&`` (``best_rvos_JF_epoch_3.pth``), because shells interpret it.
 
     Raises:
         ValueError: after the first validation, if ``save_best`` names a score that no metric returned.
@@ -122,12 +122,12 @@ class SafeCheckpointHook(CheckpointHook):
             self._finish_interrupted(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        # FlexibleRunner writes its own count over the one that it is given: one too many behind a validation.
+        # FlexibleRunner overwrites the given count with its own, which is one too high after a validation.
         if self._meta is not None:
             checkpoint['meta'].update(self._meta)
 
     def _move_best(self, runner: Runner) -> None:
-        # The work dir may have been moved; and resuming another run's checkpoint must not remove that run's best one.
+        # The work dir may have been moved, and resuming another run's checkpoint must not remove that run's best one.
         def moved(path: str | None) -> str | None:
             return path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
 
@@ -155,11 +155,11 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         runner.message_hub.update_info(_VALIDATED, _progress(runner)[0])
-        self._saved = False  # MMEngine saves again where the best checkpoint changed
+        self._saved = False  # MMEngine saves again if the best checkpoint changed
         super().after_val_epoch(runner, metrics)
         step = runner.epoch if self.by_epoch else runner.iter
         if not self._saved and self.last_ckpt is not None and self.last_ckpt == self._path(step):
-            # Else a run that is resumed here would validate again.
+            # Otherwise a run resumed from here would validate again.
             self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:

@@ -14,15 +14,15 @@ from .strict_load_hook import whole_state_dict
 
 @HOOKS.register_module()
 class StartingPointHook(Hook):
-    """Logs the checkpoint that training starts from, and warns if a recipe that fine-tunes was given none.
+    """Logs the checkpoint that training starts from, and warns if a fine-tuning recipe was given none.
 
     Args:
-        wanted: what `load_from` should name, in words.
-        from_scratch: regular expressions (``re.search``) of names that start from the model's initial values, whatever
-            the checkpoint holds; its value may have another shape. A resumed run and a test take all that the checkpoint has.
+        wanted: description of what `load_from` should name.
+        from_scratch: regular expressions (``re.search``) of names that start from the model's initial values, ignoring
+            the checkpoint's values, whose shapes may differ. A resumed run and a test load everything.
 
     Raises:
-        ValueError: an expression of `from_scratch` fits no name of the model.
+        ValueError: an expression of `from_scratch` matches no name of the model.
     """
 
     # Before StrictLoadHook, which then finds the model's own values.
@@ -57,12 +57,12 @@ class StartingPointHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if runner._resume:
-            return  # the resumed run said it
+            return  # the resumed run logged it
         if runner._load_from:
             print_log(f'Training starts from {runner._load_from}', logger=runner.logger)
             return
         print_log(
-            f'load_from is None: this recipe starts from {self.wanted}. Training goes on without it and will not reach the '
+            f'load_from is None: this recipe starts from {self.wanted}. Training continues without it and will not reach the '
             "paper's number. To name a checkpoint: --cfg-options load_from=FILE",
             logger=runner.logger,
             level=logging.WARNING,

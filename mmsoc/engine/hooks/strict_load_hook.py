@@ -20,11 +20,11 @@ class StrictLoadHook(Hook):
 
     Args:
         allow_missing: regular expressions (``re.search``) of names that the model has and the checkpoint may lack.
-        allow_unexpected: the same for names that only the checkpoint has. A tensor of another shape is both unused and
-            not filled, so it needs to match both lists.
+        allow_unexpected: the same for names that only the checkpoint has. A tensor of another shape is both missing and
+            unexpected, so it needs to match both lists.
 
     Raises:
-        ValueError: on load, listing what is missing, unexpected or of another shape, ten of each at most.
+        ValueError: on load, listing up to ten names each that are missing, unexpected or of another shape.
     """
 
     def __init__(self, *, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()) -> None:
@@ -46,7 +46,7 @@ class StrictLoadHook(Hook):
             )
 
     def mismatch(self, expected: Mapping, found: Mapping) -> str:
-        """What is wrong with the state dict ``found`` for a model whose own is ``expected``; '' if nothing."""
+        """How the state dict ``found`` differs from a model's state dict ``expected``; '' if it fits."""
         found = {re.sub(r'^module\.', '', str(key)): value for key, value in found.items()}
         if not any(isinstance(value, torch.Tensor) for value in found.values()):
             return (

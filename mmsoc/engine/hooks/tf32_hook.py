@@ -7,9 +7,9 @@ from mmsoc.utils.precision import set_tf32
 
 @HOOKS.register_module()
 class TF32Hook(Hook):
-    """Whether a run multiplies float32 numbers in TF32 on GPUs that can (Ampere and newer).
+    """Switches TF32 products of float32 numbers on or off, for GPUs that support them (Ampere and newer).
 
-    PyTorch's default is neither: TF32 in convolutions, float32 in matrix products. Predictions have a setting of their own,
+    PyTorch's default is mixed: TF32 in convolutions, float32 in matrix products. Predictions have a separate setting,
     ``model.test_cfg.precision``.
 
     Args:

@@ -16,8 +16,7 @@ from mmsoc.utils.files import atomic_path, safe_file_name
 
 @HOOKS.register_module()
 class RVOSVisualizationHook(Hook):
-    """Draws predictions while a model is validated or tested: per video and sentence one H.264 video and one contact
-    sheet.
+    """Draws predictions during validation and testing: one H.264 video and one contact sheet per video and sentence.
 
     Files: ``SHOW_DIR/VIDEO/EXPRESSION.mp4`` and ``.png``, names as in `safe_file_name`; from validation in
     ``SHOW_DIR/epoch_N``. Reads ``pred_masks`` and ``pred_scores`` of each ``TrackDataSample``, its metainfo ``texts``,
@@ -26,11 +25,11 @@ class RVOSVisualizationHook(Hook):
     Args:
         show_dir: None: draws nothing.
         fps: of the videos; the data sets' annotated frames are 6 per second.
-        sheet_frames: how many frames, evenly spread, a contact sheet shows at most.
+        sheet_frames: maximum number of evenly spread frames in a contact sheet.
         interval: draws every interval-th video.
 
     Raises:
-        ValueError: before the first video, if ``visualizer`` in the config is not a RVOSLocalVisualizer.
+        ValueError: before the first video, if the config's ``visualizer`` is not an RVOSLocalVisualizer.
     """
 
     def __init__(
@@ -69,11 +68,11 @@ class RVOSVisualizationHook(Hook):
             )
 
     def _draw_video(self, visualizer: Any, sample: Any, folder: Path) -> None:
-        # Here, because the visualization package needs PyAV and fonts, which a run that draws nothing does not.
+        # Imported here: the visualization package needs PyAV and fonts, which a run that draws nothing does not.
         from mmsoc.visualization import VideoWriter, contact_sheet
 
         folder.mkdir(parents=True, exist_ok=True)
-        # Where only some frames are annotated, there are masks of these alone.
+        # If only some frames are annotated, only these have masks.
         frames = list(getattr(sample, 'key_frames_inds', range(len(sample))))
         length = len(frames)
         shown = set(np.linspace(0, length - 1, min(self.sheet_frames, length)).round().astype(int).tolist())
@@ -94,7 +93,7 @@ class RVOSVisualizationHook(Hook):
 
 
 def _read_frame(frame: Any) -> np.ndarray:
-    """uint8 (H, W, 3) RGB: a picture, or the frame ``frame_id`` of a video file (A2D-Sentences)."""
+    """uint8 (H, W, 3) RGB: an image, or the frame ``frame_id`` of a video file (A2D-Sentences)."""
     if (mimetypes.guess_type(frame.img_path)[0] or '').startswith('video/'):
         from mmsoc.datasets.transforms.video_loading import read_window
 

@@ -7,17 +7,17 @@ from mmsoc.registry import MODELS
 
 @MODELS.register_module()
 class ConvPatchEmbed(BaseModule):
-    """Overlapping patches of one frame at stride 4, by three 3x3 convolutions instead of one 4x4 without overlap.
+    """Overlapping patches of one frame at stride 4, by three 3x3 convolutions instead of one non-overlapping 4x4.
 
-    A transformer that starts from random weights on few pictures learns outlines much sooner behind a convolutional stem ("Early
-    Convolutions Help Transformers See Better", NeurIPS 2021). `VideoSwin` takes it as ``patch_embed``; no published weights
-    have it.
+    A transformer that starts from random weights on few images learns outlines much sooner after a convolutional stem
+    ("Early Convolutions Help Transformers See Better", NeurIPS 2021). `VideoSwin` takes it as ``patch_embed``; no
+    published weights include it.
 
     Args:
         embed_dims: channels of a patch, C_0 of the backbone.
-        in_channels: of a frame.
-        channels: behind the first two convolutions, multiples of ``num_groups``.
-        num_groups: of the GroupNorms.
+        in_channels: channels of a frame.
+        channels: channels after the first two convolutions, multiples of ``num_groups``.
+        num_groups: groups of the GroupNorms.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from mmsoc.registry import MODELS
 
 @MODELS.register_module()
 class FrameBackbone(BaseModule):
-    """Runs an image backbone on every frame of a clip, so that it fits where a video backbone does.
+    """Runs an image backbone on every frame of a clip, as a replacement for a video backbone.
 
     Args:
         backbone: config of an image backbone that maps (B, 3, H, W) to maps at strides 4, 8, 16, 32, e.g.

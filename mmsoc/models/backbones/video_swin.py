@@ -27,10 +27,10 @@ from mmsoc.utils.errors import UserError
 def _load_mmaction_swin() -> ModuleType:
     """mmaction2's ``swin`` module, without importing ``mmaction.models``.
 
-    ``import mmaction.models`` fails with the released mmaction2 1.2.0 (open-mmlab/mmaction2#2714, and it imports timm and parts of
-    transformers that are gone), while the one file that is wanted here works alone. The file registers its class, and a second
-    registration of the name is an error: so a module that somebody has imported already is taken, and one that is loaded here
-    leaves the registry as it was found, ready for a later import of the whole of mmaction2.
+    ``import mmaction.models`` fails with the released mmaction2 1.2.0 (open-mmlab/mmaction2#2714, and it imports timm
+    and removed parts of transformers), while the one file needed here works alone. The file registers its class, and
+    registering a name twice is an error: so an already imported module is reused, and one loaded here leaves the
+    registry unchanged, so that all of mmaction2 can be imported later.
     """
     name = 'mmaction.models.backbones.swin'
     if name in sys.modules:
@@ -50,37 +50,37 @@ def _load_mmaction_swin() -> ModuleType:
 
 _swin = _load_mmaction_swin()
 
-# Attention weights that are not worth several calls: 1 MiB of float32.
+# Attention weights too small to be split over several calls: 1 MiB of float32.
 SMALL = 2**18
 
 
 class _Grid(NamedTuple):
-    """How the tokens of a map lie in the windows of a grid, and which tokens of a window must not meet.
+    """Layout of a map's tokens in the windows of a grid, and the masks of tokens that must not attend to each other.
 
-    Shifting a map by ``shift`` wraps its first rows around behind its last ones. Along each axis this affects the last window
-    only, whose last ``shift`` places hold what came from the front. So a window's mask depends on whether it is the last along
-    each of three axes: there are at most eight different masks, where mmaction2 keeps one for each window.
+    Shifting a map by ``shift`` moves its first rows after its last ones. Along each axis this affects only the last
+    window, whose last ``shift`` places hold tokens from the front. So a window's mask depends only on whether it is the
+    last along each of three axes: there are at most eight different masks, where mmaction2 keeps one per window.
 
-    Letters: B clips of P = T*H*W tokens, V windows of all clips with N tokens each; windows with the same mask lie side by side.
-    A place is a token's in a window, V*N of them.
+    Letters: B clips of P = T*H*W tokens, V windows of all clips with N tokens each; windows with the same mask are
+    adjacent. A place is a token's position in a window; there are V*N.
     """
 
-    #: (V*N,) int64: the token, of B*P, in each place; 0 where the map was padded to whole windows.
+    #: (V*N,) int64: the token (of B*P) in each place; 0 where the map was padded to whole windows.
     token_of_place: Tensor
-    #: The places that were padded; None if there are none.
+    #: The padded places; None if there are none.
     empty_places: Tensor | None
     #: (B*P,) int64: the place of each token.
     place_of_token: Tensor
     #: N
     num_tokens: int
-    #: How many windows have each mask.
+    #: Number of windows with each mask.
     counts: list[int]
-    #: As many (N, N) float32, 0 or -100 between the tokens of a window; None where all of them may meet.
+    #: These masks, (N, N) float32, 0 or -100 between tokens of a window; None where no pair is masked.
     masks: list[Tensor | None]
-    #: (V, N, N), the mask of each window; None where it would be large, or all windows have the same.
+    #: (V, N, N), the mask of each window; None if it would be large, or if all windows share one.
     mask_of_window: Tensor | None
-    #: (3*V*H*N,) int32: queries, keys and values of each head in each window, among those of the tokens, (B*P + 1)*3*H; padding has
-    #: those of a last token.
+    #: (3*V*H*N,) int32: indices of each window's queries, keys and values per head among those of the tokens,
+    #: (B*P + 1)*3*H; padding has those of a last token.
     split: Tensor
     #: (B*P*3*H,) int32: the reverse.
     split_back: Tensor
@@ -98,8 +98,8 @@ def _grid(
     num_heads: int,
     device: torch.device,
 ) -> _Grid:
-    """The grid of maps of ``size`` (T, H, W). Made on the CPU, since a GPU would make the host wait to count windows."""
-    with torch.inference_mode(False):  # what is kept here has to serve training too
+    """The grid of maps of ``size`` (T, H, W). Computed on the CPU, since a GPU would make the host wait."""
+    with torch.inference_mode(False):  # the cached tensors are used in training too
         numbers = [-(-n // w) for n, w in zip(size, window, strict=True)]
         num_tokens = num_clips * math.prod(size)
         padding = [n * w - length for n, w, length in zip(numbers, window, size, strict=True)]
@@ -133,7 +133,7 @@ def _grid(
         split = (tokens_V1N * 3 + kind) * num_heads + head
 
         def places_of_heads(places: Tensor) -> Tensor:
-            """(n,) places -> (n, 3, H), where their queries, keys and values lie among 3*V*H*N."""
+            """(n,) places -> (n, 3, H), the indices of their queries, keys and values among 3*V*H*N."""
             window, token = places[:, None, None] // in_window, places[:, None, None] % in_window
             return (
                 (torch.arange(3)[:, None] * num_windows + window) * num_heads + torch.arange(num_heads)
@@ -159,7 +159,7 @@ def _grid(
 
 
 class _Split(torch.autograd.Function):
-    """Pads, shifts and cuts queries, keys and values into windows and heads, in one copy."""
+    """Pads, shifts and splits queries, keys and values into windows and heads, in one copy."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, grid: _Grid, num_heads: int) -> Tensor:
@@ -181,7 +181,7 @@ class _Split(torch.autograd.Function):
 
 
 class _Join(torch.autograd.Function):
-    """The reverse of `_Split` for the attention's output; what windows hold of the padding is dropped."""
+    """The inverse of `_Split` for the attention's output; drops padding."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: _Grid) -> Tensor:
@@ -203,15 +203,16 @@ def _to_places(tokens: Tensor, grid: _Grid) -> Tensor:
 class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, misc]
     """mmaction2's window attention in bounded memory.
 
-    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) are the largest part of a training step's memory. PyTorch's fused
-    kernels do not keep them; where there is none that also has the gradient of the position bias, `attend_with_bias` does not.
+    Its N x N weights (N = 392 tokens in a window of 8 x 7 x 7) dominate a training step's memory. PyTorch's fused
+    kernels do not store them; where no kernel has the gradient of the position bias, `attend_with_bias` avoids storing
+    them.
     """
 
     def forward(self, x: Tensor, grid: _Grid) -> Tensor:
         """(B*P, C) -> the same shape."""
         num_tokens = grid.num_tokens
         index = self.relative_position_index[:num_tokens, :num_tokens]
-        # Contiguous: PyTorch's kernels for GPUs take no other bias.
+        # Contiguous, as PyTorch's GPU kernels require.
         bias_HNN = self.relative_position_bias_table[index].permute(2, 0, 1).contiguous()
         masks = list(zip(grid.counts, grid.masks, strict=True))
         if not torch.is_grad_enabled():
@@ -223,7 +224,7 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
             out = parts[0] if len(parts) == 1 else torch.cat(parts)
             return self.proj_drop(self.proj(torch.embedding(out.flatten(0, 1), grid.place_of_token)))
 
-        # Padding takes part in the attention, as it did when the published weights were trained: as one more token of zeros.
+        # Padding takes part in the attention, as in the training of the published weights: as one more token of zeros.
         qkv = self.qkv(x if grid.empty_places is None else F.pad(x, (0, 0, 0, 1)))
         bias = bias_HNN
         if grid.mask_of_window is not None and self.num_heads * grid.mask_of_window.numel() <= SMALL:
@@ -233,7 +234,7 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
         return self.proj_drop(self.proj(_Join.apply(out, grid)))
 
     def _project_and_attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Some windows (w, N, C), without a gradient: queries, keys and values of all would be most of a prediction's memory."""
+        """Some windows (w, N, C), without a gradient; all at once would dominate a prediction's memory."""
 
         def attend(part: Tensor) -> Tensor:
             q, k, v = self.qkv(part).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -244,18 +245,18 @@ class _WindowAttention(_swin.WindowAttention3D):  # type: ignore[name-defined, m
 
 
 class _Kept(NamedTuple):
-    """The clips of a batch in which stochastic depth keeps a branch; the others are not computed."""
+    """The clips of a batch for which stochastic depth keeps a branch; the others are not computed."""
 
-    #: How many.
+    #: Their number.
     num_clips: int
-    #: (num_clips,) int64; None if that is all of them.
+    #: (num_clips,) int64; None for all of them.
     clips: Tensor | None
-    #: What the branch is multiplied by, 1 / (1 - p).
+    #: The branch's scale, 1 / (1 - p).
     scale: float
 
 
 class _Skip(torch.autograd.Function):
-    """A branch that no clip keeps. Its parameters get zeros, so that weight decay and DDP treat them as usual."""
+    """A branch that no clip keeps. Its parameters get zero gradients, so that weight decay and DDP work as usual."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
@@ -321,7 +322,7 @@ class _Block(_swin.SwinTransformerBlock3D):  # type: ignore[name-defined, misc]
 
 class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
     def grids(self, num_clips: Sequence[int], size: Sequence[int], device: torch.device) -> list[_Grid | None]:
-        """Of each block, for as many maps of ``size`` (T, H, W); None for no map."""
+        """The grid of each block, for a number of maps of ``size`` (T, H, W); None for no map."""
         windows = [_swin.get_window_size(size, block.window_size, block.shift_size) for block in self.blocks]
         return [
             _grid(count, tuple(size), tuple(window), tuple(shift), block.attn.num_heads, device) if count else None
@@ -331,7 +332,7 @@ class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
     def forward(
         self, x: Tensor, grids: Sequence[_Grid | None], kept: Sequence[tuple[_Kept, _Kept] | None]
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None behind the last."""
+        """(B, T, H, W, C) -> the stage's output, same shape, and the next stage's input, None after the last."""
         tokens = x.flatten(1, 3)
         for block, grid, of_block in zip(self.blocks, grids, kept, strict=True):
             tokens = block(tokens, grid, of_block)
@@ -341,21 +342,21 @@ class _Stage(_swin.BasicLayer):  # type: ignore[name-defined, misc]
 
 @MODELS.register_module()
 class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
-    """Video Swin Transformer as SOC uses it (paper section 3.1): four un-normed maps per frame.
+    """Video Swin Transformer as SOC uses it (paper section 3.1): four unnormalized maps per frame.
 
-    mmaction2's `SwinTransformer3D` with a temporal patch of one frame, the output of each stage before it is merged into the next,
-    and no norm behind a stage.
+    mmaction2's `SwinTransformer3D` with a temporal patch of one frame, each stage's output before patch merging, and no
+    norm after a stage.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or a dict of embed_dims, depths, num_heads.
         pretrained: file or URL of a Video Swin checkpoint of mmaction2's, read in `init_weights`. A temporal
-            patch of more than one frame is summed over time (a video that stands still then gives the same patches).
+            patch of more than one frame is summed over time (which gives the same patches for a still video).
         window_size: frames, rows and columns of an attention window.
         drop_path_rate: stochastic depth of the last block.
-        frozen_stages: stages that are not trained; -1 for none, 0 for the patch embedding alone.
+        frozen_stages: number of frozen stages; -1 for none, 0 for the patch embedding only.
         with_cp: recompute the blocks in the backward pass (less memory, more time).
-        patch_embed: another patch embedding than the published one of a single 4x4 convolution, e.g.
-            `ConvPatchEmbed`: maps (B, 3, T, H, W) to (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
+        patch_embed: replaces the published patch embedding, a single 4x4 convolution, e.g. `ConvPatchEmbed`: maps (B,
+            3, T, H, W) to (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
     """
 
     def __init__(
@@ -388,8 +389,7 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             self.patch_embed = MODELS.build(patch_embed)
         for index in self.out_indices:
             delattr(self, f'norm{index}')
-        # mmaction2's modules name each other's classes in their code and take no others. The same modules and weights, run by
-        # the classes above.
+        # mmaction2's modules hard-code each other's classes. The same modules and weights, run by the classes above.
         for stage in self.layers:
             stage.__class__ = _Stage
             for block in stage.blocks:
@@ -421,11 +421,11 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             outputs.append(rearrange(level_BTHWC, 'b t h w c -> (b t) c h w').contiguous())
         return tuple(outputs)
 
-    @torch.compiler.disable  # it reads numbers from tensors: here once, all else is one graph
+    @torch.compiler.disable  # it reads numbers from tensors; the rest is one graph
     def _grids(
         self, num_clips: Sequence[Sequence[int]], size: Sequence[int], device: torch.device
     ) -> list[list[_Grid | None]]:
-        """Of each block of each stage, for as many maps of ``size`` (T, H, W) in the first."""
+        """The grids of each stage's blocks, for a number of maps of ``size`` (T, H, W) in the first stage."""
         frames, height, width = size
         # Merging halves rows and columns, rounded up.
         return [
@@ -434,9 +434,9 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         ]
 
     def _stochastic_depth(self, num_clips: int, device: torch.device) -> list[list[tuple[_Kept, _Kept] | None]]:
-        """For each block of each stage the clips that keep its two branches; None where nothing is ever dropped.
+        """For each block of each stage the clips that keep its two branches; None if nothing is ever dropped.
 
-        Drawn on the CPU, so that the host knows what it need not compute without waiting for the device.
+        Drawn on the CPU, so that the host knows what to skip without waiting for the device.
         """
         rates = [[getattr(block.drop_path, 'drop_prob', 0.0) for block in stage.blocks] for stage in self.layers]
         flat = [rate for stage in rates for rate in stage]
@@ -459,14 +459,14 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         return self
 
     def init_weights(self) -> None:
-        """Fresh weights, then those of ``pretrained``, every key accounted for.
+        """Initializes the weights, then loads ``pretrained`` strictly.
 
         Raises:
-            ValueError: if the file lacks a weight of this backbone, holds one that it does not have, or of another shape.
+            ValueError: the file lacks a weight of this backbone, or has an additional one or one of another shape.
         """
         pretrained: str | None = self.pretrained
         self.pretrained = None
-        super().init_weights()  # with `pretrained` set, it would load without looking at the keys
+        super().init_weights()  # with `pretrained` set, it would load without checking the keys
         self.pretrained = pretrained
         if pretrained:
             checkpoint = self._read(pretrained)
@@ -496,12 +496,12 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
             ) from error
 
     def convert_state_dict(self, state_dict: dict[str, Tensor], source: str = 'the checkpoint') -> dict[str, Tensor]:
-        """A Video Swin recogniser's or backbone's weights as weights of this module.
+        """Converts the weights of a Video Swin recognizer or backbone to weights of this module.
 
         Raises:
             ValueError: see `init_weights`.
         """
-        # The recogniser's head and its last norm have no place here; the index tables are made, not learned.
+        # The recognizer's head and last norm are not used here; the index tables are computed, not learned.
         if any(key.startswith('backbone.') for key in state_dict):
             state_dict = {
                 key[len('backbone.') :]: value for key, value in state_dict.items() if key.startswith('backbone.')

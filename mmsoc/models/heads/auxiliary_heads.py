@@ -1,7 +1,7 @@
-"""Heads that see only training: each has ``loss(visual, fused, targets, data_samples)``, and SOC adds what it returns.
+"""Heads for training only: each has ``loss(visual, fused, targets, data_samples)``, whose losses SOC adds.
 
-The published SOC has none, since its backbone and its text encoder are pre-trained. A network that starts from random weights
-learns with them in minutes what a sentence's words have to do with the picture.
+The published SOC has none, since its backbone and text encoder are pre-trained. With them, a network that starts from
+random weights learns in minutes how a sentence's words relate to the image.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ from mmsoc.structures import ClipTargets, FusedFeatures, VisualFeatures
 from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
 
-_IGNORED = 255  # no target: padding, as everywhere in OpenMMLab
+_IGNORED = 255  # no target: padding, the convention of OpenMMLab
 
 
 @MODELS.register_module()
 class FusionMaskHead(BaseModule):
-    """Deep supervision of the fusion: the named object's mask, from each fused level by one 1x1 convolution.
+    """Deep supervision of the fusion: predicts the named object's mask from each fused level by a 1x1 convolution.
 
-    It tells every cell directly whether the sentence speaks of it, where the matched query's losses reach the fusion only through
-    the deformable encoder and decoder.
+    It supervises every cell directly, whereas the matched query's losses reach the fusion only through the deformable
+    encoder and decoder.
 
     Args:
         embed_dims: C.
-        num_levels: how many of the finest fused levels.
+        num_levels: number of fused levels, finest first.
         loss_bce_weight, loss_dice_weight: of the two losses, each summed over the levels and averaged over the M*T masks of all
             processes (`mean_over_processes`).
     """
@@ -58,7 +58,7 @@ class FusionMaskHead(BaseModule):
         targets: ClipTargets,
         data_samples: Sequence[TrackDataSample],
     ) -> dict[str, Tensor]:
-        """``aux.loss_fusion_bce`` and ``aux.loss_fusion_dice``; a cell's target is the share of it that the mask covers."""
+        """``aux.loss_fusion_bce`` and ``aux.loss_fusion_dice``; a cell's target is its fraction inside the mask."""
         mask = targets.masks.flatten(0, 1)[:, None]
         levels = fused.levels[: len(self.convs)]
         (num_masks,) = mean_over_processes(len(mask), device=mask.device)
@@ -74,17 +74,17 @@ class FusionMaskHead(BaseModule):
 
 @MODELS.register_module()
 class CategoryMapHead(BaseModule):
-    """The category of the object in every cell, from each visual level by one 1x1 convolution.
+    """Predicts the category of the object in every cell, from each visual level by a 1x1 convolution.
 
-    It stands in for pre-training, alone (`BackbonePretrainer`) and beside the other losses: the gate of `MMF` multiplies the visual
-    channels, so it finds quickly the words whose meaning can be read from them linearly.
+    It replaces pre-training, alone (`BackbonePretrainer`) or with the other losses: the gate of `MMF` multiplies the
+    visual channels, so it quickly learns words whose meaning is linear in them.
 
     Args:
         num_classes: K categories, as in `LoadCategoryMaps`.
         embed_dims: C.
-        num_levels: how many of the finest levels.
-        loss_weight: of the cross-entropy over background and K categories, averaged over a level's cells with a target, in all
-            processes (`mean_over_processes`), and summed over the levels.
+        num_levels: number of levels, finest first.
+        loss_weight: weight of the cross-entropy over background and K categories, averaged over a level's cells with a
+            target in all processes (`mean_over_processes`) and summed over the levels.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class CategoryMapHead(BaseModule):
             data_samples: B, with ``gt_sem_seg``; a cell's target is that of the pixel at its centre.
 
         Returns:
-            ``aux.loss_category``, and ``aux.acc_category``, of the cells with an object the share whose category
-            is right, in percent, over the levels.
+            ``aux.loss_category``, and ``aux.acc_category``, the accuracy in percent on cells with an object, over all
+            levels.
 
         Raises:
-            ValueError: the samples were made without `LoadCategoryMaps`.
+            ValueError: the samples were loaded without `LoadCategoryMaps`.
         """
         maps = []
         for sample in data_samples:
@@ -138,7 +138,7 @@ class CategoryMapHead(BaseModule):
                     F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED)
                 )
         map_F1HW = torch.stack(maps)
-        if map_F1HW.device.type == 'cpu':  # a GPU would make the host wait; there a wrong class stops the loss
+        if map_F1HW.device.type == 'cpu':  # on a GPU it would make the host wait; there the loss fails on a wrong class
             highest = int(torch.where(map_F1HW == _IGNORED, 0, map_F1HW).max())
             if highest > self.num_classes:
                 raise UserError(

@@ -14,25 +14,26 @@ from mmsoc.structures import ClipTargets, Predictions
 
 @MODELS.register_module()
 class ClipCriterion(nn.Module):
-    """Instance matching and total loss (paper section 3.5, Eq. 8 and 9), for every decoder layer on its own.
+    """Instance matching and total loss (paper section 3.5, Eq. 8 and 9), for every decoder layer separately.
 
-    One trajectory of N is matched to the referred object of a clip; it alone is trained towards the mask and the box, in all
-    frames, and towards the class in the frames where the object can be seen. Where the object is absent its mask is empty and its
-    box is zero, and both count, as in the released implementation. Sums are divided by the number of target masks (sentences times
-    frames), that of the contrastive loss by the number of sentences, both averaged over the processes (`mean_over_processes`).
+    One of N trajectories is matched to the referred object of a clip; only this one is supervised by the mask and the
+    box, in all frames, and by the class in frames where the object is visible. In other frames the mask is empty and
+    the box is zero, and both count, as in the released implementation. Sums are divided by the number of target masks
+    (sentences times frames), that of the contrastive loss by the number of sentences, both averaged over the processes
+    (`mean_over_processes`).
 
     Each loss is called once for all layers, as mmdet's are, with ``reduction_override='none'``; the contrastive loss with
     ``avg_factor``.
 
     Args:
-        assigner: `ClipAssigner`, or an assigner of mmdet's, e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s, which is
+        assigner: `ClipAssigner`, or an mmdet assigner, e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s, which is
             called for each sentence and layer.
         loss_cls: ``mmdet.FocalLoss``, on logits (n, K).
-        loss_mask: ``mmdet.FocalLoss``, on logits (n, pixels); mean over the pixels of a mask.
+        loss_mask: ``mmdet.FocalLoss``, on logits (n, pixels); averaged over the pixels of a mask.
         loss_dice: ``mmdet.DiceLoss``, on logits (n, pixels).
         loss_bbox: ``mmdet.L1Loss``, on cxcywh (n, 4) in [0, 1].
         loss_iou: `GIoULoss` or ``mmdet.GIoULoss``, on xyxy (n, 4) in [0, 1].
-        loss_contrastive: `VLContrastiveLoss`; None to train without (paper Table 3, without VL).
+        loss_contrastive: `VLContrastiveLoss`; None to train without it (paper Table 3, without VL).
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ClipCriterion(nn.Module):
 
         Returns:
             Weighted scalars ``loss_cls``, ``loss_mask``, ``loss_dice``, ``loss_bbox``, ``loss_giou``,
-            ``loss_contrastive`` of the last layer, and the same with a prefix ``d{layer}.`` of the others.
+            ``loss_contrastive`` of the last layer, and of the others the same with a prefix ``d{layer}.``.
         """
         with torch.autocast(features.device.type, enabled=False):
             predictions = Predictions(*(tensor.float() for tensor in predictions))
@@ -105,14 +106,14 @@ class ClipCriterion(nn.Module):
         decode_masks: Callable[[Tensor, Tensor, Tensor], Tensor],
         targets: ClipTargets,
     ) -> Tensor:
-        """(D, M) int64: the query whose trajectory is assigned to each sentence's object, in each decoder layer.
+        """(D, M) int64: the query whose trajectory each sentence's object is assigned to, in each decoder layer.
 
-        Masks are compared at the input's resolution: at stride 4 other queries win.
+        Masks are compared at the input's resolution: stride 4 would choose other queries.
         """
         num_layers, num_sentences, num_frames, num_queries = predictions.logits.shape[:4]
         pixels = targets.masks[0, 0].numel()
         elements = num_layers * num_sentences * num_frames * num_queries * pixels
-        # As many layers at once as there is memory for: all of them in a small model and on a GPU.
+        # As many layers at once as fit into memory: all of them in a small model and on a GPU.
         step = max(1, num_layers * max_elements(features.device) // elements)
         matched = []
         for start in range(0, num_layers, step):
@@ -139,10 +140,10 @@ class ClipCriterion(nn.Module):
         targets: ClipTargets,
         num_masks: int | Tensor,
     ) -> dict[str, Tensor]:
-        """(D,) each; every loss is called once, for all layers."""
+        """The losses, (D,) each; every loss is called once for all layers."""
         num_layers = len(predictions.logits)
         chosen = matched[:, :, None, None, None]  # in every frame
-        # Only the matched trajectory's masks carry gradient, so only they are decoded with it, the layers as queries.
+        # Only the matched trajectory's masks need a gradient, so only they are decoded with one, the layers as queries.
         kernels, points = (
             tensor.take_along_dim(chosen, 3)[..., 0, :].movedim(0, 2)
             for tensor in (predictions.kernels, predictions.points)
@@ -164,7 +165,7 @@ class ClipCriterion(nn.Module):
         is_class = (targets.labels[:, None] == classes)[:, None, None]  # (M, 1, 1, K)
         positive = (is_query & is_class & targets.visible[:, :, None, None]).to(predictions.logits.dtype)
 
-        by_layer = dict(  # values of a layer side by side
+        by_layer = dict(  # values of a layer are adjacent
             loss_cls=self._values(self.loss_cls, predictions.logits.flatten(0, 3), positive.flatten(0, 3)).view(
                 num_layers, -1
             ),

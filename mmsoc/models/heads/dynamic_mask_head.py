@@ -20,12 +20,12 @@ class DynamicMaskHead(BaseModule):
     Args:
         pixel_decoder: e.g. `FPNPixelDecoder`; its ``out_channels`` must be ``mask_channels``.
         embed_dims: C.
-        num_classes: K, the class logits.  1 is "referred or not" (the paper's K = 0).
-        num_layers: D, decoder layers; each has its own class and box branch.
+        num_classes: K, number of class logits. 1 is "referred or not" (the paper's K = 0).
+        num_layers: D, number of decoder layers; each has its own class and box branch.
         num_cls_fcs: fully connected layers of the class branch (3: the paper; 1: the released implementation).
         mask_channels: channels of the mask features.
         kernel_channels: channels between the dynamic convolutions.
-        num_convs: dynamic convolutions.
+        num_convs: number of dynamic convolutions.
     """
 
     # Mask features have this stride in both axes; a location is the centre of its cell.
@@ -63,7 +63,7 @@ class DynamicMaskHead(BaseModule):
 
     def init_weights(self) -> None:
         super().init_weights()
-        # Focal loss starts from few positives; boxes start at the reference with a small size.
+        # Initially few positives, for the focal loss, and small boxes at the reference.
         for branch in self.cls_branches:
             nn.init.constant_(branch.layers[-1].bias, -math.log(99))
         for branch in self.box_branches:
@@ -73,8 +73,8 @@ class DynamicMaskHead(BaseModule):
         for layer in self.kernel_branch.layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # Kernels start small, as in CondInst: they multiply coordinates in pixels, and the first mask logits would be in
-        # the hundreds.
+        # Kernels start small, as in CondInst: they multiply coordinates in pixels, so the first mask logits would
+        # otherwise be in the hundreds.
         nn.init.normal_(self.kernel_branch.layers[-1].weight, std=0.01)
 
     def mask_features(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class DynamicMaskHead(BaseModule):
         ]
         boxes = []
         for layer, queries in zip(objects.layers, objects.queries, strict=True):
-            # The branch adds to the reference that entered the decoder layer: at first a point, later a box.
+            # The branch refines the decoder layer's input reference: a point in the first layer, then a box.
             entered = frame.initial_reference if layer == 0 else frame.references[layer - 1]
             boxes.append(refine_boxes(self.box_branches[layer](queries), entered))
         points = torch.stack([frame.references[layer][..., :2] for layer in objects.layers])
@@ -108,7 +108,7 @@ class DynamicMaskHead(BaseModule):
     def decode_masks(self, features: Tensor, kernels: Tensor, points: Tensor) -> Tensor:
         """Dynamic convolution of the mask features (Eq. 7), each query with its own kernel and relative coordinates.
 
-        Always in float32: coordinates reach the size of the picture in pixels.
+        Always in float32: coordinates reach the size of the image in pixels.
 
         Args:
             features: (M*T, mask_channels, h, w).
@@ -129,15 +129,15 @@ class DynamicMaskHead(BaseModule):
             relative_x = points_F2[:, None, 0:1] - column
             relative_y = points_F2[:, None, 1:2] - row
 
-            # First convolution: its feature part is shared by the queries of a frame, and of its coordinates one depends on the
-            # column only and the other on the row only, so the (F, 10, h, w) input is never made.
+            # First convolution: the queries of a frame share its feature part, and one coordinate depends only on the
+            # column, the other only on the row, so the (F, 10, h, w) input is never materialized.
             weight, weight_xy = weights[0][..., :-2], weights[0][..., -2:]
             of_columns = weight_xy[..., 0:1] * relative_x
             of_rows = torch.addcmul(biases[0][..., None], weight_xy[..., 1:2], relative_y)
             x = rearrange(of_rows[..., None] + of_columns[:, :, None], '(f q) o h w -> f (q o) (h w)', q=num_queries)
             shared = rearrange(weight, '(f q) o i -> f (q o) i', q=num_queries)
             pixels = rearrange(features.float(), 'f c h w -> f c (h w)')
-            # In place where there is no gradient: else it would be copied first.
+            # In place if there is no gradient, which avoids a copy.
             x = torch.baddbmm(x, shared, pixels) if torch.is_grad_enabled() else x.baddbmm_(shared, pixels)
             x = rearrange(x, 'f (q o) p -> (f q) o p', q=num_queries)
             for weight, bias in zip(weights[1:], biases[1:], strict=True):

@@ -11,14 +11,14 @@ from mmsoc.utils.errors import UserError
 
 @MODELS.register_module()
 class FPNPixelDecoder(BaseModule):
-    """The FPN of paper section 3.5: encoded maps, coarse to fine, then the backbone's stride-4 map; gives F_seg.
+    """The FPN of paper section 3.5: fuses the encoded maps, coarse to fine, then the backbone's stride-4 map, to F_seg.
 
     Args:
         in_channels: C of the encoded maps.
         fine_channels: C_0 of the backbone's stride-4 map.
-        channels: channels behind each of the five 3x3 convolutions, multiples of ``num_groups``.
-        out_channels: channels of F_seg (the paper writes D; the released implementation has 8, as CondInst).
-        num_groups: of the GroupNorms.
+        channels: channels after each of the five 3x3 convolutions, multiples of ``num_groups``.
+        out_channels: channels of F_seg (D in the paper; the released implementation uses 8, like CondInst).
+        num_groups: groups of the GroupNorms.
     """
 
     def __init__(

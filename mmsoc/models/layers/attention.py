@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from .dropout import dropout as random_drop
 
-# Of a chunk's attention weights on a CPU: 8 MiB of float32, which stay in the cache from one step to the next.
+# Attention weights of a chunk on a CPU: 8 MiB of float32, which stay in the cache between steps.
 MAX_WEIGHTS_IN_CACHE = 2**21
 
 
 def multi_head_attention(
     attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None
 ) -> Tensor:
-    """What PyTorch's module computes, without its map of weights and in half as many operations.
+    """Computes the same as PyTorch's module, without its attention map and in half as many operations.
 
     Args:
-        attention: the weights; keys and values have the width of the queries.
+        attention: holds the weights; keys and values have the width of the queries.
         query: (B, Q, C).
         key: (B, K, C).
         value: (B, K, C).
@@ -31,7 +31,7 @@ def multi_head_attention(
     """
     channels = attention.embed_dim
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    # One product for what is projected from the same tensor.
+    # One product for projections of the same tensor.
     sizes, inputs = [1, 1, 1], [query, key, value]
     if query is key:
         sizes, inputs = [2, 1], [query, value]
@@ -52,7 +52,7 @@ def multi_head_attention(
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     if not dropout or q.device.type != 'cpu':
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
-    # The kernel for CPUs has no drop-out; PyTorch's composition of operations scales both factors and asks for empty rows.
+    # The CPU kernel has no dropout; PyTorch's composite implementation scales both factors and checks for empty rows.
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if mask is not None:
         weights = weights.masked_fill(~mask, -torch.inf)
@@ -60,7 +60,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
 
 
 class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
-    """mmcv's, which never makes the (queries x keys) map of weights: mmcv asks PyTorch for it and throws it away.
+    """mmcv's module without the (queries x keys) attention map, which mmcv computes and discards.
 
     The cluster's encoder sees all queries of a video, 40,000 for 2,000 frames, and the map of 8 heads would take 51 GB.
     """
@@ -77,7 +77,7 @@ class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
         key_padding_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """As mmcv's, with ``batch_first=True``: (B, Q, C) and (B, K, C).
+        """Like mmcv's, with ``batch_first=True``: (B, Q, C) and (B, K, C).
 
         Raises:
             NotImplementedError: with an ``attn_mask``.
@@ -101,21 +101,21 @@ class MultiheadAttention(mmcv.cnn.bricks.transformer.MultiheadAttention):
 def attend_with_bias(
     qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0, masks: Sequence[tuple[int, Tensor | None]] = ()
 ) -> Tensor:
-    """Attention in windows, with a bias that gets a gradient; on a CPU its weights are not kept for the backward pass.
+    """Window attention with a trainable bias; on a CPU its weights are not stored for the backward pass.
 
     Args:
         qkv: (3, w, H, N, c), queries, keys and values of w windows.
         bias: (H, N, N) or (w, H, N, N), contiguous.
         scale: of the products of queries and keys.
         dropout: of the weights.
-        masks: how many windows, in their order, add which mask (N, N) to a bias (H, N, N).
+        masks: pairs of a number of consecutive windows and the mask (N, N) that they add to a bias (H, N, N).
 
     Returns:
         (w, N, H*c).
     """
     if qkv.device.type == 'cpu' and not dropout:
         return _Attend.apply(qkv, bias, scale, masks)
-    # The memory-efficient kernel for GPUs also gives the bias its gradient.
+    # The memory-efficient GPU kernel also computes the bias's gradient.
     return _attend_by_kernel(qkv, bias, scale, dropout, masks)
 
 
@@ -129,7 +129,7 @@ def _attend_by_kernel(
         out = F.scaled_dot_product_attention(
             q, k, v, of_part if bias.dim() == 4 else of_part[None], dropout, scale=scale
         )
-        outputs.append(out.transpose(1, 2))  # as it lies in memory
+        outputs.append(out.transpose(1, 2))  # its layout in memory
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(2)
 
 
@@ -142,9 +142,9 @@ def _by_mask(qkv: Tensor, masks: Sequence[tuple[int, Tensor | None]]) -> Iterato
 
 
 class _Attend(torch.autograd.Function):
-    """On a CPU: by the fused kernel, which makes no weights; the backward pass makes them for a few windows at a time.
+    """On a CPU: the fused kernel, which stores no weights; the backward pass recomputes them, a few windows at a time.
 
-    To make them again while they are in the cache takes no longer than to keep them and read them back.
+    Recomputing them in the cache is as fast as storing them and reading them back.
     """
 
     @staticmethod
@@ -188,7 +188,7 @@ class _Attend(torch.autograd.Function):
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
     """(w*H, N, N) of queries and keys (w*H, N, c); without a gradient."""
-    # beta=0: scaled, without a pass of its own. The bias is added in place, since it would be copied for each window.
+    # beta=0 scales without a separate pass. The bias is added in place; otherwise it would be copied for each window.
     scores = torch.baddbmm(q.new_zeros(()).expand(len(q), 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
     scores.unflatten(0, (-1, bias.shape[-3])).add_(bias)
     return torch.softmax(scores, -1, out=scores)

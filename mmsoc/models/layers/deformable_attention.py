@@ -1,4 +1,4 @@
-"""Deformable attention in bounded memory, and fast where mmcv's compiled op does not run."""
+"""Deformable attention in bounded memory, with a fast fallback for mmcv's compiled op."""
 
 import contextlib
 import functools
@@ -21,14 +21,16 @@ from .recompute import MAX_ELEMENTS_IN_CACHE, map_chunks
 
 
 class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
-    """mmcv's, in bounded memory, in float32 always, and without a wait for the device.
+    """mmcv's module in bounded memory, always in float32, and without waiting for the device.
 
-    On a GPU mmcv's compiled op samples. It takes ``im2col_step`` frames at once, or a multiple, and counts in 32 bits: so it
-    gets slices. On a CPU `sample_rows` does, and `_SampleRows` with a gradient. Where mmcv was built without its op, its PyTorch
-    form samples, which holds every sampled vector: channels x levels x points numbers per query, 0.6 GB for a clip of 8 frames
-    of 360x640, three times over; so it runs on a few frames at once, and again in the backward pass.
+    On a GPU mmcv's compiled op samples. It takes a multiple of ``im2col_step`` frames at once and uses 32-bit indices,
+    so it gets slices. On a CPU `sample_rows` samples, with a gradient `_SampleRows`. If mmcv was built without its op,
+    its PyTorch implementation samples, which stores every sampled vector: channels x levels x points numbers per query,
+    0.6 GB for a clip of 8 frames of 360x640, three times over; so it runs on a few frames at once and is recomputed in
+    the backward pass.
 
-    Under autocast the op would get locations of half precision, and does not take bfloat16 at all (open-mmlab/mmcv#2878).
+    Under autocast the op would get locations in half precision, and it does not support bfloat16 at all
+    (open-mmlab/mmcv#2878).
     """
 
     def forward(
@@ -45,10 +47,10 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         shapes: Sequence[tuple[int, int]] | None = None,
         **kwargs,
     ) -> Tensor:
-        """As mmcv's, with ``batch_first=True``: (F, Q, C) queries and (F, P, C) values of F frames.
+        """Like mmcv's, with ``batch_first=True``: (F, Q, C) queries and (F, P, C) values of F frames.
 
         Args:
-            shapes: ``spatial_shapes`` as numbers; left out, the device is asked for them.
+            shapes: ``spatial_shapes`` as numbers; if omitted, they are read from the device.
 
         Raises:
             NotImplementedError: without ``batch_first``.
@@ -87,7 +89,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         query_pos: Tensor | None,
         key_padding_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries with their position (F, Q, C), values (F, P, H, c), identity (F, Q, C) and weights (F, Q, H, L, K)."""
+        """Queries with positions (F, Q, C), values (F, P, H, c), identity (F, Q, C) and weights (F, Q, H, L, K)."""
         value = self.value_proj(query if value is None else value)
         if key_padding_mask is not None:
             value = value.masked_fill(key_padding_mask[..., None], 0.0)
@@ -113,7 +115,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         shape = weights.shape
         offsets = self.sampling_offsets(query).view(*shape, 2)
         centre = reference_points[:, :, None, :, None, :2]
-        if reference_points.shape[-1] == 4:  # a point moves by a share of half of the box
+        if reference_points.shape[-1] == 4:  # offsets are fractions of half the box size
             locations = torch.addcmul(
                 centre, offsets, reference_points[:, :, None, :, None, 2:], value=0.5 / self.num_points
             )
@@ -143,7 +145,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
                 elements,
                 chunk_always=True,
             )
-        # The op counts the numbers of a slice in 32 bits.
+        # The op indexes the elements of a slice with 32 bits.
         step = max(1, min(self.im2col_step, (2**31 - 1) // max(value[0].numel(), locations[0].numel())))
         parts = [
             MultiScaleDeformableAttnFunction.apply(
@@ -163,13 +165,13 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         reference_points: Tensor,
         shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """The same steps with another sampler, on a CPU."""
+        """The same steps with the CPU sampler."""
         if torch.is_grad_enabled():
             return self._attend_by_rows(
                 query, value, identity, query_pos, key_padding_mask, reference_points, shapes=shapes
             )
         points = query.shape[0] * query.shape[1] * self.num_heads * self.num_levels * self.num_points
-        # What is the same for all frames is given once.
+        # What all frames share is passed once.
         query_pos, reference_points = (
             tensor if tensor is None or len(tensor) == len(query) else tensor.expand(len(query), *tensor.shape[1:])
             for tensor in (query_pos, reference_points)
@@ -196,7 +198,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
         query, value, identity, weights = self._project(query, value, identity, query_pos, key_padding_mask)
         shape = weights.shape
         coordinates = []
-        for axis in range(2):  # x, then y: each in memory of its own
+        for axis in range(2):  # x, then y, in separate memory
             offsets = F.linear(query, self.sampling_offsets.weight[axis::2], self.sampling_offsets.bias[axis::2]).view(
                 shape
             )
@@ -215,7 +217,7 @@ class MultiScaleDeformableAttention(mmcv.ops.MultiScaleDeformableAttention):
 
 @functools.cache
 def _has_compiled_op() -> bool:
-    """Whether mmcv was built with CUDA ops; warns once where it was not."""
+    """Whether mmcv was built with CUDA ops; warns once if not."""
     if 'not available' not in str(mmcv.ops.get_compiling_cuda_version()):
         return True
     print_log(
@@ -228,37 +230,37 @@ def _has_compiled_op() -> bool:
 
 
 class _Rows(NamedTuple):
-    """Which rows of a matrix each bag adds up, and by which weights; R = 4 * L * K rows in each of the F * Q * H bags."""
+    """Rows of a matrix and weights that each bag sums; R = 4 * L * K rows in each of the F * Q * H bags."""
 
     padded: Tensor
     """(F, P', H, c), the levels' pixels with zeros around each level; its rows are (F * P' * H, c)"""
     index: Tensor
     """(F * Q * H, R) int32"""
     weight: Tensor
-    """(F * Q * H, R): of the left top neighbours of all points, the right top ones, the left bottom and the right bottom ones"""
+    """(F * Q * H, R), of the top left neighbours of all points, then top right, bottom left and bottom right"""
     to_right: Tensor
-    """(F, Q, H, L, K) in [0, 1), how far a point lies behind its left neighbours"""
+    """(F, Q, H, L, K) in [0, 1), a point's distance from its left neighbours"""
     to_bottom: Tensor
-    """likewise, behind its top neighbours"""
+    """likewise, from its top neighbours"""
 
     def sum(self) -> Tensor:
         """(F * Q * H, c)"""
         return F.embedding_bag(self.index, self.padded.flatten(0, 2), mode='sum', per_sample_weights=self.weight)
 
 
-# Rows and columns of zeros before a level and behind it, so that a point's four neighbours are always there. Two, so that those of
-# a point beyond them, which is moved there, are zeros all four, and its gradient is zero.
+# Rows and columns of zeros before and after a level, so that a point's four neighbours always exist. Two, so that a
+# point beyond them, which is moved onto them, has four zero neighbours and a zero gradient.
 _BORDER = 2
 
 
 def sample_rows(value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """What ``mmcv.ops.multi_scale_deformable_attn_pytorch`` computes, without a gradient, in a fraction of the time.
+    """Computes ``mmcv.ops.multi_scale_deformable_attn_pytorch`` without a gradient, in a fraction of the time.
 
     Args:
-        value: (F, P, H, C), the levels' pixels one behind the other.
+        value: (F, P, H, C), the concatenated pixels of the levels.
         shapes: rows and columns of each of the L levels.
-        x: (F, Q, H, L, K), where the points lie, in pixels of their level from the centre of the first one; zeros lie
-            outside. Is overwritten.
+        x: (F, Q, H, L, K), positions of the points, in pixels of their level from the centre of the first one; outside
+            are zeros. Overwritten.
         y: likewise.
         weights: (F, Q, H, L, K).
 
@@ -273,14 +275,14 @@ def _find_rows(
 ) -> _Rows:
     """Deformable attention as a product of a sparse and a dense matrix.
 
-    Each point's bilinear sample is a weighted sum of four rows of ``value``, each of a head's channels; all of a query's points
-    together are one sum over 4 x levels x points rows, which is an embedding bag. (``grid_sample`` reads every channel from a map
-    of its own, and a vector per point is written out and read again.) What is left is to find rows and weights, for which every
-    step runs through memory once; so they are few.
+    Each point's bilinear sample is a weighted sum of four rows of ``value``, each holding a head's channels; a query's
+    points together are one sum over 4 x levels x points rows, an embedding bag. (``grid_sample`` reads every channel
+    from a separate map, and writes and rereads a vector per point.) The remaining work is to compute rows and weights;
+    each step of it passes through memory once, so there are few steps.
 
     Args:
         value, shapes, x, y, weights: as for `sample_rows`.
-        overwrite: whether ``x`` and ``y`` may be.
+        overwrite: whether ``x`` and ``y`` may be overwritten.
     """
     num_frames, _, num_heads, channels = value.shape
     padded_sizes = [(height + 2 * _BORDER) * (width + 2 * _BORDER) for height, width in shapes]
@@ -292,7 +294,7 @@ def _find_rows(
     def of_levels(values: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=value.device)[:, None]
 
-    # What lies further outside than the first zeros is moved to them. (fmax makes a number of what is none.)
+    # Points further outside than the first zeros are moved there. (fmax replaces NaN.)
     first = x.new_tensor(-float(_BORDER))
     x, y = (torch.fmax(axis, first, out=axis if overwrite else None) for axis in (x, y))
     x = x.minimum(of_levels([width for _, width in shapes], x.dtype))
@@ -304,7 +306,7 @@ def _find_rows(
     start = of_levels([sum(padded_sizes[:level]) for level in range(len(shapes))], torch.int32)
     frame = torch.arange(num_frames, dtype=torch.int32, device=value.device).view(-1, 1, 1, 1, 1) * sum(padded_sizes)
     head = torch.arange(num_heads, dtype=torch.int32, device=value.device).view(-1, 1, 1)
-    # Pixels of a level can be counted in float32, up to 16 million.
+    # float32 can index up to 16 million pixels of a level.
     corner = torch.addcmul(left, top, stride.to(x.dtype)).int()
     corner.mul_(num_heads).add_((frame + start + (stride + 1) * _BORDER) * num_heads + head)
 
@@ -328,9 +330,9 @@ def _inside(padded: Tensor, height: int, width: int) -> Tensor:
 
 @functools.cache
 def _has_sparse_products() -> bool:
-    """Whether this PyTorch computes the products that `_SampleRows` needs (builds without MKL did not)."""
+    """Whether this PyTorch supports the products that `_SampleRows` needs (builds without MKL did not)."""
     one = torch.ones(1, 1)
-    # PyTorch warns once, at the first of them, that their interface may change.
+    # At the first product PyTorch warns once that the interface may change.
     with warnings.catch_warnings(), contextlib.suppress(RuntimeError, NotImplementedError):
         warnings.filterwarnings('ignore', message='Sparse CSR tensor support is in beta')
         return bool(torch.sparse.sampled_addmm(one.to_sparse_csr(), one, one).values() == 2)
@@ -340,21 +342,21 @@ def _has_sparse_products() -> bool:
 class _SampleRows(torch.autograd.Function):
     """`sample_rows` with a gradient, on a CPU: 3 to 6 times as fast as ``grid_sample``.
 
-    With S the sparse matrix of weights and V the rows, the output is ``S V``; so the gradient of V is that of the output times S
-    transposed, and that of a weight is the product of a row of V and the output's gradient of its bag.
+    With the sparse matrix S of weights and the rows V, the output is ``S V``: the gradient of V is S transposed times
+    the output's gradient, and that of a weight is the product of a row of V and its bag's output gradient.
     """
 
     @staticmethod
     def forward(
         ctx: Any, value: Tensor, shapes: Sequence[tuple[int, int]], x: Tensor, y: Tensor, weights: Tensor
     ) -> Tensor:
-        # Some frames at a time, whose rows stay in the cache.
+        # Some frames at a time, so that their rows stay in the cache.
         step = max(1, MAX_ELEMENTS_IN_CACHE // (4 * weights[0].numel()))
         ctx.shapes, ctx.step = shapes, step
         rows: Iterable[_Rows] = (
             _find_rows(part, shapes, *points) for part, *points in _split(step, value, x, y, weights)
         )
-        if step >= len(value):  # kept, since they are small
+        if step >= len(value):  # stored, since they are small
             rows = list(rows)
         ctx.save_for_backward(value, x, y, weights, *(rows[0] if isinstance(rows, list) else ()))
         return torch.cat([found.sum() for found in rows]).view(*x.shape[:2], -1)
@@ -382,7 +384,7 @@ def _rows_gradient(rows: _Rows, weights: Tensor, grad: Tensor, shapes: Sequence[
     grad = grad.reshape(num_bags, -1)
     starts = torch.arange(0, index.numel() + 1, num_rows, dtype=torch.int32)
     matrix = padded.flatten(0, 2)
-    # SciPy's product with the transposed matrix takes no sorting, PyTorch's does.
+    # SciPy's product with the transposed matrix needs no sorting, unlike PyTorch's.
     sparse = csr_matrix(
         (weight.flatten().numpy(), index.flatten().numpy(), starts.numpy()), shape=(num_bags, len(matrix))
     )

@@ -1,4 +1,4 @@
-"""Drop-out in a fraction of PyTorch's time on a CPU, where the random numbers are most of it."""
+"""Dropout in a fraction of PyTorch's time on a CPU, where random numbers dominate."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A draw of 64 bits decides about four numbers, so that the probability is a multiple of 1/65,536.
+# A 64-bit draw decides four elements, so the probability is a multiple of 1/65,536.
 _LEVELS = 2**16
-# Numbers that are treated at once, 4 MiB of float32, which stay in the cache from one step to the next.
+# Elements processed at once: 4 MiB of float32, which stay in the cache between steps.
 _AT_ONCE = 2**20
 
 
 def _is_drawn_here(x: Tensor, p: float) -> bool:
-    """Whether `_factors` can: on a CPU, and p is not nearer to 0 or 1 than a level."""
+    """Whether `_factors` applies: on a CPU, with p at least one level away from 0 and 1."""
     return x.device.type == 'cpu' and 0 < round((1 - p) * _LEVELS) < _LEVELS
 
 
@@ -42,14 +42,14 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """PyTorch's, by `dropout`."""
+    """PyTorch's module, computed by `dropout`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else super().forward(x)
 
 
 class _ReLUDropoutFunction(torch.autograd.Function):
-    """In place: what comes here is a layer's output that nobody else reads."""
+    """In place: the input is a layer's output that nothing else reads."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
@@ -75,10 +75,10 @@ class _ReLUDropoutFunction(torch.autograd.Function):
 
 
 class ReLUDropout(nn.Dropout):
-    """``dropout(relu(x))`` with the same gradient, that keeps its output and nothing else for the backward pass.
+    """``dropout(relu(x))`` with the same gradient, storing only its output for the backward pass.
 
-    Where the output is not zero, x was positive and was not dropped; elsewhere the gradient is zero whatever the reason. PyTorch
-    keeps what ReLU gave and on CPU the dropout's factors besides: in the encoder of a clip of 8 frames 0.7 GB for each layer.
+    Where the output is not zero, x was positive and not dropped; elsewhere the gradient is zero in either case. PyTorch
+    stores ReLU's output and, on a CPU, the dropout factors as well: 0.7 GB per encoder layer for a clip of 8 frames.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# Sizes of clips whose positions are kept, 5 MB for 360x640.
+# Number of clip sizes whose encodings are cached, 5 MB for 360x640.
 MAX_KNOWN_SIZES = 16
 
 
 def sine_positional_encoding_1d(
     pad_mask: Tensor | None, shape: Sequence[int], device: torch.device, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine encoding of positions in a sequence; padding does not count.
+    """Sine encoding of positions in a sequence; padding is not counted.
 
     Args:
         pad_mask: (M, L) bool, True where a sequence was padded; None if none was.
         shape: (M, L, C), C even.
-        device: of the result.
-        temperature: ratio of the longest to the shortest wave length.
+        device: device of the result.
+        temperature: ratio of the longest to the shortest wavelength.
 
     Returns:
         (M, L, C) float32, (1, L, C) without ``pad_mask``; sines on even channels, cosines on odd ones.
@@ -37,7 +37,7 @@ def sine_positional_encoding_1d(
 
 
 class MapPositions:
-    """Two-dimensional encodings of feature maps, computed once for each set of sizes that comes without padding."""
+    """Two-dimensional encodings of feature maps, cached for each set of sizes without padding."""
 
     def __init__(self) -> None:
         self._known: dict[tuple, tuple[Tensor, ...]] = {}
@@ -66,6 +66,6 @@ class MapPositions:
         if key not in self._known:
             if len(self._known) >= MAX_KNOWN_SIZES:
                 self._known.clear()
-            with torch.inference_mode(False), torch.no_grad():  # they have to serve training too
+            with torch.inference_mode(False), torch.no_grad():  # the cached tensors are used in training too
                 self._known[key] = compute()
         return self._known[key]

@@ -6,33 +6,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# 64 MiB of float32: what is smaller is not worth the second run.
+# 64 MiB of float32: recomputing smaller results is not worthwhile.
 MAX_ELEMENTS = 2**24
 # On a GPU 512 MiB: each chunk costs its launches.
 MAX_ELEMENTS_ON_GPU = 2**27
-# On a CPU a chunk without a gradient costs nothing, and one of 16 MiB is still in the cache for the next step.
+# On a CPU, chunks without a gradient cost nothing, and 16 MiB stay in the cache until the next step.
 MAX_ELEMENTS_IN_CACHE = 2**22
-# torch.compile writes out every chunk; where PyTorch does not say so, that takes it longer.
+# torch.compile unrolls the chunks, which takes longer where PyTorch cannot tell that it is compiling.
 _is_compiling: Callable[[], bool] = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
 def max_elements(device: torch.device) -> int:
-    """Elements of an intermediate result that are worth a second run on this device."""
+    """Size, in elements, from which recomputing an intermediate result is worthwhile on this device."""
     return MAX_ELEMENTS if device.type == 'cpu' else MAX_ELEMENTS_ON_GPU
 
 
 def map_chunks(
     function: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], elements: int, chunk_always: bool
 ) -> Tensor:
-    """``function(*tensors)``, where that makes a large intermediate result: in chunks of the first dimension, and with a gradient
-    each chunk is run again in the backward pass instead of being kept.
+    """``function(*tensors)`` in chunks of the first dimension, recomputed in the backward pass instead of stored.
 
     Args:
-        function: maps tensors (n, ...) to a tensor (n, ...), each entry of the first dimension on its own.
+        function: maps tensors (n, ...) to a tensor (n, ...), independently along the first dimension.
         tensors: (n, ...) each.
-        elements: of the intermediate result, for all n. Up to `max_elements` (or `MAX_ELEMENTS_IN_CACHE`) nothing is done
-            differently.
-        chunk_always: in chunks without a gradient as well (False: where ``function`` itself needs no such memory then).
+        elements: size of the intermediate result for all n. Up to `max_elements` (or `MAX_ELEMENTS_IN_CACHE`) the
+            function runs normally.
+        chunk_always: use chunks without a gradient as well (False if ``function`` then does not need this memory).
     """
     with_gradient = torch.is_grad_enabled()
     first = next(tensor for tensor in tensors if tensor is not None)
@@ -50,7 +49,7 @@ def map_chunks(
     output = None
     for start, chunk in zip(range(0, len(first), step), chunks, strict=True):
         part = function(*chunk)
-        if output is None:  # in place: joined in the end, all of it would be there twice
+        if output is None:  # written in place: concatenating would hold everything twice
             output = part.new_empty((len(first), *part.shape[1:]))
         output[start : start + step] = part
     assert output is not None
@@ -58,15 +57,15 @@ def map_chunks(
 
 
 def linear_of_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str = 'none') -> Tensor:
-    """``F.linear(F.gelu(x), weight, bias)``, which keeps ``x`` alone for the backward pass and computes GELU there again.
+    """``F.linear(F.gelu(x), weight, bias)``, which stores only ``x`` for the backward pass and recomputes GELU there.
 
-    What GELU gives is as large as what it takes: in Video Swin the largest result of a block.
+    GELU's output is as large as its input: in Video Swin the largest result of a block.
     """
     return _LinearOfGELU.apply(x, weight, bias, approximate)
 
 
 class _LinearOfGELU(torch.autograd.Function):
-    """Some rows at a time on a CPU, whose result of GELU stays in the cache."""
+    """On a CPU some rows at a time, so that GELU's result stays in the cache."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
@@ -83,7 +82,7 @@ class _LinearOfGELU(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
         step = _rows_at_once(rows)
-        # Under autocast the product was of another type than the weight.
+        # Under autocast the product had another dtype than the weight.
         grad_x, grad_weight = torch.empty_like(rows), torch.zeros_like(weight)
         for part, grad_part, target in zip(rows.split(step), grad_rows.split(step), grad_x.split(step), strict=True):
             hidden = F.gelu(part, approximate=ctx.approximate).to(grad.dtype)

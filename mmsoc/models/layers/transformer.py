@@ -1,8 +1,8 @@
 """mmdet's transformer layers, made available to configs, with deformable attention in bounded memory.
 
-They are in no registry of mmdet's, so ``type='mmdet.DeformableDetrTransformerEncoder'`` cannot be built; here they are
-registered under their own names: those of DETR and Mask2Former without the map of attention weights, those of Deformable DETR
-with `MultiScaleDeformableAttention` in the place of mmcv's.
+No mmdet registry has them, so ``type='mmdet.DeformableDetrTransformerEncoder'`` cannot be built. Here they are
+registered under their own names: those of DETR and Mask2Former without the attention map, those of Deformable DETR with
+`MultiScaleDeformableAttention` instead of mmcv's.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ from .recompute import map_chunks
 class _BoundedSequential(nn.Sequential):
     """The layers of a feed-forward network; without a gradient some rows at a time.
 
-    The rows between the two linear layers are eight times as long as those outside: 0.3 GB for the deformable encoder of a clip
-    of 8 frames, and as much for the cluster's encoder of 2,000 frames.
+    The hidden rows are eight times as long as the input: 0.3 GB for the deformable encoder of a clip of 8 frames, and
+    as much for the cluster's encoder of 2,000 frames.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         rows, width = x.flatten(0, -2), self[0][0].out_features
         if torch.is_grad_enabled():
-            # Of rows, the product between is no view, which autograd would have to copy when `ReLUDropout` overwrites it.
+            # On 2-D rows the product is not a view, which autograd would have to copy when `ReLUDropout` overwrites it.
             return super().forward(rows).view(x.shape)
         return map_chunks(super().forward, (rows,), len(rows) * width, chunk_always=True).view(x.shape)
 
@@ -53,7 +53,7 @@ def _use_fast_dropout(layers: ModuleList) -> None:
 
 
 def _use_bounded_attention(layers: ModuleList, name: str) -> None:
-    # mmdet's layers name mmcv's class in their code and take no other. The same module and weights, run by ours.
+    # mmdet's layers hard-code mmcv's class. The same module and weights, run by our class.
     for layer in layers:
         getattr(layer, name).__class__ = MultiScaleDeformableAttention
 
@@ -88,7 +88,7 @@ class Mask2FormerTransformerDecoder(mmdet_layers.Mask2FormerTransformerDecoder):
 
 @MODELS.register_module()
 class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEncoder):
-    """mmdet's; ``num_cp`` layers are recomputed in the backward pass (by PyTorch: mmdet needs fairscale for it)."""
+    """mmdet's encoder; PyTorch recomputes ``num_cp`` layers in the backward pass (mmdet needs fairscale for this)."""
 
     num_cp: int
 
@@ -120,7 +120,7 @@ class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEnc
             spatial_shapes: (L, 2) int64, rows and columns of each level.
             level_start_index: (L,) int64.
             valid_ratios: (F, L, 2), the un-padded share of width and height; None if no frame was padded.
-            shapes: ``spatial_shapes`` as numbers; left out, the device is asked for them.
+            shapes: ``spatial_shapes`` as numbers; if omitted, they are read from the device.
 
         Returns:
             (F, P, C).
@@ -146,9 +146,9 @@ class DeformableDetrTransformerEncoder(mmdet_layers.DeformableDetrTransformerEnc
 
 
 def pixel_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None, device: torch.device) -> Tensor:
-    """Where the pixels of all levels lie in each level.
+    """Positions of all levels' pixels in each level.
 
-    What mmdet's ``get_encoder_reference_points`` computes, for which it asks a GPU for the shapes.
+    The same as mmdet's ``get_encoder_reference_points``, which reads the shapes from the GPU.
 
     Args:
         shapes: L levels' rows and columns.
@@ -173,7 +173,7 @@ def pixel_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None
 
 @MODELS.register_module()
 class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDecoder):
-    """mmdet's, with references that stay in float32 under autocast and in which no gradient is computed for nothing."""
+    """mmdet's decoder, with references in float32 under autocast and without unneeded gradients."""
 
     def _init_layers(self) -> None:
         super()._init_layers()
@@ -201,12 +201,12 @@ class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDec
             key_padding_mask: (F, P) bool, True where a frame was padded; None if none was.
             reference_points: (F, N, 2) float32, x and y in [0, 1] of the un-padded frame.
             valid_ratios: (F, L, 2), the un-padded share of width and height; None if no frame was padded.
-            reg_branches: D modules C -> 4, each refines the references behind its layer.
+            reg_branches: D modules C -> 4; each refines the references after its layer.
 
         Returns:
             With ``return_intermediate`` the queries (D, F, N, C) and the refined references
-            (D, F, N, 4) behind each layer, detached; else those behind the last one, without D. Without ``reg_branches`` the
-            references are those that were given.
+            (D, F, N, 4) after each layer, detached; else those after the last one, without D. Without ``reg_branches``
+            the references are the given ones.
         """
         queries, references = [], []
         num_levels = self.layers[0].cross_attn.num_levels
@@ -237,9 +237,10 @@ class DeformableDetrTransformerDecoder(mmdet_layers.DeformableDetrTransformerDec
 
 
 def refine_boxes(offsets: Tensor, references: Tensor) -> Tensor:
-    """Adds what a box branch says to the references, before the sigmoid (Deformable DETR, appendix A.4).
+    """Adds a box branch's offsets to the references, before the sigmoid (Deformable DETR, appendix A.4).
 
-    In float32 under autocast too: a step of bfloat16 above 0.5 is 1/256, of float16's inverse sigmoid near 1 infinite.
+    In float32 also under autocast: bfloat16's resolution above 0.5 is 1/256, and float16's inverse sigmoid is infinite
+    near 1.
 
     Args:
         offsets: (..., 4).

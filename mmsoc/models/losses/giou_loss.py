@@ -6,7 +6,7 @@ from mmsoc.registry import MODELS
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) by their corners; mmdet's ``bbox_cxcywh_to_xyxy`` in a third of the operations."""
+    """Converts boxes (..., 4) to corners, like mmdet's ``bbox_cxcywh_to_xyxy`` in a third of the operations."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], -1)
 
@@ -14,11 +14,12 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 def generalized_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Generalized IoU (Rezatofighi et al., CVPR 2019) of pairs of boxes.
 
-    What mmdet's ``bbox_overlaps`` gives for aligned boxes; that one makes a tensor of ``eps``, for which a GPU makes the host wait.
+    The same as mmdet's ``bbox_overlaps`` for aligned boxes, which creates a tensor from ``eps`` and so makes the host
+    wait for a GPU.
 
     Args:
         a, b: (..., 4) xyxy, broadcast to each other.
-        eps: the least area of a union and of a hull.
+        eps: minimum area of a union and of a hull.
 
     Returns:
         (...) in [-1, 1].
@@ -34,10 +35,10 @@ def generalized_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
 
 @MODELS.register_module()
 class GIoULoss(nn.Module):
-    """``1 - GIoU``, called as mmdet's loss of this name, with the same numbers and without a wait for the device.
+    """``1 - GIoU`` with the interface and values of mmdet's loss of this name, without waiting for the device.
 
     Args:
-        eps: the least area of a union and of a hull.
+        eps: minimum area of a union and of a hull.
         reduction: ``'none'``, ``'mean'`` or ``'sum'``.
         loss_weight: of the loss.
     """
@@ -59,8 +60,8 @@ class GIoULoss(nn.Module):
         """
         Args:
             pred, target: (n, 4) xyxy.
-            weight: (n,), of each box.
-            avg_factor: what a mean divides by, instead of n.
+            weight: (n,), weight of each box.
+            avg_factor: divisor of a mean, instead of n.
             reduction_override: instead of ``reduction``.
 
         Returns:

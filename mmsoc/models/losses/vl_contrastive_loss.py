@@ -11,7 +11,7 @@ class VLContrastiveLoss(nn.Module):
     Minus the log-softmax, over the N video queries of a clip, of ``(query . guidance) / C**dim_exponent`` at the matched query.
 
     Args:
-        dim_exponent: 0.5 is the paper's division by sqrt(C); 1.0 is the released implementation's by C.
+        dim_exponent: 0.5 divides by sqrt(C), as in the paper; 1.0 by C, as in the released implementation.
         loss_weight: the paper's lambda_con.
     """
 
@@ -28,7 +28,7 @@ class VLContrastiveLoss(nn.Module):
             video_queries: (M, N, C), or (S, M, N, C) of S decoder layers.
             guidance: (M, C).
             matched: (M,) or (S, M) int64, the matched query of each sentence.
-            avg_factor: what the mean divides by, instead of M.
+            avg_factor: divisor of the mean, instead of M.
 
         Returns:
             The mean over the M sentences, a scalar or (S,).

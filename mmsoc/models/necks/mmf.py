@@ -13,12 +13,13 @@ from mmsoc.structures import FusedFeatures
 
 @MODELS.register_module()
 class CrossAttentionGate(BaseModule):
-    """``x * MHA(x, y)``: the tokens of one modality weighed by what they find in the other (paper Eq. 1-3); nothing is added.
+    """``x * MHA(x, y)``: gates one modality's tokens by cross-attention to the other (paper Eq. 1-3), without a
+    residual.
 
     Args:
         embed_dims: C.
-        num_heads: heads.
-        dropout: of the attention weights.
+        num_heads: number of attention heads.
+        dropout: dropout of the attention weights.
     """
 
     def __init__(
@@ -30,10 +31,10 @@ class CrossAttentionGate(BaseModule):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         """
         Args:
-            query: (M, Q, C), the tokens that are gated.
+            query: (M, Q, C), the tokens to gate.
             key: (M, K, C), the other modality's tokens with their positions.
             value: (M, K, C), the same without positions.
-            key_padding_mask: (M, K) bool, True where there is no token; None if there are tokens everywhere.
+            key_padding_mask: (M, K) bool, True for padding; None if there is none.
 
         Returns:
             (M, Q, C).
@@ -43,7 +44,7 @@ class CrossAttentionGate(BaseModule):
 
 @MODELS.register_module()
 class PassThrough(BaseModule):
-    """A slot of MMF that does nothing (paper Table 4: "No Fusion", "V2L", "L2V")."""
+    """An MMF stream that does nothing (paper Table 4: "No Fusion", "V2L", "L2V")."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         return query
@@ -53,13 +54,13 @@ class PassThrough(BaseModule):
 class MMF(BaseModule):
     """Two-stream multi-modal fusion (paper section 3.2).
 
-    Language to vision: every token of every level is gated by the words. Vision to language: the words are gated by the un-fused
-    tokens of one level; their mean is the textual guidance (Eq. 5). Each stream's parameters are shared by the levels.
+    Language to vision: every token of every level is gated by the words. Vision to language: the words are gated by the
+    unfused tokens of one level; their mean is the textual guidance (Eq. 5). The levels share each stream's parameters.
 
     Args:
-        l2v, v2l: config of the stream's gate: ``CrossAttentionGate``, ``PassThrough``, or a registered module of yours
-            with the same `forward`.
-        guidance_level: which level the words look at (2 is stride 32: "the last stage" of Eq. 5).
+        l2v, v2l: config of the stream's gate: ``CrossAttentionGate``, ``PassThrough``, or a registered user module with
+            the same `forward`.
+        guidance_level: the level that the words attend to (2 is stride 32: "the last stage" of Eq. 5).
     """
 
     def __init__(self, *, l2v: dict, v2l: dict, guidance_level: int = 2, init_cfg: dict | None = None) -> None:
@@ -81,18 +82,17 @@ class MMF(BaseModule):
         Args:
             levels: (M*T, C, h_i, w_i) each.
             words: (M, L, C).
-            word_pad_mask: (M, L) bool, True where there is no word; None if there are words everywhere.
-            pad_masks: (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
-                padded.
+            word_pad_mask: (M, L) bool, True for padding; None if there is none.
+            pad_masks: (M, h_i, w_i) bool each, True for padding; None if no clip was padded.
             positions: (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
-            with_guidance: False leaves out vision to language, which only the contrastive loss reads.
+            with_guidance: False skips vision to language, which only the contrastive loss uses.
 
         Returns:
             The levels, same shapes, and the guidance (M, C) or None.
         """
         num_sentences, _, channels = words.shape
         sizes = [level[0, 0].numel() for level in levels]
-        # A token's gate depends on no other token: all levels are gated in one call.
+        # Tokens are gated independently, so all levels are gated in one call.
         tokens_FPC = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
         word_key = words + sine_positional_encoding_1d(word_pad_mask, words.shape, words.device).to(words.dtype)
         gated = self.l2v(tokens_FPC.view(num_sentences, -1, channels), word_key, words, word_pad_mask).reshape(

@@ -15,8 +15,8 @@ from mmsoc.utils.device import to_device
 class SIM(BaseModule):
     """Semantic Integration Module (paper section 3.3): frame-level content aggregation, then a cluster across frames.
 
-    The two halves are methods of their own, since all that is long about a long video ends with the first: `aggregate` works on
-    each frame alone, `integrate` on N vectors per frame.
+    The two halves are separate methods, so that a long video's maps need not be kept: `aggregate` processes each frame
+    independently, `integrate` needs only N vectors per frame.
 
     Args:
         encoder: ``DeformableDetrTransformerEncoder`` (Eq. 4).
@@ -25,7 +25,7 @@ class SIM(BaseModule):
         embed_dims: C.
         num_queries: N.
         num_levels: feature levels.
-        num_memory_levels: how many of the finest encoded levels go on to the pixel decoder.
+        num_memory_levels: number of encoded levels, finest first, that the pixel decoder gets.
     """
 
     def __init__(
@@ -76,12 +76,11 @@ class SIM(BaseModule):
         box_branches: nn.ModuleList,
         num_frames: int,
     ) -> FrameQueries:
-        """Frame-level content aggregation: deformable encoder and decoder on every frame alone.
+        """Frame-level content aggregation: deformable encoder and decoder on every frame independently.
 
         Args:
             levels: (M*T, C, h_i, w_i) each.
-            pad_masks: (M, h_i, w_i) bool each, True where there is no picture; None if no clip was
-                padded.
+            pad_masks: (M, h_i, w_i) bool each, True for padding; None if no clip was padded.
             positions: (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
             box_branches: D modules C -> 4 that refine the reference of each decoder layer (the head's).
             num_frames: T.
@@ -112,7 +111,7 @@ class SIM(BaseModule):
 
         memory = self.encoder(query=tokens, query_pos=position, **common)
 
-        # The same for every frame, until the first layer has looked at it.
+        # The same for every frame until the first layer.
         num_folded, (num_queries, channels) = len(tokens), self.query_embed.weight.shape
         with torch.autocast(device.type, enabled=False):
             initial_reference = self.reference_points(self.query_embed.weight).sigmoid().expand(num_folded, -1, -1)
@@ -148,13 +147,13 @@ class SIM(BaseModule):
         Args:
             frame: of the whole video.
             sentence: (M, C).
-            layers: S decoder layers whose frame queries are wanted.
+            layers: the S decoder layers whose frame queries are returned.
             video_layers: for each of them, the layer whose frame queries are clustered. In training both are
                 0..D-1. The released implementation predicts from layer 0 with the video queries of the last layer.
-            seen: (M, F, N, C), the frame queries that are clustered in the place of those of ``frame``, e.g. with those of the
-                frames before; of one layer.
+            seen: (M, F, N, C), frame queries of one layer to cluster instead of those of ``frame``, e.g. including
+                earlier frames.
         """
-        # All layers in one call: a clip does not see its neighbours in the batch.
+        # All layers in one call, as clips of a batch do not interact.
         clustered = sorted(set(video_layers))
         folded = _of_layers(frame.queries, clustered) if seen is None else seen[None]
         found = self.cluster(folded.flatten(0, 1), sentence.repeat(len(clustered), 1)).unflatten(0, folded.shape[:2])
@@ -171,7 +170,7 @@ class SIM(BaseModule):
 
 
 def _of_layers(tensors: Tensor | Sequence[Tensor], layers: Sequence[int]) -> Tensor:
-    """The given ones of (D, ...), without a copy where that is all of them."""
+    """Selects entries of (D, ...), without a copy if all are selected."""
     if isinstance(tensors, Tensor) and list(layers) == list(range(len(tensors))):
         return tensors
     return torch.stack([tensors[layer] for layer in layers])

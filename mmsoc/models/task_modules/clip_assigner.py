@@ -15,21 +15,21 @@ from mmsoc.structures import ClipTargets
 
 
 class Trajectories(NamedTuple):
-    """What is compared with the object of each of M sentences: N trajectories of each of S decoder layers."""
+    """N trajectories of each of S decoder layers, to be matched to the object of each of M sentences."""
 
     logits: Tensor
     """(S, M, T, N, K)"""
     boxes: Tensor
     """(S, M, T, N, 4) cxcywh in [0, 1]"""
     masks: Tensor
-    """(M, T, S, N, H, W) logits, at the size of the targets; fastest where they lie by pixels in memory, the queries innermost"""
+    """(M, T, S, N, H, W) logits at the size of the targets; fastest with the queries innermost in memory"""
 
 
 class BaseClipCost(metaclass=ABCMeta):
     """A match cost for `ClipAssigner`.
 
     Args:
-        weight: of the cost.
+        weight: weight of the cost.
     """
 
     def __init__(self, *, weight: float = 1.0) -> None:
@@ -37,18 +37,18 @@ class BaseClipCost(metaclass=ABCMeta):
 
     @abstractmethod
     def __call__(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
-        """(S, M, N), the cost of assigning each trajectory to its sentence's object; a mean over the frames, weighted."""
+        """(S, M, N), the weighted cost of assigning each trajectory to its sentence's object, a mean over frames."""
 
 
 @TASK_UTILS.register_module()
 class ClipFocalCost(BaseClipCost):
-    """Focal loss of the object's class as a positive, less that as a negative (``mmdet.FocalLossCost``).
+    """Focal loss of the object's class as a positive minus that as a negative (``mmdet.FocalLossCost``).
 
-    The mean is over the frames in which the object can be seen; over all of them if it is in none.
+    Averaged over the frames that show the object, or over all frames if none does.
 
     Args:
-        weight: of the cost.
-        alpha, gamma: of the focal loss.
+        weight: weight of the cost.
+        alpha, gamma: parameters of the focal loss.
         eps: inside the logarithms.
     """
 
@@ -73,7 +73,7 @@ class ClipDiceCost(BaseClipCost):
     """One minus the dice coefficient of a frame's mask (``mmdet.DiceCost`` with ``pred_act=True``).
 
     Args:
-        weight: of the cost.
+        weight: weight of the cost.
         eps: added to numerator and denominator.
     """
 
@@ -85,7 +85,7 @@ class ClipDiceCost(BaseClipCost):
         num_layers, num_queries = trajectories.masks.shape[2:4]
         share = trajectories.masks.sigmoid().permute(0, 1, 4, 5, 2, 3).flatten(4, 5).flatten(2, 3)  # (M, T, H*W, S*N)
         target = targets.masks.flatten(2)
-        # What each mask shares with the target, and its own area, in one product.
+        # Each mask's intersection with the target, and its area, in one product.
         overlap, area = (torch.stack([target, torch.ones_like(target)], 2) @ share).unbind(2)
         dice = (2 * overlap + self.eps) / (area + target.sum(-1, keepdim=True) + self.eps)
         return self.weight * (1 - dice).mean(1).unflatten(-1, (num_layers, num_queries)).movedim(1, 0)
@@ -110,25 +110,25 @@ class ClipGIoUCost(BaseClipCost):
 
 @TASK_UTILS.register_module()
 class ClipAssigner:
-    """Instance matching (paper Eq. 8) for all sentences and decoder layers in one pass, without a wait for the device.
+    """Instance matching (paper Eq. 8) for all sentences and decoder layers at once, without waiting for the device.
 
     Each sentence has one object, and the Hungarian assignment of N trajectories to one object is the trajectory with the lowest
     cost.
 
     Args:
-        match_costs: configs of `BaseClipCost` s, which are added up.
+        match_costs: configs of `BaseClipCost` s; the costs are summed.
     """
 
     def __init__(self, *, match_costs: Sequence[dict]) -> None:
         self.match_costs = [TASK_UTILS.build(cost) for cost in match_costs]
 
     def assign_clips(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
-        """(S, M) int64: the query whose trajectory each sentence's object gets. (The first of equals.)"""
+        """(S, M) int64: the query whose trajectory is assigned to each sentence's object (ties: the first)."""
         return sum(cost(trajectories, targets) for cost in self.match_costs).argmin(-1)
 
 
 class OneByOneAssigner:
-    """Lets an assigner of mmdet's do what `ClipAssigner` does, sentence by sentence and layer by layer.
+    """Adapts an mmdet assigner to the interface of `ClipAssigner`, sentence by sentence and layer by layer.
 
     Args:
         assigner: e.g. ``mmdet.HungarianAssigner`` with `ClipCost` s.
@@ -161,5 +161,5 @@ class OneByOneAssigner:
             masks=targets.masks[one],
             visible=targets.visible[one],
         )
-        # Boxes are in [0, 1] already; mmdet's costs divide by the shape of the image.
+        # mmdet's costs divide boxes by the shape of the image; these are in [0, 1] already.
         return self.assigner.assign(found, target, img_meta=dict(img_shape=(1, 1))).gt_inds.argmax()

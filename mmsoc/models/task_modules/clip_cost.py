@@ -7,13 +7,14 @@ from mmsoc.registry import TASK_UTILS
 
 @TASK_UTILS.register_module()
 class ClipCost:
-    """A match cost of mmdet's between trajectories: the mean over the frames of its cost in each frame.
+    """An mmdet match cost between trajectories: the mean of its per-frame costs.
 
-    (mmdet's costs know no frames; `mmdet.DiceCost` would take a clip for one large picture, which is another number.)
+    (mmdet's costs have no time axis; `mmdet.DiceCost` would treat a clip as one large image, which gives a different
+    value.)
 
     Args:
         cost: config of a match cost, e.g. ``dict(type='mmdet.DiceCost', weight=5., pred_act=True, eps=1.)``.
-        visible_only: mean over the frames in which the object can be seen; over all of them if it is in none.
+        visible_only: average over the frames that show the object, or over all frames if none does.
     """
 
     def __init__(self, *, cost: dict, visible_only: bool = False) -> None:
@@ -29,7 +30,7 @@ class ClipCost:
                 ``masks`` (N, T, H, W) logits.
             gt_instances: G trajectories: ``labels`` (G,), ``bboxes`` (G, T, 4), ``masks`` (G, T, H, W),
                 ``visible`` (G, T) bool.
-            img_meta: handed on.
+            img_meta: passed on.
 
         Returns:
             (N, G).

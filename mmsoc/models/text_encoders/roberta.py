@@ -16,7 +16,7 @@ from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed, load_json
 
-# Written down, not fetched, so that every config builds offline.
+# Hard-coded rather than fetched, so that every config builds offline.
 _ROBERTA_BASE = dict(
     vocab_size=50265,
     hidden_size=768,
@@ -53,7 +53,7 @@ _ARCHITECTURE = (
     'hidden_act',
     'pad_token_id',
 )
-"""Keys of `config.json` that change what the weights compute; their shapes do not tell all of them."""
+"""Keys of `config.json` that affect the weights' results, and do not all follow from their shapes."""
 
 
 def _download(name: str) -> str:
@@ -72,8 +72,8 @@ def _read_config(pretrained: str) -> RobertaConfig:
     """The `config.json` of a local folder or of a hub name.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it is of another model than RoBERTa.
+        FileNotFoundError: it does not exist.
+        UserError: it describes a model other than RoBERTa.
     """
     file = Path(pretrained) / 'config.json'
     if Path(pretrained).is_dir():
@@ -99,18 +99,19 @@ def _read_config(pretrained: str) -> RobertaConfig:
 
 @MODELS.register_module()
 class RobertaTextEncoder(BaseModule):
-    """RoBERTa, and one resizer of its words and its sentence to C channels (paper section 3.1).
+    """RoBERTa, and a resizer of its word and sentence features to C channels (paper section 3.1).
 
     Args:
-        pretrained: a hub name or a local folder of a model of type ``roberta``, whose weights are read in `init_weights`,
-            never before. None: from scratch.
-        config: sizes of the encoder, over those of roberta-base (keys of `transformers.RobertaConfig`). Left
-            out, they are those of ``pretrained``; given, they must agree with its `config.json`.
+        pretrained: a hub name or a local folder of a model of type ``roberta``, whose weights are read only in
+            `init_weights`. None: from scratch.
+        config: sizes of the encoder, overriding roberta-base (keys of `transformers.RobertaConfig`). By default those
+            of ``pretrained``; if given, they must agree with its `config.json`.
         tokenizer: a hub name or a local folder, or the config of a registered tokenizer (``TASK_UTILS``):
-            a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``. Left out, it is that of ``pretrained``.
+            a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``. By default that of
+            ``pretrained``.
         out_channels: C.
-        dropout: behind the resizer.
-        frozen: RoBERTa is not trained and runs as in evaluation (no dropout); the resizer is trained.
+        dropout: dropout after the resizer.
+        frozen: RoBERTa is not trained and runs in evaluation mode (no dropout); the resizer is trained.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class RobertaTextEncoder(BaseModule):
 
     @property
     def max_tokens(self) -> int:
-        """Longest sentence, ``<s>`` and ``</s>`` included."""
+        """Maximum length of a sentence, including ``<s>`` and ``</s>``."""
         # RoBERTa counts positions from pad_token_id + 1.
         return self.roberta.config.max_position_embeddings - self.roberta.config.pad_token_id - 1
 
@@ -190,7 +191,7 @@ class RobertaTextEncoder(BaseModule):
             Exception
         ) as error:  # transformers raises OSError, ValueError, TypeError, by version and by what is missing
             cause = error
-        # transformers 5 makes an empty tokenizer of files that it cannot find.
+        # transformers 5 makes an empty tokenizer if it cannot find the files.
         if cause is not None or len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise FileNotFoundError(
                 f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be neither '
@@ -202,12 +203,12 @@ class RobertaTextEncoder(BaseModule):
     def init_weights(self) -> None:
         """Reads ``pretrained``, or starts from random weights if it is None.
 
-        RoBERTa's files on the hub hold no pooler: then it stays random, which the log says.
+        RoBERTa's files on the hub have no pooler: it then stays random, which is logged.
 
         Raises:
-            FileNotFoundError: if the weights are neither local nor can be downloaded.
-            UserError: if they are of another model than RoBERTa, a weight other than the pooler is missing, there are weights of
-                further layers, or `config`, `config.json` and the weights have different sizes.
+            FileNotFoundError: the weights are not local and cannot be downloaded.
+            UserError: they belong to a model other than RoBERTa, a weight other than the pooler is missing, there are
+                weights of additional layers, or `config`, `config.json` and the weights have different sizes.
         """
         super().init_weights()
         if self.pretrained is None:
@@ -259,11 +260,11 @@ class RobertaTextEncoder(BaseModule):
                 )
 
     def _init_from_scratch(self) -> None:
-        """Sentences that differ from the first step on.
+        """Initializes the weights so that sentences differ from the first step on.
 
-        RoBERTa's initial standard deviation of 0.02 in all tables and matrices is made for 768 channels and pre-training: position
-        and type weigh as much as the word, and hardly anything goes from a word to another or to the pooled ``<s>``, so that
-        sentences that differ in a word are equal to four digits.
+        RoBERTa's initial standard deviation of 0.02 in all tables and matrices is meant for 768 channels and
+        pre-training: position and type weigh as much as the word, and words hardly influence each other or the pooled
+        ``<s>``, so that the features of sentences that differ in a word agree to four digits.
         """
         for name, module in self.roberta.named_modules():
             if isinstance(module, nn.Linear):
@@ -280,10 +281,10 @@ class RobertaTextEncoder(BaseModule):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """
         Returns:
-            Ids (M, L) int64, and (M, L) bool, True where there is no word; on the CPU.
+            Ids (M, L) int64, and (M, L) bool, True for padding; on the CPU.
 
         Raises:
-            ValueError: if a sentence is empty or longer than `max_tokens`; it is named.
+            ValueError: a sentence is empty or longer than `max_tokens`; the message quotes it.
         """
         for text in texts:
             if not text.strip():
@@ -308,7 +309,7 @@ class RobertaTextEncoder(BaseModule):
 
     @staticmethod
     def _attention_mask(pad_mask: Tensor | None) -> Tensor | None:
-        """For RoBERTa; transformers 5 asks the device whether a two-dimensional mask masks anything, and takes ready ones."""
+        """RoBERTa's attention mask; given a 2-D one, transformers 5 checks on the device whether it masks anything."""
         if pad_mask is None:
             return None
         if digit_version(transformers.__version__) < digit_version('5.0'):
@@ -326,7 +327,7 @@ class RobertaTextEncoder(BaseModule):
         """
         ids, pad_mask = self.tokenize(texts)
         device = self.resizer[0].weight.device
-        # Given, since RoBERTa would count them on the device: the words that are no padding, from behind its padding id.
+        # Position ids, which RoBERTa would otherwise count on the device: words are numbered from its padding id + 1.
         pad_id = self.roberta.config.pad_token_id
         present = ids != pad_id
         positions = present.cumsum(1) * present + pad_id
@@ -337,6 +338,6 @@ class RobertaTextEncoder(BaseModule):
                 position_ids=to_device(positions, device),
                 attention_mask=self._attention_mask(mask),
             )
-        # One product for the words and for the sentence, which is one more.
+        # One product for the words and the sentence, appended as one more word.
         resized = self.resizer(torch.cat([encoded.last_hidden_state, encoded.pooler_output[:, None]], 1))
         return TextFeatures(words=resized[:, :-1], pad_mask=mask, sentence=resized[:, -1])

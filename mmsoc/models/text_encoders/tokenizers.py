@@ -8,10 +8,10 @@ from mmsoc.utils.errors import UserError
 
 @TASK_UTILS.register_module()
 class HashTokenizer:
-    """Words to ids by hashing: a tokenizer for text encoders that are trained from scratch.
+    """Maps words to ids by hashing: a tokenizer for text encoders trained from scratch.
 
-    It needs no vocabulary file and no corpus, takes any sentence, and gives the same ids on every machine. Two words share an id
-    with probability 1 / vocab_size.
+    It needs no vocabulary file and no corpus, accepts any sentence, and gives the same ids on every machine. Two words
+    share an id with probability 1 / vocab_size.
 
     Args:
         vocab_size: number of ids; 0 to 3 are RoBERTa's ``<s>``, ``<pad>``, ``</s>``, ``<unk>``.
@@ -27,7 +27,7 @@ class HashTokenizer:
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
         """
         Returns:
-            ``input_ids``, per sentence ``<s> word ... </s>``, words lower-cased and punctuation apart.
+            ``input_ids``, per sentence ``<s> word ... </s>``, with lower-case words and separate punctuation.
         """
         buckets = self.vocab_size - self.num_special
         return dict(

@@ -1,7 +1,7 @@
 """MovingShapes: generated videos of moving shapes with sentences, in the layout of Ref-YouTube-VOS.
 
-In order: ``scene`` (what a scene is), ``predicates`` (what is true of it), ``sentences`` (in words), ``families``
-(which scenes there are), ``render`` (pixels), ``writer`` (files).
+In order: ``scene`` (the model of a scene), ``predicates`` (claims about it), ``sentences`` (their wording),
+``families`` (generation of scenes), ``render`` (pixels), ``writer`` (files).
 """
 
 from .families import draw_scene, order_tracks

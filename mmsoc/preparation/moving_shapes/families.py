@@ -1,16 +1,16 @@
 """Scenes of the four families, each with two sentences about two different objects.
 
-Single frames give nothing away in *change* and *order*: at each frame, whatever a sentence of the scene is about (place,
-colour, brightness, orientation, size) is drawn for each look-alike independently and from one distribution, whether it
-changes or not. That holds because every process is stationary: a bouncing object is at each time uniform over its
-range, and so is one that runs round a circle from a random start.
+Single frames carry no information in *change* and *order*: in each frame the attribute that a sentence of the scene is
+about (place, colour, brightness, orientation, size) is drawn for each look-alike independently from the same
+distribution, whether it changes or not. That holds because every process is stationary: a bouncing object is uniform
+over its range at each time, and so is one that circles from a random start.
 
-The unordered set of frames gives nothing away in *order*. Look-alikes that simply did the reverse would: the one
-that differs from all the others is seen in the set. Instead the frames come first and their order last. A random
-order of T places and its mirror image, the natural order and its mirror image make four objects that visit the same
-places in four orders. Any of the four is as likely to be the one whose order is natural: sort the frames by its
-places and the other three are again a mirror image and such a pair. So each of the four is the target with probability
-1/4 given the set. Nothing else may move in these scenes, for a second motion would order the frames.
+The unordered set of frames carries no information in *order*. With look-alikes that simply did the reverse it would:
+the one that differs from all others shows in the set. Instead, four objects visit the same places in four orders: a
+random order of T places, its mirror image, the natural order and its mirror image. Each of the four is equally likely
+to be the one in natural order: sort the frames by its places, and the other three are again its mirror image and a
+random pair. So each of the four is the target with probability 1/4 given the set. Nothing else may move in these
+scenes, since a second motion would order the frames.
 """
 
 from collections.abc import Sequence
@@ -54,23 +54,23 @@ CHANGE_ATTRIBUTES = {
     'angle': ('turns',),
     'size': ('changes_size',),
 }
-ORDER_ATTRIBUTES = {  # what runs forward, what runs back
+ORDER_ATTRIBUTES = {  # attribute that runs forward, attribute that runs back
     'horizontal': ('moves_right', 'moves_left'),
     'vertical': ('moves_down', 'moves_up'),
     'angle': ('turns_clockwise', 'turns_counterclockwise'),
     'size': ('grows', 'shrinks'),
     'colour': ('red_green_blue', 'red_blue_green'),
 }
-TILT = 15.0  # degrees; a shape of 20 pixels that may lie any way round is hard to tell from another
+TILT = 15.0  # degrees; shapes of 20 pixels in any orientation are hard to distinguish
 _ALL_LOOKS = tuple(product(SHAPES, COLORS))
 _SEEN_LOOKS = tuple(look for look in _ALL_LOOKS if look not in HELD_OUT_LOOKS)
 
 
 def draw_scene(rng: np.random.Generator, settings: Settings, family: str, held_out: bool) -> Scene:
-    """A scene whose two sentences are proven to name exactly their objects.
+    """A scene whose two sentences are proven to name exactly their targets.
 
     Args:
-        held_out: the sentences are about combinations that the train split lacks (in change: one of the two).
+        held_out: the sentences use combinations that the train split lacks (in change: one of the two).
     """
     happening = settings if settings.event_frames is None else replace(settings, num_frames=settings.event_frames)
     while True:
@@ -86,10 +86,10 @@ def draw_scene(rng: np.random.Generator, settings: Settings, family: str, held_o
 
 
 def _add_rest(rng: np.random.Generator, settings: Settings, scene: Scene) -> None:
-    """Makes the scene as long as the video: before or after what happens, everything rests.
+    """Extends the scene to the length of the video: everything rests before or after the events.
 
-    Each frame's state is one of the scene's, so that single frames still give nothing away. In *order* the set of frames does:
-    the one that is seen most often is the first or the last.
+    Each frame's state is one of the scene's, so single frames still carry no information. In *order* the set of frames
+    does: the most frequent state is the first or the last.
     """
     scene.event_at = settings.event_at or _pick(rng, EVENT_AT)
     rest = settings.num_frames - scene.num_frames
@@ -101,7 +101,7 @@ def _add_rest(rng: np.random.Generator, settings: Settings, scene: Scene) -> Non
 
 
 def _make_scene(rng: np.random.Generator, settings: Settings, family: str, things: list[Thing], peers: int) -> Scene:
-    """The first ``peers`` things are the look-alikes. Which lies in front of which is drawn here."""
+    """Assembles a scene; the first ``peers`` things are the look-alikes. The depth order is drawn here."""
     shuffled = [things[i] for i in rng.permutation(len(things))]
     scene = Scene(family, settings.width, settings.height, settings.num_frames, shuffled)
     scene.peers = [thing for thing in shuffled if any(thing is peer for peer in things[:peers])]
@@ -115,7 +115,7 @@ def _pick(rng: np.random.Generator, options: Sequence):
 def _thing(
     rng: np.random.Generator, settings: Settings, look: Look, texture: str, size: float | np.ndarray, **states
 ) -> Thing:
-    """A thing that is bright and nearly upright and in which nothing changes, but for the states that are given."""
+    """A bright, nearly upright thing in which nothing changes except the given states."""
     T = settings.num_frames
     angle = 0.0 if look[0] == 'circle' else rng.uniform(-TILT, TILT)
     values = dict(color=look[1], bright=True, x=0.0, y=0.0, size=size, angle=angle) | states
@@ -123,7 +123,7 @@ def _thing(
 
 
 def _bounce(rng: np.random.Generator, T: int, low: float, high: float, speed: float) -> np.ndarray:
-    """(T,) uniform in ``low..high`` at each time: to and fro, from a random place in a random direction."""
+    """(T,) uniform in ``low..high`` at each time: back and forth, from a random place in a random direction."""
     span = high - low
     way = (rng.uniform(0, 2 * span) + speed * np.arange(T)) % (2 * span)
     return low + np.abs(span - way)
@@ -138,7 +138,7 @@ def _appearance(rng: np.random.Generator, settings: Settings, held_out: bool) ->
     looks = _different_looks(rng, number, held_out)
     things: list[Thing] = []
     for look in looks:
-        # the least crowded of three: objects pass over each other, but few are hidden most of the time
+        # the least crowded of three draws: objects overlap, but few are hidden most of the time
         candidates = [_wanderer(rng, settings, look, _pick(rng, settings.level.textures)) for _ in range(3)]
         things.append(min(candidates, key=lambda thing: sum(_overlap(thing, other) for other in things)))
     scene = _make_scene(rng, settings, 'appearance', things, number)
@@ -154,13 +154,13 @@ def _appearance(rng: np.random.Generator, settings: Settings, held_out: bool) ->
 
 
 def _overlap(one: Thing, other: Thing) -> float:
-    """Mean over the frames of how far two objects reach into each other, from 0 (apart) to 1 (the same centre)."""
+    """Overlap of two objects, averaged over frames, from 0 (apart) to 1 (the same centre)."""
     distance = np.hypot(one.x - other.x, one.y - other.y)
     return float(np.maximum(1 - distance / (one.size + other.size), 0).mean())
 
 
 def _different_looks(rng: np.random.Generator, number: int, held_out: bool) -> list[Look]:
-    """Looks that share shapes and colours, so that it often takes both to name one; the first two can be held out."""
+    """Looks that share shapes and colours, so that naming one often takes both; the first two can be held out."""
     looks: list[Look] = []
     while len(looks) < number:
         special = held_out and len(looks) < 2
@@ -171,7 +171,7 @@ def _different_looks(rng: np.random.Generator, number: int, held_out: bool) -> l
 
 
 def _wanderer(rng: np.random.Generator, settings: Settings, look: Look, texture: str) -> Thing:
-    """Stands still, moves to and fro within the frame, or crosses its border: leaves on one side, enters on the other."""
+    """Stands still, moves back and forth in the frame, or crosses its border: leaves on one side, enters on the other."""
     size = settings.unit * rng.uniform(0.16, 0.25)
     reach = size * REACH[look[0]]
     way = rng.choice(['stands', 'stays', 'crosses'], p=[0.3, 0.45, 0.25])
@@ -245,13 +245,13 @@ def _pacer(rng: np.random.Generator, settings: Settings, look: Look, texture: st
 
 
 def _apart(one: Thing, other: Thing) -> bool:
-    """Whether two objects overlap little, so that one can tell them apart even if their colour is the same."""
+    """Whether two objects overlap so little that they can be distinguished even if they have the same colour."""
     distance = np.hypot(one.x - other.x, one.y - other.y)
     return bool((distance > 0.8 * (one.size + other.size)).all())
 
 
 def _nouns(scene: Scene, meant: list[Thing]) -> list[Noun]:
-    """Nouns with a shape that fit exactly these things, which look alike."""
+    """Nouns with a shape that match exactly these look-alikes."""
     thing = meant[0]
     nouns = [Noun(thing.shape), Noun(thing.shape, str(thing.color[0]))]
     return [noun for noun in nouns if sum(noun.fits(other) for other in scene.things) == len(meant)]
@@ -269,7 +269,7 @@ def _true_claims(scene: Scene, event: str) -> list[Expression]:
 
 
 class _Places:
-    """Where look-alikes are: each has a lane of its own (along x or y), or a cell, so that none is hidden."""
+    """Places for look-alikes: each has its own lane (along x or y) or cell, so that none is hidden."""
 
     def __init__(self, rng: np.random.Generator, settings: Settings, number: int, axis: str | None) -> None:
         self.axis = axis
@@ -298,7 +298,7 @@ class _Places:
 def _other_things(
     rng: np.random.Generator, settings: Settings, shape: str, places: _Places, first: int, number: int
 ) -> list[Thing]:
-    """Things of another shape that do nothing."""
+    """Static things of another shape."""
     things = []
     for i in range(first, first + number):
         look = _pick(rng, [look for look in _SEEN_LOOKS if look[0] != shape])
@@ -310,7 +310,7 @@ def _other_things(
 
 
 def _noun_of_group(rng: np.random.Generator, look: Look, changing: set[str]) -> Noun:
-    # a dim object's colour is hard to name, and one that changes has no name
+    # a dim colour is hard to name, and a changing one has no name
     return Noun(look[0], look[1] if not changing & {'light', 'colour'} and rng.random() < 0.5 else None)
 
 
@@ -370,7 +370,7 @@ def _change(rng: np.random.Generator, settings: Settings, held_out: bool) -> Sce
 
 
 def _shape_and_changes(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str]:
-    """A shape and two different changes, in random order; exactly one of the two is held out with it, or none."""
+    """A shape and two different changes, in random order; exactly one of them, or none, is held out for this shape."""
     pairs = [(s, a) for s in SHAPES for a in CHANGE_ATTRIBUTES if a != 'angle' or s in TURNING]
     seen = [pair for pair in pairs if pair not in HELD_OUT_CHANGES]
     shape, first = _pick(rng, sorted(HELD_OUT_CHANGES) if held_out else seen)
@@ -379,7 +379,7 @@ def _shape_and_changes(rng: np.random.Generator, held_out: bool) -> tuple[str, s
 
 
 def _turn(shape: str) -> float:
-    """Degrees per frame of an object that turns: well below half its symmetry, else it would seem to turn back."""
+    """Degrees per frame of a turning object: well below half its symmetry angle, else it would seem to turn back."""
     return 0.2 * SYMMETRY[shape] if SYMMETRY[shape] <= 90 else 0.1 * SYMMETRY[shape]
 
 
@@ -387,14 +387,14 @@ def _turn(shape: str) -> float:
 
 
 def order_tracks(rng: np.random.Generator, num_frames: int, step: float) -> np.ndarray:
-    """Four orders in which to visit places 0 .. T-1: natural, its mirror image, a random one, its mirror image.
+    """Four orders of visiting the places 0 .. T-1: natural, its mirror image, a random one, its mirror image.
 
     Args:
-        step: the distance from place to place on the circle that they lie on, whose length is 1.
+        step: the distance between adjacent places on their circle of length 1.
 
     Returns:
         int (4, T). The random one neither advances nor retreats in more than two thirds of its steps, and the same
-        holds with places and times exchanged, so that it holds whichever of the four is taken for the natural one.
+        holds with places and times exchanged, so it holds whichever of the four is the natural one.
     """
     T = num_frames
     while True:
@@ -405,7 +405,7 @@ def order_tracks(rng: np.random.Generator, num_frames: int, step: float) -> np.n
 
 
 def to_and_fro(order: np.ndarray, step: float) -> bool:
-    """Whether at most two thirds of the steps lead forward, and at most two thirds back (the shorter way round)."""
+    """Whether at most two thirds of the steps go forward, and at most two thirds back (the shorter way around)."""
     steps = np.round(np.diff(order) * step, 9) % 1
     forward, back = (steps > 0) & (steps < 0.5), steps > 0.5
     return max(forward.mean(), back.mean()) <= 2 / 3

@@ -1,4 +1,4 @@
-"""Whether an object does what a sentence claims: decided from the states alone, without knowing how they were made."""
+"""Truth of a sentence's claim about an object, decided from the states alone, not from how they were generated."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from .scene import CYCLE, REACH, Expression, Scene, Thing
 
-# True: clearly. False: clearly not. None: a person might doubt, so the scene must not be used.
+# True: clearly. False: clearly not. None: ambiguous to a person, so the scene must not be used.
 Verdict = bool | None
 Course = Callable[[Scene, Thing], tuple[np.ndarray, float]]  # values (T,) on a circle, and the circle's length
 
 
 def fulfils(scene: Scene, thing: Thing, claim: Expression) -> Verdict:
-    """Whether ``thing`` is what the claim describes, over all frames."""
+    """Whether ``thing`` matches the claim, over all frames."""
     if not claim.noun.fits(thing):
         return False
     return EVENTS[claim.event](scene, thing, claim)
@@ -35,7 +35,7 @@ def _changes(values: np.ndarray) -> bool:
 
 
 def _moves(scene: Scene, thing: Thing, claim: Expression) -> Verdict:
-    way = np.hypot(np.diff(thing.x), np.diff(thing.y)).sum()  # of the whole video, however many frames show it
+    way = np.hypot(np.diff(thing.x), np.diff(thing.y)).sum()  # over the whole video, regardless of the number of frames
     return True if way > 0.06 * scene.width else False if way == 0 else None
 
 
@@ -65,7 +65,7 @@ def _changes_size(scene: Scene, thing: Thing, claim: Expression) -> Verdict:
 
 
 def _runs(get: Course, sign: int) -> Callable:
-    """All steps lead forward (sign 1) or back (-1) on a circle, or at most two thirds of them do."""
+    """All steps go forward (sign 1) or back (-1) on a circle, or at most two thirds of them do."""
 
     def verdict(scene: Scene, thing: Thing, claim: Expression) -> Verdict:
         values, length = get(scene, thing)
@@ -96,9 +96,9 @@ def _hue(scene: Scene, thing: Thing) -> tuple[np.ndarray, float]:
     return np.array([CYCLE.index(color) if color in CYCLE else 0 for color in thing.color], float), len(CYCLE)
 
 
-# degrees after which a shape looks the same
+# degrees of rotation after which a shape looks the same
 SYMMETRY = dict(circle=1, square=90, triangle=360, star=72, cross=90, heart=360)
-SIZE_RANGE = 2.3  # an object that grows goes round a circle: after SIZE_RANGE times its least size it is small again
+SIZE_RANGE = 2.3  # growth is circular: beyond SIZE_RANGE times the least size an object is small again
 assert set(SYMMETRY) == set(REACH)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from .scene import COLORS, POLYGONS, Scene, Settings, Thing
 
-_FINE = 3  # each pixel is drawn as 3x3 finer ones: frames take their mean, id maps the one in the middle
+_FINE = 3  # 3x3 supersampling: frames take the mean, id maps the middle sample
 _DIM = 0.42
-_MARK = 0.65  # stripes and dots are darker than their ground
+_MARK = 0.65  # stripes and dots are darker than their background
 
 
 class Video(NamedTuple):
@@ -25,18 +25,18 @@ def render(rng: np.random.Generator, settings: Settings, scene: Scene) -> Video:
     ground = np.repeat(np.repeat(background, _FINE, 0), _FINE, 1)
     frames, ids = [], []
     for t in range(scene.num_frames):
-        picture = ground.copy()
-        labels = np.zeros(picture.shape[:2], np.uint8)
+        image = ground.copy()
+        labels = np.zeros(image.shape[:2], np.uint8)
         for i, thing in enumerate(scene.things):
-            _draw(picture, labels, thing, t, i + 1)
-        frame = cv2.resize(picture, (scene.width, scene.height), interpolation=cv2.INTER_AREA)
+            _draw(image, labels, thing, t, i + 1)
+        frame = cv2.resize(image, (scene.width, scene.height), interpolation=cv2.INTER_AREA)
         grain = rng.normal(0, settings.level.grain, frame.shape[:2])[..., None] if settings.level.grain else 0
         frames.append((frame + grain).clip(0, 255).round().astype(np.uint8))
         ids.append(labels[_FINE // 2 :: _FINE, _FINE // 2 :: _FINE])
     return Video(np.stack(frames), np.stack(ids))
 
 
-def _draw(picture: np.ndarray, labels: np.ndarray, thing: Thing, t: int, label: int) -> None:
+def _draw(image: np.ndarray, labels: np.ndarray, thing: Thing, t: int, label: int) -> None:
     angle, size = float(np.deg2rad(thing.angle[t])), float(thing.size[t] * _FINE)
     cos, sin = np.cos(angle), np.sin(angle)
     center = np.array([thing.x[t], thing.y[t]]) * _FINE - 0.5  # pixel i covers i-0.5 .. i+0.5
@@ -53,17 +53,17 @@ def _draw(picture: np.ndarray, labels: np.ndarray, thing: Thing, t: int, label: 
     window = slice(y0, y1), slice(x0, x1)
     shown = inside.astype(bool)
     labels[window][shown] = label
-    picture[window][shown] = color.round()
+    image[window][shown] = color.round()
     if thing.texture != 'plain':
         y, x = np.nonzero(shown)
         x, y = (x + x0 - center[0]) / size, (y + y0 - center[1]) / size
-        u, v = x * cos + y * sin, y * cos - x * sin  # the object's own axes
+        u, v = x * cos + y * sin, y * cos - x * sin  # along the object's axes
         if thing.texture == 'striped':
             mark = np.floor(v * 2.2) % 2 == 0
         else:
             mark = (u * 1.4 % 1 - 0.5) ** 2 + (v * 1.4 % 1 - 0.5) ** 2 < 0.075
         shown[shown] = mark
-        picture[window][shown] = (color * _MARK).round()
+        image[window][shown] = (color * _MARK).round()
 
 
 def _background(rng: np.random.Generator, settings: Settings) -> np.ndarray:

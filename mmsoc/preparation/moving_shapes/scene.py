@@ -1,4 +1,4 @@
-"""What a scene is made of, and the settings of a set. Everything here is symbolic; nothing is drawn."""
+"""The model of a scene, and the settings of a set. Symbolic only; nothing is drawn."""
 
 from dataclasses import dataclass, field
 
@@ -18,11 +18,12 @@ COLORS = {
     'cyan': (60, 220, 230),
     'orange': (250, 140, 20),
 }
-CYCLE = ('red', 'green', 'blue')  # what an object that changes colour goes through
-TURNING = ('square', 'triangle', 'cross', 'heart')  # shapes whose rotation is plain to see
+CYCLE = ('red', 'green', 'blue')  # colours of an object that changes colour
+TURNING = ('square', 'triangle', 'cross', 'heart')  # shapes whose rotation is clearly visible
 
-# What appears in the valid split only. Shape and colour for appearance and relation: none of CYCLE, so that no object
-# of the train split takes on such a look in passing. Shape and what changes for the other two families.
+# Combinations that appear in the valid split only. Shape and colour for appearance and relation: no colour of CYCLE, so
+# that no object of the train split takes on such a look temporarily. Shape and changing attribute for the other two
+# families.
 HELD_OUT_LOOKS = {
     ('circle', 'yellow'),
     ('square', 'purple'),
@@ -56,7 +57,7 @@ def _polygon(shape: str) -> np.ndarray:
         return np.stack([np.cos(angle), np.sin(angle)], 1)
     if shape == 'square':
         return 0.87 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    if shape == 'triangle':  # taller than wide: turned by a third of a circle it does not look the same
+    if shape == 'triangle':  # taller than wide, so that it is not symmetric under a rotation by 120 degrees
         return np.array([[0, -1.4], [0.95, 0.85], [-0.95, 0.85]])
     if shape == 'star':
         angle = np.arange(10) * np.pi / 5 - np.pi / 2
@@ -87,7 +88,7 @@ class Difficulty:
         objects: in a video of the family appearance.
         group: look-alikes in the families relation and change.
         others: further objects in the families change and order.
-        textures: each as often as it stands here.
+        textures: each with its frequency in this list.
         scale: factor on all sizes.
         grain: standard deviation of the noise that differs in each frame, in grey levels.
     """
@@ -114,12 +115,12 @@ class Settings:
     """The parameters of a set; together with the package's version they determine every byte.
 
     Args:
-        event_frames: everything that happens in a video happens in so many frames; in the others all rests as in the nearest of
-            them. None: it happens all the time.
-        event_at: 'start' or 'end' of the video, where those frames lie; None: drawn for each video.
+        event_frames: all events happen within this many frames; in the others everything rests as in the nearest of
+            them. None: events take the whole video.
+        event_at: where those frames lie, at the 'start' or 'end' of the video; None: drawn for each video.
 
     Raises:
-        UserError: one is out of range.
+        UserError: a parameter is out of range.
     """
 
     seed: int = 0
@@ -165,7 +166,7 @@ class Settings:
 
     @property
     def unit(self) -> float:
-        """The length that sizes refer to, in pixels: the short side, but never more than 2/3 of the long one."""
+        """The reference length of sizes, in pixels: the short side, but at most 2/3 of the long one."""
         short, long = sorted((self.width, self.height))
         return self.level.scale * min(short, long * 2 / 3)
 
@@ -193,20 +194,20 @@ class Thing:
 
     @property
     def reach(self) -> float:
-        """Radius of the circle around the largest state of the object, in pixels."""
+        """Radius of the circle around the object's largest state, in pixels."""
         return float(self.size.max()) * REACH[self.shape]
 
 
 @dataclass(frozen=True)
 class Noun:
-    """What a noun phrase says; None: it does not say it."""
+    """Attributes stated by a noun phrase; None: not stated."""
 
     shape: str | None = None
     color: str | None = None
     texture: str | None = None
 
     def fits(self, thing: Thing) -> bool:
-        """An object that changes colour fits no colour."""
+        """An object that changes colour matches no colour."""
         return (
             self.shape in (None, thing.shape)
             and self.texture in (None, thing.texture)
@@ -219,7 +220,7 @@ class Noun:
 
 @dataclass(eq=False)
 class Expression:
-    """A claim (noun, event, anchor), the object that it is to name, and the sentence that puts it into words."""
+    """A claim (noun, event, anchor), its target object, and its sentence."""
 
     noun: Noun
     event: str

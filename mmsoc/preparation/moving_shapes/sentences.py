@@ -1,4 +1,4 @@
-"""Claims in words: several wordings for each."""
+"""Wordings of claims, several for each."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A whole set on disk, in the layout of Ref-YouTube-VOS: complete or not at all."""
+"""Writes a set in the layout of Ref-YouTube-VOS, atomically."""
 
 import errno
 import os
@@ -25,21 +25,22 @@ from .families import draw_scene
 from .render import Video, render
 from .scene import FAMILIES, Scene, Settings
 
-VERSION = 1  # to be raised when the same parameters give another set
+VERSION = 1  # increase when the same parameters give another set
 MANIFEST = 'moving_shapes.json'
 _MIN_PIXELS = 20
 _SPLITS = ('train', 'valid')
 
 
 def draw_video(settings: Settings, split: str, index: int) -> tuple[Scene, Video]:
-    """Video ``index`` of a split: depends on the settings, the split and the index alone.
+    """Video ``index`` of a split; depends only on the settings, the split and the index.
 
     Every object shows at least 20 pixels in at least half of the frames. (Objects of change and order always do, so
-    that this chooses nothing there.)
+    nothing is rejected there.)
     """
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(_SPLITS.index(split), index)))
     family = FAMILIES[index % 4]
-    # Two of three held-out scenes in change, where one sentence of a scene is: a third of the sentences in each family.
+    # Two of three scenes are held out in change, where only one sentence per scene is: a third of the sentences of each
+    # family.
     held_out = split == 'valid' and index // 4 % 3 < (2 if family == 'change' else 1)
     while True:
         scene = draw_scene(rng, settings, family, held_out)
@@ -61,21 +62,21 @@ def generate(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
-    """Writes the set, unless it is there.
+    """Writes the set, unless it exists.
 
-    It is written to a hidden folder beside ``out``, which is renamed at the end. What an interrupted run left behind
-    is removed by the next one.
+    It is written to a hidden folder beside ``out``, which is renamed at the end. The next run removes leftovers of an
+    interrupted one.
 
     Args:
-        workers: processes; the set does not depend on it. Default: as many as there are cores for this process.
-        progress: called with the videos done and the videos in all.
+        workers: number of processes; the set does not depend on it. Default: the cores available to this process.
+        progress: called with the number of finished videos and the total.
 
     Returns:
-        Whether it was written: False if ``out`` held the whole set.
+        Whether it was written: False if ``out`` already held the set.
 
     Raises:
-        UserError: ``out`` holds a set with other parameters, or something else, or another process is writing to it.
-        OSError: it cannot be written; ``out`` was not touched.
+        UserError: ``out`` holds a set with other parameters or anything else, or another process is writing to it.
+        OSError: it cannot be written; ``out`` is unchanged.
     """
     out = Path(out).absolute()
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
@@ -100,7 +101,7 @@ def generate(
 
 
 class TenthLines:
-    """Prints a line to stderr after each tenth of the videos: a ``progress`` for `generate`."""
+    """A ``progress`` for `generate` that prints a line to stderr after each tenth of the videos."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Your own videos, masks and sentences as a data set: ``source`` reads them, ``writer`` writes, `convert` does both."""
+"""User videos, masks and sentences as a data set: ``source`` reads, ``writer`` writes, `convert` does both."""
 
 from .conversion import convert
 

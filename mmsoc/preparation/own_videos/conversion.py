@@ -1,4 +1,4 @@
-"""Turns a folder of videos, masks and sentences into a data set in the layout of Ref-YouTube-VOS.
+"""Converts a folder of videos, masks and sentences to a data set in the layout of Ref-YouTube-VOS.
 
 The docstring of ``tools/dataset_converters/own_videos.py`` describes the folder.
 """
@@ -18,7 +18,7 @@ MANIFEST = 'own_videos.json'
 
 
 def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float, seed: int) -> set[str]:
-    """The videos of the valid split: those that are named, or a share that is drawn.
+    """The videos of the valid split: the named ones, or a randomly drawn share.
 
     Raises:
         UserError: a name is unknown, or nothing is left for training.
@@ -45,14 +45,14 @@ def choose_valid(names: Sequence[str], valid: Sequence[str] | None, share: float
 def check_out(out: Path, source: Path, overwrite: bool) -> None:
     """
     Raises:
-        UserError: ``out`` holds something that may not be replaced.
+        UserError: ``out`` holds files that must not be replaced.
     """
     if out == source or out in source.parents:
         raise UserError(f'--out {out} is, or holds, the folder {source} that is read')
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
-        # Also with --overwrite: a mistyped name must not cost anybody a folder.
+        # Also with --overwrite: a mistyped name must not delete a folder.
         raise UserError(
             f'--out {out} exists and was not written by this tool (it has no {MANIFEST}); name another folder'
         )
@@ -72,22 +72,22 @@ def convert(
     seed: int = 0,
     overwrite: bool = False,
 ) -> str:
-    """Writes the set, complete or not at all.
+    """Writes the set atomically.
 
     Args:
         source: folder with videos/, masks/ and expressions.csv.
         out: folder to write.
-        every: keep every N-th frame of a video, from its first.
-        first_number: of the first frame of a video file in the names of its masks.
-        binary_masks: masks are black and white, and white is object 1.
-        valid: the videos of the valid split; None: ``valid_share`` of them is drawn with ``seed``.
-        overwrite: replace what an earlier call wrote to ``out``.
+        every: keep every N-th frame of a video, starting with the first.
+        first_number: number of a video file's first frame in the names of its masks.
+        binary_masks: masks are black and white; white is object 1.
+        valid: the videos of the valid split; None: ``valid_share`` of all videos is drawn with ``seed``.
+        overwrite: replace the result of an earlier call in ``out``.
 
     Returns:
         The summary.
 
     Raises:
-        FileNotFoundError, UserError: something is missing, is broken or does not fit together, or ``out`` may not be replaced.
+        FileNotFoundError, UserError: files are missing, broken or inconsistent, or ``out`` must not be replaced.
     """
     source, shown, out = Path(source).absolute(), Path(out), Path(out).absolute()
     for folder in (source, source / 'videos', source / 'masks'):

@@ -1,4 +1,4 @@
-"""What SOURCE holds: sentences, videos and masks; everything that can be wrong with them before frames are read."""
+"""Reads SOURCE (sentences, videos and masks), with all checks that need no frames."""
 
 import csv
 from collections.abc import Collection, Sequence
@@ -25,26 +25,26 @@ class Sentence:
 
 @dataclass
 class Video:
-    """What is known of a video before its frames are read."""
+    """Properties of a video known before its frames are read."""
 
     name: str
     path: Path
     """a file, or a folder of frames"""
     sentences: list[Sentence]
     masks: dict[int, Path]
-    """of the frames that are used, by frame number, in order"""
+    """the masks of the used frames, by frame number, in order"""
     frames: dict[int, Path] | None
-    """of a folder, all of them by number; None for a file"""
+    """all frames of a folder, by number; None for a file"""
     unused_masks: int
-    """masks of frames that --every leaves out"""
+    """number of masks of frames that --every leaves out"""
     first_number: int = 0
-    """of the first frame of a file"""
+    """number of a file's first frame"""
     binary_masks: bool = False
-    """masks are black and white, and white is object 1"""
+    """masks are black and white; white is object 1"""
     seen: dict[int, list[int]] = field(default_factory=dict)
     """the frames that show each object"""
     total_frames: int = 0
-    """of the whole video, known when it has been read"""
+    """of the whole video, known once it has been read"""
 
     def frame_name(self, number: int) -> str:
         # The loader sorts frames by name, so all names of a video are equally long.
@@ -52,14 +52,14 @@ class Video:
 
 
 def read_expressions(path: Path) -> tuple[dict[str, list[Sentence]], list[str]]:
-    """The rows of the csv, by video, and the names of its further columns.
+    """The rows of the CSV file, by video, and the names of its additional columns.
 
-    Sentences get lower-case letters and single spaces: the loader does that to the sentences of a training split and
-    not to those of a test split, and the model should see both alike.
+    Sentences are lower-cased and get single spaces: the loader does this only for a training split, and the model
+    should see both splits alike.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: with one line for every fault in it.
+        UserError: lists every fault, one per line.
     """
     if not path.is_file():
         raise FileNotFoundError(f'there is no file {path}, which should hold the sentences ({",".join(COLUMNS)})')
@@ -137,11 +137,11 @@ def find_video(folder: Path, name: str, where: str) -> Path:
 
 
 def numbered_files(folder: Path, suffixes: Sequence[str], what: str) -> dict[int, Path]:
-    """The files of a folder by the number that is their name, in order; hidden files are ignored.
+    """The files of a folder, ordered by the number in their name; hidden files are ignored.
 
     Raises:
         FileNotFoundError: there is no such folder, or nothing in it.
-        UserError: a file of another kind, a name that is no number, or a number twice.
+        UserError: a file of another type, a name that is not a number, or a duplicate number.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}, which should hold the {what}')
@@ -165,10 +165,10 @@ def read_mask(path: Path, binary: bool) -> np.ndarray:
     """Object ids, uint8 (H, W).
 
     Args:
-        binary: a black-and-white picture of one object, which becomes object 1.
+        binary: a black-and-white image of one object, which becomes object 1.
 
     Raises:
-        UserError: it is not a mask of that kind.
+        UserError: it is not such a mask.
     """
     if not binary:
         return read_ids(path, 'own videos')
@@ -191,15 +191,15 @@ def read_mask(path: Path, binary: bool) -> np.ndarray:
 def plan_video(
     source: Path, name: str, sentences: list[Sentence], *, every: int, first_number: int, binary_masks: bool
 ) -> Video:
-    """Finds a video's files, and looks into all of its masks.
+    """Finds a video's files, and reads all of its masks.
 
     Args:
-        every: use every N-th frame of the video, from its first.
-        first_number: of the first frame of a video file in the names of its masks.
+        every: use every N-th frame of the video, starting with the first.
+        first_number: number of a video file's first frame in the names of its masks.
         binary_masks: see `read_mask`.
 
     Raises:
-        FileNotFoundError, UserError: something is missing, or does not fit together.
+        FileNotFoundError, UserError: files are missing or inconsistent.
     """
     where = f'{source / "expressions.csv"}, line {sentences[0].line}'
     path = find_video(source / 'videos', name, where)
@@ -248,7 +248,7 @@ def plan_video(
 
 
 def unused_entries(source: Path, by_video: Collection[str]) -> list[str]:
-    """What lies in videos/ and masks/ and belongs to no video that the csv names."""
+    """The entries of videos/ and masks/ that belong to no video of the CSV file."""
     found = []
     for folder in (source / 'videos', source / 'masks'):
         for path in sorted(folder.iterdir()):

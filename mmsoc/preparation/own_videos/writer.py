@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmsoc.apis.video_io import orientation, read_picture
+from mmsoc.apis.video_io import orientation, read_image
 from mmsoc.preparation.progress import progress_bar
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json
@@ -20,7 +20,7 @@ SPLITS = ('train', 'valid')
 
 
 def decode(path: Path) -> Iterator[VideoFrame]:
-    """The frames of a video file, in the order in which they are shown.
+    """The frames of a video file, in presentation order.
 
     Raises:
         UserError: it cannot be decoded.
@@ -38,7 +38,7 @@ def decode(path: Path) -> Iterator[VideoFrame]:
 
 
 def upright_exactly(frame: VideoFrame, where: str) -> np.ndarray:
-    """A frame as players show it: uint8 (H, W, 3); only turns that are certain, since masks must fit."""
+    """A frame as players show it: uint8 (H, W, 3); rejects uncertain rotations, since masks must match."""
     degrees = rotation_of(frame)
     if degrees is None:
         raise UserError(f'{PYAV} does not tell how a video is turned: pip install -U av ({where})')
@@ -67,12 +67,12 @@ def frames_of_file(video: Video) -> Iterator[tuple[int, np.ndarray, None]]:
 
 
 def frames_of_folder(video: Video) -> Iterator[tuple[int, np.ndarray, Path | None]]:
-    """The frames of a folder that have a mask: number, uint8 (H, W, 3), and the file if it can be copied unchanged."""
+    """The frames of a folder that have a mask: number, uint8 (H, W, 3), and the file if it can be copied."""
     assert video.frames is not None
     video.total_frames = len(video.frames)
     for number in video.masks:
         path = video.frames[number]
-        pixels = read_picture(path, f'video {video.name}')
+        pixels = read_image(path, f'video {video.name}')
         with Image.open(path) as image:
             unchanged = image.format == 'JPEG' and orientation(image) == 1
         yield number, pixels, path if unchanged else None
@@ -82,7 +82,7 @@ def write_video(video: Video, folder: Path, advance: Callable[[], None]) -> None
     """Writes frames and masks of one video below the folder of a split; calls ``advance`` after each frame.
 
     Raises:
-        UserError: a frame or mask is broken, or of another size than the others.
+        UserError: a frame or mask is broken, or differs in size from the others.
     """
     for kind in ('JPEGImages', 'Annotations'):
         (folder / kind / video.name).mkdir(parents=True)
@@ -102,7 +102,7 @@ def write_video(video: Video, folder: Path, advance: Callable[[], None]) -> None
         name = video.frame_name(number)
         frame = folder / 'JPEGImages' / video.name / f'{name}.jpg'
         if file is not None:
-            shutil.copyfile(file, frame)  # writing a JPEG again would lose a little
+            shutil.copyfile(file, frame)  # re-encoding a JPEG would lose quality
         else:
             Image.fromarray(pixels).save(frame, quality=95, subsampling=0)
         mask = Image.fromarray(ids)
@@ -112,7 +112,7 @@ def write_video(video: Video, folder: Path, advance: Callable[[], None]) -> None
 
 
 def write_set(folder: Path, videos: Sequence[Video], valid: set[str]) -> dict[str, dict]:
-    """Writes the whole set below ``folder``, and returns how much there is of each split."""
+    """Writes the set below ``folder``, and returns the counts of each split."""
     by_split = {split: [video for video in videos if (video.name in valid) == (split == 'valid')] for split in SPLITS}
     in_order = [(split, video) for split in SPLITS for video in by_split[split]]
     done, total = 0, sum(len(video.masks) for video in videos)
@@ -168,7 +168,7 @@ def count(videos: Sequence[Video]) -> dict[str, int]:
 
 
 def palette() -> list[int]:
-    """256 colours, of which neighbours are easily told apart: bit b of an id goes to channel b % 3, high bits first."""
+    """256 colours whose neighbours are easily distinguished: bit b of an id goes to channel b % 3, high bits first."""
     colours = []
     for i in range(256):
         for channel in range(3):

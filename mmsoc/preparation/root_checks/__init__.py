@@ -1,7 +1,7 @@
-"""Everything that is wrong with a prepared data root: for people who have just unpacked one.
+"""Lists all faults of a prepared data root, for users who have just unpacked one.
 
-The data sets themselves stop at the first fault that they meet, and meet some only when a sample is loaded. `examine`
-goes on, looks at each file, and returns all of it. ``tools/dataset_converters/check_data_root.py`` prints it.
+The data sets themselves stop at the first fault, and detect some only when a sample is loaded. `examine` checks every
+file and returns all faults. ``tools/dataset_converters/check_data_root.py`` prints it.
 """
 
 import os
@@ -26,11 +26,11 @@ CHECKS: dict[str, Callable[[RootCheck], None]] = {
 
 
 def examine(dataset: str, root: str | Path, **options: Any) -> RootCheck:
-    """Looks through a data root.
+    """Checks a data root.
 
     Args:
         dataset: a key of ``CHECKS``.
-        root: the folder that the configs name as ``data_root``.
+        root: the ``data_root`` of the configs.
         options: those of `RootCheck`.
 
     Raises:

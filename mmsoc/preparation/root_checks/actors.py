@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 
 from mmsoc.datasets.a2d_sentences import SUBSETS, A2DSentencesDataset, read_lines, without_videoset_header
-from mmsoc.datasets.jhmdb_sentences import JHMDBSentencesDataset, _parse
+from mmsoc.datasets.jhmdb_sentences import JHMDBSentencesDataset, parse_sample
 from mmsoc.datasets.transforms.video_loading import puppet_mask_shape, read_a2d_masks, read_puppet_mask, video_shape
 from mmsoc.utils.files import listed
 from mmsoc.utils.video import VideoError, VideoReader
 
-from .check import Fault, Finding, RootCheck, by, check_file, listing, picture_sizes, short
+from .check import Fault, Finding, RootCheck, by, check_file, image_sizes, listing, short
 
 
 def check_a2d_sentences(check: RootCheck) -> None:
@@ -96,7 +96,7 @@ def _read_sentences(check: RootCheck, path: Path, subsets: dict[str, str]) -> di
 def _look_at_clip(
     check: RootCheck, clips: Path, folder: Path, sentences: Path, video: str, instances: dict[int, int]
 ) -> Iterator[Finding]:
-    """A video and its annotations, and whether they fit together."""
+    """Checks a video and its annotations, and their consistency."""
     clip = clips / f'{video}.mp4'
     shape = None
     try:
@@ -152,7 +152,7 @@ def _annotation(path: Path, shape: tuple[int, int, int] | None, full: bool) -> l
     """The instances of an annotation.
 
     Raises:
-        Fault: what is wrong with it.
+        Fault: it is faulty.
     """
     try:
         with h5py.File(path, 'r') as file:
@@ -181,7 +181,7 @@ def _annotation(path: Path, shape: tuple[int, int, int] | None, full: bool) -> l
 
 
 JHMDB_SAMPLES = 'jhmdb_sentences_samples_metadata.json'
-"""the list of MTTR, under its name there"""
+"""MTTR's list of samples, under its original name"""
 
 
 def check_jhmdb_sentences(check: RootCheck) -> None:
@@ -224,19 +224,19 @@ def check_jhmdb_sentences(check: RootCheck) -> None:
 
 
 def _look_at_person(check: RootCheck, below: Path, lengths: dict[str, int]) -> Iterator[Finding]:
-    """The frames and the masks of a video, and whether they fit together.
+    """Checks the frames and the masks of a video, and their consistency.
 
     Args:
         below: <action>/<video>
-        lengths: is to hold of how many frames there are masks, by video.
+        lengths: filled with the number of frames with masks, by video.
     """
     folder, mat = check.root / 'Rename_Images' / below, check.root / 'puppet_mask' / below / 'puppet_mask.mat'
-    # Their number is recorded nowhere: those up to the last one.
+    # Their number is not recorded; expected are all up to the last one.
     count = max((int(name[:-4]) for name in os.listdir(folder) if re.fullmatch(r'\d{5}\.png', name)), default=0)
     present, findings = listing(check, folder, [f'{t + 1:05d}.png' for t in range(count)])
     yield from findings
     found: list[Finding] = []
-    sizes = {} if check.quick else picture_sizes(check, folder, present, found)
+    sizes = {} if check.quick else image_sizes(check, folder, present, found)
     yield from found
     try:
         check_file(mat, 'the masks of the person')
@@ -268,7 +268,7 @@ def _check_samples(check: RootCheck, path: Path, action_of: dict[str, str], leng
     seen: dict[tuple[str, int], int] = {}
     for number, row in enumerate(rows):
         try:
-            sample = _parse(row, f'row {number}')
+            sample = parse_sample(row, f'row {number}')
         except ValueError as error:
             check.add('content', path, 'rows of the form of MTTR', str(error))
             continue

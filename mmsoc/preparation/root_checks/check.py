@@ -1,4 +1,4 @@
-"""What the checks of all data sets share: findings, text files, folders, pictures."""
+"""Shared parts of all data sets' checks: findings, text files, folders, images."""
 
 import json
 import os
@@ -20,28 +20,28 @@ from mmsoc.utils.files import listed, load_json
 from mmsoc.utils.masks import run_totals
 
 LEVELS = {
-    'quick': 'the text files, and which files there are',
+    'quick': 'the text files, and the presence of all files',
     'headers': "also each file's header and end, and the pixels of each video's first mask",
-    'full': 'also everything inside of the files',
+    'full': 'also the complete content of the files',
 }
 
 KINDS = {  # in the order in which they are reported
     'missing': 'missing',
-    'archive': 'archives that are not whole, or not wholly unpacked',
+    'archive': 'archives that are incomplete or partly unpacked',
     'count': 'not the documented number',
     'empty': 'empty files',
     'unreadable': 'files that cannot be read, or end too early',
-    'content': 'text files whose content is not as it should be',
+    'content': 'text files with invalid content',
     'field': 'a field that is missing or of the wrong kind',
     'duplicate': 'there twice',
-    'unknown': 'names of what is not there',
-    'size': 'sizes that do not fit together',
+    'unknown': 'names of objects that do not exist',
+    'size': 'sizes that do not match',
     'mode': 'masks that hold colours instead of ids',
-    'ids': 'masks with other ids than they should have',
-    'short': 'shorter than what is said of it',
+    'ids': 'masks with unexpected ids',
+    'short': 'shorter than declared',
     'unseen': 'objects that no mask shows',
-    'extra': 'files and folders that should not be there',
-    'loader': 'errors of the data set itself (it stops at the first one)',
+    'extra': 'unexpected files and folders',
+    'loader': 'errors of the data set class (which stops at the first one)',
 }
 
 
@@ -59,7 +59,7 @@ class Finding:
 
 
 class Fault(Exception):
-    """A finding on its way to where it is noted."""
+    """A finding, raised as an exception until it is recorded."""
 
     def __init__(self, kind: str, file: str | Path, expected: str, found: str) -> None:
         super().__init__(kind, file, expected, found)
@@ -68,13 +68,13 @@ class Fault(Exception):
 
 @dataclass
 class RootCheck:
-    """What is to be looked at, and what was found.
+    """The settings of a check, and its findings.
 
     Args:
         root: the data root.
         level: a key of ``LEVELS``.
-        sizes: documented numbers that are not met are faults.
-        extra: files and folders that should not be there are faults; names that begin with a dot never are.
+        sizes: treat deviations from documented numbers as faults.
+        extra: treat unexpected files and folders as faults, except names that begin with a dot.
         progress: show a bar.
     """
 
@@ -85,9 +85,9 @@ class RootCheck:
     progress: bool = True
     findings: list[Finding] = field(default_factory=list)
     counts: list[tuple[str, int, int | None]] = field(default_factory=list)
-    """(what, how many, how many are documented)"""
+    """(what, number found, number documented)"""
     notes: list[str] = field(default_factory=list)
-    """what is good to know, and no fault"""
+    """remarks that are not faults"""
 
     @property
     def quick(self) -> bool:
@@ -106,7 +106,7 @@ class RootCheck:
             self.add('count', file, f'{documented:,} {what}', f'{found:,}')
 
     def each(self, items: Collection, look: Callable[[Any], Iterable[Finding]], description: str) -> None:
-        """Adds what ``look`` finds in each item: several at a time, and in their order."""
+        """Adds the findings of ``look`` for each item, several in parallel, in the order of the items."""
         with ThreadPoolExecutor() as pool:
             results: Iterable = pool.map(lambda item: list(look(item)), items)
             if self.progress:
@@ -116,7 +116,7 @@ class RootCheck:
                 self.findings += found
 
     def has(self, path: Path, expected: str) -> bool:
-        """Whether there is such a file or folder; a fault if not."""
+        """Whether the file or folder exists; adds a fault if not."""
         if path.exists():
             return True
         below = path.relative_to(self.root)
@@ -157,7 +157,7 @@ class RootCheck:
             return []
 
     def extras(self, folder: Path, known: Collection[str], what: str) -> None:
-        """Adds what lies in a folder and is not known."""
+        """Adds the unknown entries of a folder."""
         if self.extra and folder.is_dir():
             for name in sorted(set(os.listdir(folder)) - set(known)):
                 if not name.startswith('.'):
@@ -167,16 +167,16 @@ class RootCheck:
         """Lets the data set load, and adds its error."""
         try:
             dataset(data_root=str(self.root), serialize_data=False, **options)
-        except Exception as error:  # also of a kind that is not for users: it shows that something is wrong
+        except Exception as error:  # any exception, not only UserError: it shows a fault
             text = str(error) if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {error}'
             self.add('loader', file, f'{dataset.__name__} to load', text)
 
     def archives(self) -> None:
-        """Downloads that were broken off, and archives of which only some files were unpacked beside them."""
+        """Interrupted downloads, and archives of which only some files were unpacked beside them."""
         folders = [self.root, *sorted(path for path in self.root.iterdir() if path.is_dir())]
         for path in (path for folder in folders for path in sorted(folder.iterdir())):
             if path.suffix in ('.part', '.aria2', '.crdownload', '.download', '.filepart'):
-                self.add('archive', path, 'a whole file', 'what a broken-off download leaves')
+                self.add('archive', path, 'a complete file', 'the rest of an interrupted download')
             elif path.suffix == '.zip' and path.is_file():
                 try:
                     with zipfile.ZipFile(path) as archive:
@@ -190,7 +190,7 @@ class RootCheck:
                     name: (path.parent / name).stat().st_size for name in members if (path.parent / name).is_file()
                 }
                 missing = sorted(name for name, size in members.items() if sizes.get(name) != size)
-                if missing and len(missing) < len(members):  # all of them: unpacked elsewhere, or not yet
+                if missing and len(missing) < len(members):  # if all are missing, it was unpacked elsewhere, or not yet
                     expected = f'all {len(members):,} files of it unpacked beside it'
                     self.add(
                         'archive', path, expected, f'{len(missing):,} missing or of another size: {listed(missing, 3)}'
@@ -209,7 +209,7 @@ def by(size: Sequence[int]) -> str:
 
 
 def listing(check: RootCheck, folder: Path, names: Collection[str]) -> tuple[set[str], list[Finding]]:
-    """Which of the files are there and not empty, and what is wrong with the folder."""
+    """The files that exist and are not empty, and the findings for the folder."""
     try:
         with os.scandir(folder) as entries:
             sizes = {entry.name: entry.stat().st_size if entry.is_file() else -1 for entry in entries}
@@ -242,11 +242,11 @@ def check_file(path: Path, what: str) -> None:
 _ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 
 
-def picture(path: Path, decode: bool) -> Image.Image:
-    """An opened picture whose end is there; with ``decode`` all of it is.
+def open_image(path: Path, decode: bool) -> Image.Image:
+    """Opens an image and checks that its end is present; with ``decode``, that all of it can be decoded.
 
     Raises:
-        Fault: it is no picture, or is truncated.
+        Fault: it is not an image, or is truncated.
     """
     try:
         with Image.open(path) as image:
@@ -254,26 +254,26 @@ def picture(path: Path, decode: bool) -> Image.Image:
             if not decode and end is not None:
                 with open(path, 'rb') as file:
                     file.seek(-len(end), os.SEEK_END)
-                    # Else the end is missing, or something follows it; only decoding can tell.
+                    # Otherwise the end is missing, or data follow it; only decoding can tell.
                     decode = file.read() != end
             if decode:
                 image.load()
             return image
     except UnidentifiedImageError:
-        raise Fault('unreadable', path, 'a picture', 'something else') from None
+        raise Fault('unreadable', path, 'an image', 'something else') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Fault('unreadable', path, 'a whole picture', str(error)) from None
+        raise Fault('unreadable', path, 'a whole image', str(error)) from None
 
 
-def picture_sizes(
+def image_sizes(
     check: RootCheck, folder: Path, names: Iterable[str], findings: list[Finding]
 ) -> dict[str, tuple[int, int]]:
-    """Width and height of the frames of a video, which should all be equal; adds to ``findings`` what is wrong."""
+    """Width and height of a video's frames, which should all be equal; adds faults to ``findings``."""
     sizes: dict[str, tuple[int, int]] = {}
     first = None
     for name in sorted(names):
         try:
-            sizes[name] = picture(folder / name, check.full).size
+            sizes[name] = open_image(folder / name, check.full).size
         except Fault as fault:
             findings.append(fault.finding)
             continue
@@ -285,7 +285,7 @@ def picture_sizes(
 
 
 def rle_faults(codes: Sequence[Any], size: Sequence[int] | None, full: bool) -> Iterator[tuple[int, str, str, str]]:
-    """Place, kind, expected and found of what is wrong with run-length codes of masks of (width, height); None is no code."""
+    """Faults of run-length codes of masks of (width, height), as (place, kind, expected, found); None is no code."""
     to_count: dict[int, str] = {}
     for place, code in enumerate(codes):
         counts, of = (code.get('counts'), code.get('size')) if isinstance(code, dict) else (None, None)
@@ -301,7 +301,7 @@ def rle_faults(codes: Sequence[Any], size: Sequence[int] | None, full: bool) -> 
             yield place, 'unreadable', f'runs of {of[0] * of[1]} pixels', str(sum(counts))
     if not full or not to_count:
         return
-    # Not by decoding: pycocotools may never return from a broken code.
+    # Without decoding: pycocotools may never return from a broken code.
     for place, total, area in zip(to_count, *run_totals([counts.encode() for counts in to_count.values()])):
         height, width = codes[place]['size']
         if total != height * width:

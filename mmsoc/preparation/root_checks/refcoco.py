@@ -8,7 +8,7 @@ from typing import Any
 from mmsoc.datasets.refcoco import RefCOCODataset, load_plain_pickle
 from mmsoc.utils.files import listed
 
-from .check import Fault, Finding, RootCheck, by, check_file, picture, rle_faults, short
+from .check import Fault, Finding, RootCheck, by, check_file, open_image, rle_faults, short
 
 SETS: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {  # file of references; split: (references, sentences)
     'refcoco': (
@@ -27,10 +27,10 @@ Sizes = dict[str, tuple[int, int]]
 
 
 def check_refcoco(check: RootCheck) -> None:
-    """The files with one annotation per sentence, the originals if they are there, and of COCO the pictures that these name."""
-    pictures: Sizes = {}
+    """Checks the files with one annotation per sentence, the originals if present, and the COCO images they name."""
+    sizes: Sizes = {}
     folder = check.root / 'train2014'
-    there = check.has(folder, 'the pictures of COCO')
+    there = check.has(folder, 'the images of COCO')
     for name, (refs, splits) in SETS.items():
         of_set = check.root / name
         if not check.has(of_set, f'the files of {name}'):
@@ -41,13 +41,13 @@ def check_refcoco(check: RootCheck) -> None:
                 continue
             content = check.json(path, f'the sentences of {name} {split}')
             if content is not None:
-                images, annotations = _records(check, path, content, pictures)
+                images, annotations = _records(check, path, content, sizes)
                 check.count(f'{name} {split} sentences', len(images), documented, path)
                 _check_sentences(check, path, images, annotations)
                 if not check.quick:
                     check.load(RefCOCODataset, path, ann_file=str(path.relative_to(check.root)), test_mode=True)
         if (of_set / 'instances.json').exists() or (of_set / refs).exists():
-            _check_references(check, name, of_set / 'instances.json', of_set / refs, pictures)
+            _check_references(check, name, of_set / 'instances.json', of_set / refs, sizes)
             for split in splits if not check.quick else ():
                 options = dict(
                     ann_file=f'{name}/instances.json', refs_file=f'{name}/{refs}', split=split, test_mode=True
@@ -56,21 +56,21 @@ def check_refcoco(check: RootCheck) -> None:
         else:
             check.notes.append(f'{of_set} does not hold the originals, {refs} and instances.json')
     if there:
-        check.each(sorted(pictures), lambda name: _look_at_picture(check, folder / name, pictures[name]), 'pictures')
+        check.each(sorted(sizes), lambda name: _check_image(check, folder / name, sizes[name]), 'images')
 
 
-def _look_at_picture(check: RootCheck, path: Path, size: tuple[int, int]) -> Iterator[Finding]:
+def _check_image(check: RootCheck, path: Path, size: tuple[int, int]) -> Iterator[Finding]:
     try:
-        check_file(path, 'a picture')
-        found = size if check.quick else picture(path, check.full).size
+        check_file(path, 'an image')
+        found = size if check.quick else open_image(path, check.full).size
         if found != size:
             yield Finding('size', str(path), f'{by(size)}, as the text files say', by(found))
     except Fault as fault:
         yield fault.finding
 
 
-def _records(check: RootCheck, path: Path, content: Any, pictures: Sizes) -> tuple[Records, Records]:
-    """The good images and annotations by id; their pictures and sizes are added to ``pictures``."""
+def _records(check: RootCheck, path: Path, content: Any, sizes: Sizes) -> tuple[Records, Records]:
+    """The valid images and annotations by id; adds the images' files and sizes to ``sizes``."""
     content = content if isinstance(content, dict) else {}
     wanted: dict[str, dict[str, Any]] = dict(
         images=dict(id=int, file_name=str, height=int, width=int),
@@ -102,7 +102,7 @@ def _records(check: RootCheck, path: Path, content: Any, pictures: Sizes) -> tup
     images, annotations = found['images'], found['annotations']
     for image in images.values():
         size = (image['width'], image['height'])
-        known = pictures.setdefault(image['file_name'], size)
+        known = sizes.setdefault(image['file_name'], size)
         if known != size:
             check.add('size', path, f'image {image["id"]}: {image["file_name"]} of {by(known)}, as before', by(size))
     categories = {item.get('id') for item in content.get('categories', []) if isinstance(item, dict)}
@@ -128,7 +128,7 @@ def _segmentation_faults(annotation: dict, size: tuple[int, int], full: bool) ->
 
 
 def _check_sentences(check: RootCheck, path: Path, images: Records, annotations: Records) -> None:
-    """One sentence and one annotation for each image."""
+    """Checks for one sentence and one annotation per image."""
     numbers = Counter(annotation['image_id'] for annotation in annotations.values())
     for i, image in images.items():
         if numbers[i] != 1:
@@ -138,9 +138,9 @@ def _check_sentences(check: RootCheck, path: Path, images: Records, annotations:
             check.add('content', path, f"image {i}: a sentence 'caption'", short(caption))
 
 
-def _check_references(check: RootCheck, name: str, instances: Path, path: Path, pictures: Sizes) -> None:
+def _check_references(check: RootCheck, name: str, instances: Path, path: Path, sizes: Sizes) -> None:
     content = check.json(instances, 'the annotations')
-    images, annotations = ({}, {}) if content is None else _records(check, instances, content, pictures)
+    images, annotations = ({}, {}) if content is None else _records(check, instances, content, sizes)
     if not check.has(path, 'the references'):
         return
     try:

@@ -1,4 +1,4 @@
-"""What was found, for people."""
+"""Prints the findings."""
 
 from collections import Counter
 

@@ -12,7 +12,7 @@ from mmsoc.datasets.mevis import MeViSDataset
 from mmsoc.datasets.ref_youtube_vos import RefYouTubeVOSDataset
 from mmsoc.utils.files import listed
 
-from .check import Fault, Finding, RootCheck, by, listing, picture, picture_sizes, rle_faults, short
+from .check import Fault, Finding, RootCheck, by, image_sizes, listing, open_image, rle_faults, short
 
 VOID = 255
 """in the masks of DAVIS"""
@@ -20,10 +20,10 @@ VOID = 255
 
 @dataclass
 class _Video:
-    """What is to be checked of a video.
+    """The parts of a video to be checked.
 
     Args:
-        expressions: by id, each with a good ``exp``; what names the object is for the caller to judge.
+        expressions: by id, each with a valid ``exp``; the caller checks the object keys.
         known: ids that a mask may show; None: any.
         named: ids that the sentences name.
     """
@@ -36,7 +36,7 @@ class _Video:
 
 
 def _videos(check: RootCheck, path: Path) -> dict[str, _Video] | None:
-    """The videos of a file of expressions, as far as they can be used; None: there is no such file."""
+    """The usable videos of an expressions file; None: there is no such file."""
     content = check.json(path, 'the expressions')
     if content is None:
         return None
@@ -114,7 +114,7 @@ def _check_named(check: RootCheck, path: Path, videos: dict[str, _Video], meta: 
                 video.named.add(int(str(obj_id)))
 
 
-def _check_pictures(
+def _check_images(
     check: RootCheck,
     split: str,
     videos: dict[str, _Video],
@@ -123,7 +123,7 @@ def _check_pictures(
     allowed: Collection[str],
     void: bool = False,
 ) -> None:
-    """Frames and masks of a split; ``allowed``: the videos of which there may be folders."""
+    """Checks frames and masks of a split; ``allowed``: the videos that may have folders."""
     folders = [check.root / split / name for name in ('JPEGImages', 'Annotations')][: 2 if masks else 1]
     there = [check.has(folder, 'a folder for each video') for folder in folders]
     for folder in folders:
@@ -137,7 +137,7 @@ def _look(check: RootCheck, folders: Sequence[Path], video: _Video, void: bool) 
     present, findings = listing(check, images, [f'{frame}.jpg' for frame in video.frames])
     yield from findings
     found: list[Finding] = []
-    sizes = {} if check.quick else picture_sizes(check, images, present, found)
+    sizes = {} if check.quick else image_sizes(check, images, present, found)
     yield from found
     if len(folders) == 1:
         return
@@ -152,7 +152,7 @@ def _look(check: RootCheck, folders: Sequence[Path], video: _Video, void: bool) 
         first = name == f'{video.frames[0]}.png'
         decode = check.full or name == min(present)
         try:
-            mask = picture(masks / name, decode)
+            mask = open_image(masks / name, decode)
             size = sizes.get(name[:-4] + '.jpg', mask.size)
             if mask.size != size:
                 yield Finding('size', str(masks / name), f'{by(size)}, as its frame is', by(mask.size))
@@ -193,7 +193,7 @@ def check_ref_youtube_vos(check: RootCheck) -> None:
         _check_named(check, files['train'], train, meta)
         for video in train.values():
             video.known = None if meta is None else meta.get(video.name)
-        _check_pictures(check, 'train', train, masks=True, allowed=train)
+        _check_images(check, 'train', train, masks=True, allowed=train)
         check.load(
             RefYouTubeVOSDataset,
             files['train'],
@@ -215,7 +215,7 @@ def check_ref_youtube_vos(check: RootCheck) -> None:
             check.add('content', files['test'], f'videos that {files["valid"]} lists as well', found)
         _count(check, 'test', test, (305, 1262, None), files['test'])
         if (check.root / 'test/JPEGImages').is_dir():
-            _check_pictures(check, 'test', test, masks=False, allowed=test)
+            _check_images(check, 'test', test, masks=False, allowed=test)
         used = set(both) - set(test)
     else:
         check.notes.append(
@@ -229,8 +229,8 @@ def check_ref_youtube_vos(check: RootCheck) -> None:
         _check_named(check, files['valid'], valid, None)
     else:
         check.notes.append('the valid split has no masks (they are not public): it is good for predictions only')
-    # The folder of YouTube-VOS itself holds the test videos beside the valid ones.
-    _check_pictures(check, 'valid', valid, masks=masks, allowed=both)
+    # The folder of YouTube-VOS itself also contains the test videos.
+    _check_images(check, 'valid', valid, masks=masks, allowed=both)
     check.load(
         RefYouTubeVOSDataset,
         files['valid'],
@@ -259,8 +259,8 @@ def check_ref_davis17(check: RootCheck) -> None:
         check.count(f'{split} objects', number, 61 if split == 'valid' else None, path)
         for video in videos.values():
             _check_numbering(check, path, video)
-        # Of any id: masks may show further objects, since they were redrawn after the sentences were written.
-        _check_pictures(check, split, videos, masks=True, allowed=videos, void=True)
+        # Any id: masks may show additional objects, since they were redrawn after the sentences were written.
+        _check_images(check, split, videos, masks=True, allowed=videos, void=True)
         check.load(
             RefYouTubeVOSDataset,
             path,
@@ -298,7 +298,7 @@ def check_mevis(check: RootCheck) -> None:
         if videos is None:
             continue
         _count(check, split, videos, numbers, path)
-        _check_pictures(check, split, videos, masks=False, allowed=videos)
+        _check_images(check, split, videos, masks=False, allowed=videos)
         if isinstance(masks, dict):
             for anno_id, name in _anno_ids(check, path, videos, masks).items():
                 _check_masks(check, mask_path, anno_id, videos[name], masks[anno_id])
@@ -352,7 +352,7 @@ def _check_masks(check: RootCheck, path: Path, anno_id: str, video: _Video, code
         check.add('unseen', path, f'{where}a mask in some frame', 'null in all of them')
     size = None
     if not check.quick:
-        with suppress(Fault):  # which was noted when the frames were looked at
-            size = picture(path.parent / 'JPEGImages' / video.name / f'{video.frames[0]}.jpg', False).size
+        with suppress(Fault):  # already recorded when the frames were checked
+            size = open_image(path.parent / 'JPEGImages' / video.name / f'{video.frames[0]}.jpg', False).size
     for place, kind, expected, found in rle_faults(codes, size, check.full):
         check.add(kind, path, f'{where}frame {video.frames[place]}: {expected}', found)

@@ -1,4 +1,4 @@
-"""Twins: videos of MovingShapes in the layouts of the other data sets, with what is odd in each, for tests and trials.
+"""Twins: MovingShapes videos in the layouts of the other data sets, including their quirks, for tests and trials.
 
 The docstring of ``tools/dataset_converters/moving_shapes_twins.py`` describes them.
 """

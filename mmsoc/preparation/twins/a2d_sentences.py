@@ -18,12 +18,12 @@ def write_a2d_sentences(root: Path, source: Source) -> dict[str, int]:
     missed = source.clips('train', 1, part=1)[0]
     videoset, sentences, annotations = [], [], 0
     for i, (clip, subset) in enumerate([*clips, (missed, 0)]):
-        # like those of YouTube, of which some begin with a dash
+        # like YouTube ids, some of which begin with a dash
         video = base64.urlsafe_b64encode(bytes.fromhex(clip.code(18)))[:11].decode()
         video = f'-{video[1:]}' if i == 0 else video
         path = root / f'Release/clips320H/{video}.mp4'
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, list(clip.frames), fps=25, crf=12)  # at this quality the colours stay what they are
+        write_video(path, list(clip.frames), fps=25, crf=12)  # at this quality colours are preserved
         actors = [] if clip is missed else clip.targets[: 1 if i % 3 == 0 else 2]
         numbers = annotated_frames(clip, actors, 3 + i % 3) if actors else []
         for t in numbers:
@@ -48,13 +48,13 @@ def write_a2d_sentences(root: Path, source: Source) -> dict[str, int]:
 
 
 def odd(text: str, index: int) -> str:
-    """Some sentences begin with a capital, and some have blanks too many."""
+    """Capitalizes some sentences, and adds extra spaces to some."""
     text = text.capitalize() if index % 3 == 1 else text
     return f' {text.replace(" ", "  ", 1)}' if index % 5 == 2 else text
 
 
 def annotated_frames(clip: Clip, actors: Sequence[int], count: int) -> list[int]:
-    """Frames spread over the video of which each shows an actor, and which show all of them."""
+    """Frames spread over the video, each showing an actor and together showing all of them."""
     seen = clip.areas[actors] > 0
     some = np.flatnonzero(seen.any(0))
     chosen = set(some[np.linspace(0, len(some) - 1, count).astype(int)].tolist())
@@ -63,7 +63,7 @@ def annotated_frames(clip: Clip, actors: Sequence[int], count: int) -> list[int]
 
 
 def write_h5(path: Path, masks: dict[int, np.ndarray]) -> None:
-    """As MATLAB does: axes in reverse, and none of length 1 for the actors."""
+    """Like MATLAB: reversed axes, without the actors' axis if its length is 1."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stacked = np.stack([mask.T for mask in masks.values()]).astype(np.uint8)
     boxes = np.array([[x.min(), y.min(), x.max(), y.max()] for x, y in (np.nonzero(mask) for mask in stacked)], float)

@@ -7,7 +7,7 @@ import scipy.io
 
 from mmsoc.utils.files import dump_json
 
-from .source import Clip, Source, save_pictures
+from .source import Clip, Source, save_images
 
 
 def write_jhmdb_sentences(root: Path, source: Source) -> dict[str, int]:
@@ -20,7 +20,7 @@ def write_jhmdb_sentences(root: Path, source: Source) -> dict[str, int]:
         video, action = f'shapes_{clip.scene.family}_{i}', f'{clip.scene.family}_action'
         length = len(clip.frames) - i % 2
         names = [f'{t + 1:05d}' for t in range(len(clip.frames))]
-        save_pictures(root / 'Rename_Images' / action / video, names, clip.frames, '.png')
+        save_images(root / 'Rename_Images' / action / video, names, clip.frames, '.png')
         mat = root / 'puppet_mask' / action / video / 'puppet_mask.mat'
         mat.parent.mkdir(parents=True)
         masks = clip.masks(clip.targets[0])[:length]

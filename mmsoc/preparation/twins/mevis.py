@@ -10,7 +10,7 @@ from mmsoc.preparation.moving_shapes import Noun
 from mmsoc.preparation.moving_shapes.scene import COLORS, SHAPES
 from mmsoc.utils.files import dump_json
 
-from .source import Clip, Source, save_pictures
+from .source import Clip, Source, save_images
 
 
 def write_mevis(root: Path, source: Source) -> dict[str, int]:
@@ -25,7 +25,7 @@ def write_mevis(root: Path, source: Source) -> dict[str, int]:
         videos, masks = {}, {}
         for clip in sorted(clips, key=lambda clip: clip.code(12)):
             frames = [f'{t:05d}' for t in range(len(clip.frames))]
-            save_pictures(root / split / 'JPEGImages' / clip.code(12), frames, clip.frames, '.jpg')
+            save_images(root / split / 'JPEGImages' / clip.code(12), frames, clip.frames, '.jpg')
             expressions: dict[str, dict] = {}
             for text, objects in sentences_of_several(clip):
                 record: dict = dict(exp=text)
@@ -52,7 +52,7 @@ def run_lengths(mask: np.ndarray) -> dict | None:
 
 
 def sentences_of_several(clip: Clip) -> Iterator[tuple[str, list[int]]]:
-    """The sentences of a video, those that name several objects among them, with the numbers of what they name."""
+    """The sentences of a video, some of which name several objects, with the numbers of their objects."""
     for claim, target in zip(clip.claims, clip.targets):
         yield claim.text, [target]
     first, second = (claim.text for claim in clip.claims)

@@ -1,4 +1,4 @@
-"""Ref-DAVIS17: the archives, and what the converter makes of them."""
+"""Ref-DAVIS17: the archives, and the converter's result."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import numpy as np
 from mmsoc.preparation.ref_davis17 import IMAGES, MASKS, TEXTS, convert
 from mmsoc.utils.files import dump_json
 
-from .source import VOID, Clip, Source, save_pictures
+from .source import VOID, Clip, Source, save_images
 
 
 def write_ref_davis17(root: Path, source: Source) -> dict[str, int]:
     def fits(clip: Clip) -> bool:
-        # The protocol scores the objects that the first mask shows.
+        # The protocol scores the objects in the first mask.
         return all(clip.areas[target, 0] for target in clip.targets)
 
     lines: list[list[str]] = [[] for _ in TEXTS]
@@ -27,8 +27,8 @@ def write_ref_davis17(root: Path, source: Source) -> dict[str, int]:
             for i, target in enumerate(clip.targets, 1):
                 ids[clip.masks(target)] = i
             frames = [f'{t:05d}' for t in range(len(ids))]
-            save_pictures(root / IMAGES / video, frames, clip.frames, '.jpg')
-            save_pictures(root / MASKS / video, frames, ids, '.png')
+            save_images(root / IMAGES / video, frames, clip.frames, '.jpg')
+            save_images(root / MASKS / video, frames, ids, '.png')
             semantics[video] = {str(i): claim.target.shape for i, claim in enumerate(clip.claims, 1)}
             for i, claim in enumerate(clip.claims, 1):
                 for number, text in enumerate(clip.texts(claim, len(TEXTS), 'davis')):

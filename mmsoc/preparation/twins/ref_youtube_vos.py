@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmsoc.utils.files import dump_json
 
-from .source import Source, save_pictures
+from .source import Source, save_images
 
 CATEGORIES = dict(circle='frisbee', square='sign', triangle='boat', star='others', cross='airplane', heart='hand')
 """of the data set, for the shapes"""
@@ -25,9 +25,9 @@ def write_ref_youtube_vos(root: Path, source: Source) -> dict[str, int]:
             video = clip.code(10)
             first = 2 if clip.index % 7 == 3 else 0
             frames = [f'{5 * (first + t):05d}' for t in range(len(clip.frames))]
-            save_pictures(root / split / 'JPEGImages' / video, frames, clip.frames, '.jpg')
+            save_images(root / split / 'JPEGImages' / video, frames, clip.frames, '.jpg')
             if with_masks:
-                save_pictures(root / split / 'Annotations' / video, frames, clip.ids, '.png')
+                save_images(root / split / 'Annotations' / video, frames, clip.ids, '.png')
             expressions = {
                 str(i): dict(exp=claim.text) | (dict(obj_id=str(target + 1)) if with_masks else {})
                 for i, (claim, target) in enumerate(zip(clip.claims, clip.targets))

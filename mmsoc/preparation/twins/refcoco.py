@@ -10,9 +10,9 @@ from pycocotools import mask as coco_mask
 
 from mmsoc.utils.files import dump_json
 
-from .source import Clip, Source, save_pictures
+from .source import Clip, Source, save_images
 
-MIN_PIXELS = 20  # of an object in a picture of RefCOCO
+MIN_PIXELS = 20  # minimum size of a named object
 CATEGORIES = dict(
     circle=('sports', 34, 'frisbee'), square=('indoor', 84, 'book'), triangle=('sports', 38, 'kite'),
     star=('indoor', 88, 'teddy bear'), cross=('kitchen', 48, 'fork'), heart=('food', 53, 'apple'),
@@ -23,23 +23,23 @@ REFCOCO = {  # file of references, splits
     'refcoco+': ('refs(unc).p', ('train', 'val', 'testA', 'testB')),
     'refcocog': ('refs(umd).p', ('train', 'val', 'test')),
 }
-WITHOUT_PLACE = ('is', 'largest', 'smallest')  # what RefCOCO+ may say
+WITHOUT_PLACE = ('is', 'largest', 'smallest')  # the events allowed in RefCOCO+
 
 
 def write_refcoco(root: Path, source: Source) -> dict[str, int]:
-    """Two pictures of each video."""
+    """Two images of each video."""
 
     def fits(clip: Clip) -> bool:
-        return clip.scene.family in ('appearance', 'relation') and bool(pictures_of(clip))
+        return clip.scene.family in ('appearance', 'relation') and bool(frames_of(clip))
 
     train = source.clips('train', source.num_train // 2, fits=fits)
     others = [source.clips('valid', source.num_valid // 2, part=part, fits=fits) for part in range(3)]
     numbers: dict[tuple[Clip, int], int] = {}
     for clip in [*train, *sum(others, [])]:
-        for t in pictures_of(clip):
-            numbers[clip, t] = 100 + 37 * len(numbers)  # ids with gaps, as those of COCO
-    pictures = [clip.frames[t] for clip in [*train, *sum(others, [])] for t in pictures_of(clip)]
-    save_pictures(root / 'train2014', [picture_name(number) for number in numbers.values()], pictures, '.jpg')
+        for t in frames_of(clip):
+            numbers[clip, t] = 100 + 37 * len(numbers)  # ids with gaps, like those of COCO
+    images = [clip.frames[t] for clip in [*train, *sum(others, [])] for t in frames_of(clip)]
+    save_images(root / 'train2014', [image_name(number) for number in numbers.values()], images, '.jpg')
     counts = dict(pictures=len(numbers))
     for name, (file, splits) in REFCOCO.items():
         of_split = dict(zip(splits, [train, *others]))
@@ -47,13 +47,13 @@ def write_refcoco(root: Path, source: Source) -> dict[str, int]:
     return counts
 
 
-def pictures_of(clip: Clip) -> list[int]:
-    """Frames in which both targets are large enough: two at most."""
+def frames_of(clip: Clip) -> list[int]:
+    """Frames in which both targets are large enough; at most two."""
     seen = np.flatnonzero((clip.areas[clip.targets] >= MIN_PIXELS).all(0)).tolist()
     return seen[:: max(len(seen) - 1, 1)][:2]
 
 
-def picture_name(image_id: int) -> str:
+def image_name(image_id: int) -> str:
     return f'COCO_train2014_{image_id:012d}'
 
 
@@ -67,10 +67,10 @@ def write_references(folder: Path, name: str, file: str, splits: dict[str, list[
     for split, clips in splits.items():
         sentences: dict[str, list] = dict(images=[], annotations=[])
         for clip in clips:
-            for t in pictures_of(clip):
+            for t in frames_of(clip):
                 image_id = numbers[clip, t]
                 height, width = clip.ids.shape[1:]
-                image = dict(file_name=f'{picture_name(image_id)}.jpg', height=height, width=width)
+                image = dict(file_name=f'{image_name(image_id)}.jpg', height=height, width=width)
                 images.append(dict(image, id=image_id, license=1))
                 of_thing = {}
                 for k, thing in enumerate(clip.scene.things):
@@ -101,9 +101,9 @@ def write_references(folder: Path, name: str, file: str, splits: dict[str, list[
 
 
 def annotation(mask: np.ndarray, crowd: bool) -> dict:
-    """Outline, area and box of an object; of a crowd, as COCO has it, the lengths of the runs instead of the outline."""
+    """Outline, area and box of an object; for a crowd, as in COCO, run lengths instead of the outline."""
     encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    # An outline runs through the centres of the pixels at the border; their outer half is added.
+    # An outline passes through the centres of the border pixels; their outer half is added.
     wide = np.kron(mask, np.ones((2, 2))).astype(np.uint8)
     outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     polygons = [(outline[:, 0] / 2 + 0.25).ravel().tolist() for outline in outlines if len(outline) > 2]
@@ -132,7 +132,7 @@ def reference(of: dict, split: str, texts: Sequence[str], before: Sequence[dict]
         image_id=of['image_id'],
         category_id=of['category_id'],
         split=split,
-        file_name=f'{picture_name(of["image_id"])}_{of["id"]}.jpg',
+        file_name=f'{image_name(of["image_id"])}_{of["id"]}.jpg',
         sent_ids=sent_ids,
         sentences=[
             dict(sent_id=i, raw=f'{text.capitalize()}.', sent=text, tokens=text.split())

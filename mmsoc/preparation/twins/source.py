@@ -1,4 +1,4 @@
-"""The videos of MovingShapes that the twins are made of."""
+"""The MovingShapes videos from which twins are made."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +13,12 @@ from mmsoc.preparation.moving_shapes.sentences import sentence
 from mmsoc.preparation.moving_shapes.writer import PALETTE, pixel_counts
 
 VOID = 255
-# With fewer colours Pillow writes 4 bits per pixel, into which 255 does not fit.
+# With fewer colours Pillow writes 4 bits per pixel, which cannot hold 255.
 FULL_PALETTE = [*PALETTE, *[0] * (3 * VOID - len(PALETTE)), 224, 224, 192]
 
 
 class Clip:
-    """A video of MovingShapes; objects are known by their number, from 0."""
+    """A MovingShapes video; objects are numbered from 0."""
 
     def __init__(self, settings: Settings, split: str, index: int) -> None:
         self.scene, video = draw_video(settings, split, index)
@@ -34,7 +34,7 @@ class Clip:
         return self.scene.things.index(thing)
 
     def code(self, length: int) -> str:
-        """Hexadecimal digits by which the video is told from others."""
+        """Hexadecimal digits that identify the video."""
         return hashlib.sha256(repr(self.seed).encode()).hexdigest()[:length]
 
     def rng(self, purpose: str) -> np.random.Generator:
@@ -45,13 +45,13 @@ class Clip:
         return self.ids == number + 1
 
     def texts(self, claim: Expression, count: int, purpose: str) -> list[str]:
-        """The claim in several wordings, which may repeat."""
+        """Several wordings of the claim, possibly repeated."""
         rng = self.rng(f'{purpose} {self.claims.index(claim)}')
         return [sentence(rng, claim) for _ in range(count)]
 
 
 class Source:
-    """The videos from which the twins of one run are made; each is drawn once."""
+    """The videos from which one run's twins are made; each is rendered once."""
 
     def __init__(self, settings: Settings, public: bool) -> None:
         self.settings = settings
@@ -62,7 +62,7 @@ class Source:
     def clips(
         self, split: str, count: int, part: int = 0, fits: Callable[[Clip], bool] = lambda clip: True
     ) -> list[Clip]:
-        """The first ``count`` videos that fit; ``part`` 1, 2, ... are further ones, which part 0 does not have."""
+        """The first ``count`` videos for which ``fits`` holds; ``part`` 1, 2, ... are disjoint from part 0."""
         found: list[Clip] = []
         index = 1000 * part
         while len(found) < count:
@@ -72,10 +72,10 @@ class Source:
         return found
 
 
-def save_pictures(folder: Path, names: Sequence[str], pictures: Iterable[np.ndarray], suffix: str) -> None:
-    """RGB (H, W, 3), or id maps (H, W), which get the palette of DAVIS."""
+def save_images(folder: Path, names: Sequence[str], images: Iterable[np.ndarray], suffix: str) -> None:
+    """Saves RGB (H, W, 3), or id maps (H, W) with the palette of DAVIS."""
     folder.mkdir(parents=True)
-    for name, pixels in zip(names, pictures, strict=True):
+    for name, pixels in zip(names, images, strict=True):
         image = Image.fromarray(pixels)
         if pixels.ndim == 2:
             image.putpalette(FULL_PALETTE)

@@ -1,4 +1,4 @@
-"""Writes twins, each whole or not at all."""
+"""Writes twins, each atomically."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from .ref_youtube_vos import write_ref_youtube_vos
 from .refcoco import write_refcoco
 from .source import Source
 
-VERSION = 1  # to be raised when the same parameters give another twin
+VERSION = 1  # increase when the same parameters give another twin
 MANIFEST = 'moving_shapes_twin.json'
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path, Source], dict[str, int]]]] = {  # folder below the root, writer
@@ -33,10 +33,10 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, Source], dict[str, int]]]] = {  # 
 
 
 def is_there(folder: Path, expected: dict, overwrite: bool) -> bool:
-    """Whether the twin is there with the same parameters.
+    """Whether the twin exists with the same parameters.
 
     Raises:
-        UserError: with others, and it is not to be overwritten, or it is something else.
+        UserError: it exists with other parameters and must not be overwritten, or the folder is not a twin.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -57,12 +57,13 @@ def is_there(folder: Path, expected: dict, overwrite: bool) -> bool:
 
 
 def write_twin(root: Path, layout: str, source: Source, overwrite: bool) -> tuple[Path, dict[str, int] | None]:
-    """Writes a twin, whole or not at all, unless it is there; returns its folder, and its counts if it was written.
+    """Writes a twin atomically, unless it exists; returns its folder, and its counts if it was written.
 
-    It is written to a hidden folder beside its own, which is renamed at the end. What a killed run left there is removed.
+    It is written to a hidden folder beside the target, which is renamed at the end. Leftovers of a killed run are
+    removed.
 
     Raises:
-        UserError: see `is_there`; or another process is writing it.
+        UserError: as `is_there`, or another process is writing it.
     """
     name, write = LAYOUTS[layout]
     folder = root.absolute() / name
@@ -88,7 +89,7 @@ def write_twins(
     public: bool = False,
     overwrite: bool = False,
 ) -> Iterator[str]:
-    """Writes twins; yields a line about each when it is there.
+    """Writes twins; yields a line about each when it is complete.
 
     Args:
         root: folder of the twins.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class BaseCluster(BaseModule, metaclass=ABCMeta):
-    """What fills SIM's cluster slot: groups the frames' queries into one set of video queries (paper section 3.3)."""
+    """Base of SIM's clusters, which group the frames' queries into one set of video queries (paper section 3.3)."""
 
     @abstractmethod
     def forward(self, queries: Tensor, sentence: Tensor) -> Tensor:

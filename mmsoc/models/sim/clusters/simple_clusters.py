@@ -1,4 +1,4 @@
-"""The rivals of the paper's cluster (Tables 3 and 5)."""
+"""Alternatives to the paper's cluster (Tables 3 and 5)."""
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ class AverageCluster(BaseCluster):
 
 @MODELS.register_module()
 class NoCluster(AverageCluster):
-    """No exchange between frames: the heads see the frame queries as they are (Table 3 without VOC, Table 8 "None").
+    """No exchange between frames: the heads see the unchanged frame queries (Table 3 without VOC, Table 8 "None").
 
     The contrastive loss still needs one vector per trajectory: the mean over the frames.
     """
@@ -31,12 +31,12 @@ class NoCluster(AverageCluster):
 
 @MODELS.register_module()
 class Conv1dCluster(BaseCluster):
-    """Convolutions along the frames of each query slot, then their mean (Table 5, "1D-Conv"; the paper gives no details).
+    """Convolutions along the frames of each query slot, then the mean (Table 5, "1D-Conv"; the paper gives no details).
 
     Args:
         embed_dims: C.
-        num_layers: convolutions, with ReLU between them.
-        kernel_size: frames that one convolution sees, odd.
+        num_layers: number of convolutions, with ReLU in between.
+        kernel_size: kernel size in frames, odd.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class KMeansCluster(BaseCluster):
     Centres start at the first frame's queries. Assignments carry no gradient, the means of the assigned queries do.
 
     Args:
-        num_iters: rounds of assignment.
+        num_iters: number of iterations.
     """
 
     def __init__(self, *, num_iters: int = 10, init_cfg: dict | None = None) -> None:
@@ -78,6 +78,6 @@ class KMeansCluster(BaseCluster):
                 nearest = torch.cdist(tokens, centres).argmin(-1)
                 member_MKP = nn.functional.one_hot(nearest, centres.shape[1]).to(tokens.dtype).transpose(1, 2)
                 size_MK1 = member_MKP.sum(-1, keepdim=True)
-            # A centre that lost all its members stays where it is.
+            # A centre without members keeps its value.
             centres = torch.where(size_MK1 > 0, member_MKP @ tokens / size_MK1.clamp(min=1), centres)
         return centres

@@ -11,18 +11,18 @@ from .base_cluster import BaseCluster
 class VideoObjectCluster(BaseCluster):
     """The paper's VOC (section 3.3, Fig. 3): self-attention across frames, then a decoder that groups objects.
 
-    The encoder lets the T*N frame queries of a clip attend to each other, without positions. In the decoder N video queries, which
-    all start as the sentence and differ by their learned position, gather from the encoded frame queries, whose learned position
-    is that of their slot and the same in every frame.
+    In the encoder the T*N frame queries of a clip attend to each other, without positions. In the decoder N video
+    queries, all initialized with the sentence and distinguished by learned positions, attend to the encoded frame
+    queries, whose learned position depends only on their slot, not on the frame.
 
     Args:
-        encoder: a ``DetrTransformerEncoder``; None: passed through (Table 8, "only decoder").
-        decoder: a ``Mask2FormerTransformerDecoder``; None: passed through, the video queries are then the mean
-            over frames (Table 8, "only encoder").
+        encoder: a ``DetrTransformerEncoder``; None: skipped (Table 8, "only decoder").
+        decoder: a ``Mask2FormerTransformerDecoder``; None: the video queries are the mean over frames (Table 8, "only
+            encoder").
         embed_dims: C.
-        num_queries: N, both of a frame and of the video, which are added to each other.
-        frame_position: tell the frames apart by a sine encoding of their place in the video, in the encoder's queries and
-            keys and in the decoder's keys. The paper does not: its cluster sees the frames as an unordered set.
+        num_queries: N, of each frame and of the video; the two are added.
+        frame_position: add a sine encoding of the frame's position in the video to the encoder's queries and keys and
+            the decoder's keys. The paper does not: its cluster sees the frames as an unordered set.
     """
 
     def __init__(
@@ -48,8 +48,7 @@ class VideoObjectCluster(BaseCluster):
         Args:
             queries: (M, T, N, C), the frame queries of one decoder layer.
             sentence: (M, C).
-            start: (M, N, C), what the video queries start as, e.g. those of the frames before. None: the
-                sentence (the paper).
+            start: (M, N, C), initial video queries, e.g. those of the previous frames. None: the sentence (the paper).
 
         Returns:
             (M, N, C), the video queries.
