@@ -12,9 +12,13 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 PYTHON="$(bash tools/setup_env.sh)"
 export MMSOC_REFERENCE="${MMSOC_REFERENCE:-$ROOT/../shared/reference}"
-# One process per core, 4 at most, with one thread each: two torch processes with two threads each would wait for each other.
+# One process per core with one thread each, since two torch processes with two threads each would wait for each other, and one
+# more, since some tests wait. At most 4, and one for each 4 GiB of memory.
 CORES="$(getconf _NPROCESSORS_ONLN)"
-WORKERS=$(( CORES < 4 ? CORES : 4 ))
+GIB=$(( $(getconf _PHYS_PAGES) * $(getconf PAGESIZE) / 1024 / 1024 / 1024 ))
+WORKERS=$(( CORES + 1 < 4 ? CORES + 1 : 4 ))
+WORKERS=$(( WORKERS * 4 > GIB ? GIB / 4 : WORKERS ))
+WORKERS=$(( WORKERS > 1 ? WORKERS : 1 ))
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # Nothing in the tests may need a network; this makes an attempt fail at once.
 export HF_HUB_OFFLINE=1

@@ -1,5 +1,9 @@
-import subprocess
+import contextlib
+import io
+import runpy
 import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -20,11 +24,14 @@ def mmsoc(root):
 
 
 def run(root, *args):
-    return subprocess.run(
-        [sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py', *args],
-        capture_output=True,
-        text=True,
-    )
+    script = str(root / 'tools' / 'model_converters' / 'released_to_mmsoc.py')
+    stdout, stderr, code = io.StringIO(), '', 0
+    with mock.patch.object(sys, 'argv', [script, *map(str, args)]), contextlib.redirect_stdout(stdout):
+        try:
+            runpy.run_path(script, run_name='__main__')
+        except SystemExit as error:  # Python prints its message and ends with status 1
+            stderr, code = str(error), 1
+    return SimpleNamespace(returncode=code, stdout=stdout.getvalue(), stderr=stderr)
 
 
 def test_command_there_and_back(mmsoc, root, tmp_path):
