@@ -10,7 +10,7 @@ import pytest
 from mmsoc.inference import PredictionConfig
 from tests.conftest import ROOT
 
-PACKAGES = ('apis', 'datasets', 'engine', 'evaluation', 'inference', 'models', 'visualization')
+PACKAGES = ('apis', 'datasets', 'engine', 'evaluation', 'inference', 'models', 'visualization', 'weights')
 
 
 def flags_of(tree):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
 
-from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, speed_options
+from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, require_weights, speed_options
 from mmsoc.utils.errors import UserError, is_out_of_memory, user_errors
 
 
@@ -50,7 +50,12 @@ def parse_args():
         metavar='SENTENCE',
         help='sentence that names an object; may be repeated',
     )
-    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint')
+    parser.add_argument(
+        '--weights',
+        required=True,
+        metavar='FILE_OR_NAME',
+        help='checkpoint, or a name that `tools/weights.py list` shows',
+    )
     parser.add_argument('--config', metavar='FILE', help='config file (default: the config in the checkpoint)')
     parser.add_argument(
         '--out', required=True, metavar='DIR', help='folder for masks, overlay and scores; must be empty'
@@ -119,7 +124,7 @@ def parse_args():
         parser.error(
             f'expected --chunk-frames of at least 1 and --overlap of at least 0, found {args.chunk_frames} and {args.overlap}'
         )
-    require_file(parser, args.weights, 'weights')
+    require_weights(parser, args.weights, 'weights')
     if args.config is not None and '::' not in args.config:
         require_file(parser, args.config, 'config')
     return args

@@ -15,13 +15,13 @@ from mmsoc.engine.cli import (
     add_speed_arguments,
     load_config,
     parse_arguments,
-    require_file,
+    require_weights,
     speed_options,
 )
 from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
 from mmsoc.registry import METRICS
-from mmsoc.utils.checkpoints import register_loader
 from mmsoc.utils.errors import UserError, user_errors
+from mmsoc.weights import register_loader
 
 VISUALIZATION_HOOK = 'RVOSVisualizationHook'
 
@@ -40,7 +40,7 @@ def parse_args():
     parser.add_argument('--show-dir', metavar='DIR', help='write one video and one contact sheet per sentence into DIR')
     add_speed_arguments(parser)
     args = parse_arguments(parser)
-    require_file(parser, args.checkpoint, 'checkpoint')
+    require_weights(parser, args.checkpoint, 'checkpoint')
     for out in args.out:
         if Path(out).suffix not in ('.json', '.pkl', '.pickle'):
             parser.error(f'--out {out}: expected a name that ends in .json (report) or .pkl (predictions)')

@@ -13,9 +13,9 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
 from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
-from mmsoc.utils.checkpoints import register_loader
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.memory import keep_freed_memory
+from mmsoc.weights import register_loader
 
 # What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range and needs no scaling; a
 # disabled scaler does not make the host wait to check for overflows.

@@ -7,18 +7,19 @@ if TYPE_CHECKING:
     from mmsoc.inference import LivePredictor, StreamPredictor
 
     from .inferencer import SOCInferencer
-    from .model_loading import load_model
+    from .model_loading import load, load_model
     from .video_io import open_frames
 
 _PLACES = dict(
     LivePredictor='mmsoc.inference',
     SOCInferencer='mmsoc.apis.inferencer',
     StreamPredictor='mmsoc.inference',
+    load='mmsoc.apis.model_loading',
     load_model='mmsoc.apis.model_loading',
     open_frames='mmsoc.apis.video_io',
 )
 
-__all__ = ['LivePredictor', 'SOCInferencer', 'StreamPredictor', 'load_model', 'open_frames']
+__all__ = ['LivePredictor', 'SOCInferencer', 'StreamPredictor', 'load', 'load_model', 'open_frames']
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,9 @@ from mmsoc.engine.cli import merge_options, read_config, warn_of_variables
 from mmsoc.engine.hooks.strict_load_hook import StrictLoadHook
 from mmsoc.models import SOC
 from mmsoc.registry import HOOKS, MODELS
-from mmsoc.utils.checkpoints import config_of_checkpoint, read_checkpoint
+from mmsoc.utils.checkpoints import config_of_checkpoint
 from mmsoc.utils.errors import UserError
+from mmsoc.weights import find, is_name, load_checkpoint
 
 
 class LoadedModel(NamedTuple):
@@ -32,6 +33,21 @@ class LoadedModel(NamedTuple):
     weights: str
 
 
+def load(weights: str | Path, config: str | Path | None = None, device: str | torch.device | None = None) -> SOC:
+    """The network of a checkpoint or of weights by name, in evaluation mode: ``load('soc-mini')``.
+
+    Args:
+        weights: checkpoint, URL or a name that ``tools/weights.py list`` shows.
+        config: as in `load_model`.
+        device: None: a GPU if available.
+
+    Raises:
+        FileNotFoundError: see `load_model`.
+        UserError: see `load_model`.
+    """
+    return load_model(config, weights, device).model
+
+
 def load_model(
     config: str | Path | Config | Mapping | None,
     weights: str | Path | None,
@@ -41,9 +57,9 @@ def load_model(
     """Builds a config's model and loads a checkpoint into it, tensor by tensor.
 
     Args:
-        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the config that
-            MMEngine stored in the checkpoint.
-        weights: checkpoint. No other weights are loaded: ``pretrained`` of backbone and text encoder is not read,
+        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the config of weights
+            by name, or the one that MMEngine stored in the checkpoint.
+        weights: checkpoint, URL or name (`mmsoc.weights`). No other weights are loaded: ``pretrained`` of backbone and text encoder is not read,
             except to find the tokenizer (``model.text_encoder.tokenizer``, else ``model.text_encoder.pretrained``).
         device: None: a GPU if available.
         cfg_options: changes to the config, ``{'model.test_cfg.output.mask_threshold': 0.4}``.
@@ -57,7 +73,9 @@ def load_model(
         raise UserError('weights: expected a checkpoint, found none')
     weights = os.fspath(weights)
     device = check_device(device)
-    checkpoint = read_checkpoint(weights)
+    checkpoint = load_checkpoint(weights)
+    if config is None and is_name(weights):
+        config = find(weights).config
     if config is None:
         cfg, name = config_of_checkpoint(checkpoint, weights), None
     else:

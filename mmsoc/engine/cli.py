@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 
 from mmsoc.utils.errors import UserError
+from mmsoc.weights.fetching import find, is_name
 
 
 class OptionAction(DictAction):
@@ -83,6 +84,17 @@ def require_file(parser: argparse.ArgumentParser, path: str, what: str) -> None:
         return
     found = 'it is a folder' if Path(path).is_dir() else f'there is no such file (looked in {Path.cwd()})'
     parser.error(f'{what} {path}: {found}')
+
+
+def require_weights(parser: argparse.ArgumentParser, source: str, what: str) -> None:
+    """End the program with a message if ``source`` is neither a file nor the name of weights (`mmsoc.weights`)."""
+    if not is_name(source):
+        require_file(parser, source, what)
+        return
+    try:
+        find(source)
+    except UserError as error:
+        parser.error(f'{what}: {error}')
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,15 +3,11 @@
 import math
 import os
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from mmsoc.utils.checkpoint_format import check_format
@@ -28,7 +24,9 @@ _SHOWN = 5
 _MAX_SHARING = 16
 
 
-def read_checkpoint(source: str | Path, *, weights_key: str = 'state_dict', what: str = 'weights') -> dict[str, Any]:
+def read_checkpoint(
+    source: str | Path, *, weights_key: str = 'state_dict', what: str = 'weights', name: str | None = None
+) -> dict[str, Any]:
     """A checkpoint whose weights can be loaded into a model, on the CPU.
 
     The file was written by `torch.save`, or ends in ``.safetensors`` (which needs the package safetensors). It is
@@ -36,21 +34,21 @@ def read_checkpoint(source: str | Path, *, weights_key: str = 'state_dict', what
     PyTorch is older than 2.6 or the source is a URL.
 
     Args:
-        source: file, or URL, which is downloaded to ``torch.hub.get_dir()/checkpoints`` unless the file exists. In a
-            distributed run each process does so.
+        source: file.
         weights_key: key of the weights; a checkpoint without this key is the state dict itself.
-        what: name of the file in messages.
+        what: kind of file, for messages.
+        name: name or URL that the user gave for the file, for messages.
 
     Raises:
-        FileNotFoundError: there is no such file, or it cannot be downloaded.
+        FileNotFoundError: there is no such file.
         UserError: it is not a checkpoint, declares more than it contains, or contains anything but tensors and plain
             values; the weights are not named dense tensors of finite real numbers; its config is too long.
     """
-    path = _download(str(source), what) if '://' in str(source) else Path(source).expanduser()
+    path = Path(source).expanduser()
     if not path.is_file():
         found = 'it is a folder' if path.is_dir() else f'there is no such file (looked in {Path.cwd()})'
         raise FileNotFoundError(f'{what} {source}: {found}')
-    where = f'{what} {source}' + (f' (in {path})' if '://' in str(source) else '')
+    where = f'{what} {source}' if name is None else f'{what} {name} (in {path})'
     if not os.access(path, os.R_OK):
         raise UserError(f'{where} cannot be read: permission denied')
     if path.suffix == '.safetensors':
@@ -94,35 +92,6 @@ def config_of_checkpoint(checkpoint: Mapping[str, Any], source: str | Path, allo
             '--config configs/soc/NAME.py (in Python config=)'
         )
     return config_of_text(text, f'weights {source}: config (meta.cfg)', allow_imports)
-
-
-def register_loader() -> None:
-    """Makes MMEngine read with `read_checkpoint`: ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')``.
-
-    It applies to the whole process. Sources with schemes other than http and https (``s3://``) keep MMEngine's loader.
-    """
-    CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_mmsoc, force=True)
-
-
-def load_from_mmsoc(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """`read_checkpoint` as MMEngine calls it; tensors stay on the CPU, and modules and optimizers copy them from there."""
-    return read_checkpoint(filename, what='checkpoint')
-
-
-def _download(url: str, what: str) -> Path:
-    name = Path(urlparse(url).path).name
-    if name in ('', '..'):
-        raise UserError(f'{what} {url}: expected an address that ends in the name of a file')
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=is_main_process())  # removes a partial file
-        except (OSError, ValueError, HTTPException) as error:
-            raise FileNotFoundError(
-                f'{what} {url} cannot be downloaded ({error}); on a machine with a network `wget {url}`, then give the file'
-            ) from error
-    return path
 
 
 def _read_torch(path: Path, where: str) -> Any:

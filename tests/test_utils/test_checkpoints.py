@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import load_checkpoint
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import digit_version
 from torch import nn
 
 from mmsoc.engine.hooks.plain_checkpoint_hook import plain
-from mmsoc.utils.checkpoints import config_of_checkpoint, read_checkpoint, register_loader, weights_of
+from mmsoc.utils.checkpoints import config_of_checkpoint, read_checkpoint, weights_of
 from mmsoc.utils.config_text import MAX_CHARACTERS
 from mmsoc.utils.errors import UserError
 
@@ -183,24 +181,6 @@ def test_safetensors(tmp_path, monkeypatch):
         read_checkpoint(path)
 
 
-def test_download(tmp_path, monkeypatch):
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
-    source = save(tmp_path / 'a.pth')
-    assert list(read_checkpoint(source.as_uri())['state_dict']) == ['w']
-    source.unlink()  # it is read from the folder of downloads now
-    assert list(read_checkpoint(source.as_uri())['state_dict']) == ['w']
-    with pytest.raises(FileNotFoundError, match=r'weights file:.*/b\.pth cannot be downloaded .*`wget file:.*/b\.pth`'):
-        read_checkpoint((tmp_path / 'b.pth').as_uri())
-    with pytest.raises(FileNotFoundError, match='cannot be downloaded .*unknown url type: s3'):
-        read_checkpoint('s3://bucket/b.pth')
-    with pytest.raises(UserError, match='expected an address that ends in the name of a file'):
-        read_checkpoint('https://127.0.0.1:9/')
-    (tmp_path / 'home/hub/checkpoints/a.pth').write_text('<html>')
-    with pytest.raises(UserError, match=r'a\.pth \(in .*/home/hub/checkpoints/a\.pth\) cannot be read'):
-        read_checkpoint(source.as_uri())
-    assert os.listdir(tmp_path / 'home/hub/checkpoints') == ['a.pth']
-
-
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match='the checkpoint no.pth: there is no such file .looked in'):
         read_checkpoint('no.pth', what='the checkpoint')
@@ -214,16 +194,6 @@ def test_no_config():
     for checkpoint in ({}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=[CONFIG])):
         with pytest.raises(UserError, match=r'weights w\.pth hold no config .meta\.cfg.*--config configs/soc/NAME\.py'):
             config_of_checkpoint(checkpoint, 'w.pth')
-
-
-def test_mmengine_reads_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes)
-    register_loader()
-    model = nn.Linear(1, 1)
-    load_checkpoint(model, str(save(tmp_path / 'a.pth', {'weight': torch.tensor([[3.0]]), 'bias': torch.ones(1)})))
-    assert model.weight.item() == 3
-    with pytest.raises(UserError, match='NaN or infinite'):
-        load_checkpoint(model, str(save(tmp_path / 'a.pth', {'weight': torch.tensor([[float('nan')]])})))
 
 
 # ------------------------------------------------------------------------------------------------------------- what is refused

@@ -54,9 +54,9 @@ from mmsoc.inference import (
 )
 from mmsoc.models import SOC
 from mmsoc.registry import DATASETS, MODELS
-from mmsoc.utils.checkpoints import register_loader
 from mmsoc.utils.errors import user_errors
 from mmsoc.utils.files import dump_json, load_json
+from mmsoc.weights import register_loader
 
 Predictor = TypeVar('Predictor', StreamPredictor, LivePredictor)
 MODES = ('whole', 'stream', 'frame', 'windows', 'carried', 'live', 'live-thinned', 'live-recent', 'live-frame')

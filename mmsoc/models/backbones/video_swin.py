@@ -19,9 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from mmsoc.models.layers.attention import attend_with_bias
 from mmsoc.models.layers.recompute import linear_of_gelu, map_chunks, max_elements
 from mmsoc.registry import MODELS
-from mmsoc.utils.checkpoints import read_checkpoint
 from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
+from mmsoc.weights import WeightsNotFoundError, load_checkpoint
 
 
 def _load_mmaction_swin() -> ModuleType:
@@ -471,29 +471,14 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         if pretrained:
             checkpoint = self._read(pretrained)
             self.load_state_dict(self.convert_state_dict(checkpoint.get('state_dict', checkpoint), source=pretrained))
-            print_log(f'VideoSwin: weights of {pretrained}', logger='current')
 
     @staticmethod
     def _read(source: str) -> dict:
-        is_url = '://' in source
-        if is_url:
-            print_log(
-                f'VideoSwin: weights of {source}, in {torch.hub.get_dir()}/checkpoints or to be downloaded there',
-                'current',
-            )
+        print_log(f'VideoSwin: weights of {source}', 'current')
         try:
-            return read_checkpoint(source, what='backbone weights (config key `model.backbone.pretrained`)')
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'the backbone weights {source} (config key `model.backbone.pretrained`) cannot be '
-                f'{"downloaded" if is_url else "read"} ({error.__cause__ or error}); '
-                + (
-                    f'on a machine with a network `wget {source}`, then give the file'
-                    if is_url
-                    else 'give another file'
-                )
-                + ': --cfg-options model.backbone.pretrained=FILE'
-            ) from error
+            return load_checkpoint(source, what='backbone weights (config key `model.backbone.pretrained`)')
+        except (FileNotFoundError, WeightsNotFoundError) as error:
+            raise type(error)(f'{error}\nto use another file: --cfg-options model.backbone.pretrained=FILE') from error
 
     def convert_state_dict(self, state_dict: dict[str, Tensor], source: str = 'the checkpoint') -> dict[str, Tensor]:
         """Converts the weights of a Video Swin recognizer or backbone to weights of this module.
