@@ -183,7 +183,8 @@ def find(name: str) -> Weights:
     if name not in TABLE:
         nearest = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5) or list(TABLE)
         raise WeightsNotFoundError(
-            f'there is no file {name!r} and no weights of this name; the nearest names: {", ".join(nearest)} (all: tools/weights.py list)'
+            f'there is no file {name!r} and no weights of this name; the nearest names: {", ".join(nearest)} '
+            '(all: tools/weights.py list)'
         )
     return TABLE[name]
 
