@@ -263,7 +263,9 @@ def test_an_mmdet_project_trains_a_detector_with_mmsoc_s_parts(run, coco, tmp_pa
     assert (tmp_path / 'work' / 'epoch_2.pth').is_file()
 
 
-@pytest.fixture(scope='module', params=['as released', 'repaired', 'fails half-way'])
+@pytest.fixture(
+    scope='module', params=['as released', 'repaired', pytest.param('fails half-way', marks=pytest.mark.slow)]
+)
 def users_mmaction(request, tmp_path_factory):
     """A folder with the user's own mmaction2 (none: the installed one, whose `import mmaction.models` fails)."""
     if request.param == 'as released':

@@ -73,7 +73,7 @@ def optim_wrapper(model, case, config):
     return build_optim_wrapper(model, cfg)
 
 
-@pytest.fixture(params=TOLERANCE)
+@pytest.fixture(params=['float64', pytest.param('float32', marks=pytest.mark.slow)])
 def dtype(request, monkeypatch):
     """Also of what the model computes in float32 always."""
     if request.param == 'float64':

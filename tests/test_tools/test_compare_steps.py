@@ -17,6 +17,7 @@ def run(monkeypatch, *options):
     compare_steps.main()
 
 
+@pytest.mark.slow
 def test_head_against_itself(monkeypatch, tmp_path, capsys):
     before = compare_steps.git('worktree', 'list')
     out = tmp_path / 'steps.json'

@@ -164,6 +164,7 @@ def test_it_ends_in_time(report, monkeypatch):
     assert '| Longer clips, more sentences | skipped: no time left' in page
 
 
+@pytest.mark.slow
 def test_processes_of_its_own(report):
     """Real ones: a training step, and one whose config does not exist."""
 

@@ -69,6 +69,7 @@ def test_two_processes_train(trained):
     assert 'destroy_process_group' not in output
 
 
+@pytest.mark.slow
 def test_resume_and_test_on_two_processes(call, trained, tmp_path):
     work_dir = tmp_path / 'moved'  # `last_checkpoint` holds the old path
     work_dir.mkdir()
