@@ -9,8 +9,18 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmsoc.utils.errors import UserError
-from mmsoc.weights import TABLE, Weights, WeightsNotFoundError, fetch, is_name, load_checkpoint, register_loader
+from mmsoc.weights import (
+    TABLE,
+    Weights,
+    WeightsNotFoundError,
+    fetch,
+    is_name,
+    load_checkpoint,
+    markdown_table,
+    register_loader,
+)
 from mmsoc.weights.download import Address, address_of
+from tests.conftest import ROOT
 from tests.test_weights.server import serving
 
 
@@ -112,3 +122,8 @@ def test_entries(name):
     for address in weights.addresses:
         assert weights.ships or address.url.startswith(('https://', 'hf://'))
         assert address.file
+
+
+def test_the_table_of_the_documentation():
+    """`python tools/weights.py list --markdown` prints it."""
+    assert markdown_table() in (ROOT / 'docs/model_zoo.md').read_text()

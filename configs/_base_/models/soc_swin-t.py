@@ -4,9 +4,9 @@
 # Knobs
 # A hub name; a local folder in its place: --cfg-options model.text_encoder.pretrained=FOLDER
 text_encoder = 'roberta-base'
-# mmaction2's, from Kinetics-400, downloaded once; a local file in its place: --cfg-options model.backbone.pretrained=FILE
+# Kinetics-400; downloaded once (python tools/weights.py list). A local file: --cfg-options model.backbone.pretrained=FILE
 # None: from scratch
-video_swin_weights = 'https://download.openmmlab.com/mmaction/v1.0/recognition/swin/swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb/swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb_20220930-241016b2.pth'  # noqa: E501
+video_swin_weights = 'video-swin-t'
 # Recompute the backbone's blocks in the backward pass (docs/benchmarks.md): --cfg-options model.backbone.with_cp=True
 with_cp = False
 num_queries = 20  # per frame and per video (paper section 4.2)

@@ -12,9 +12,12 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='FusedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
-    # The backbone is pre-trained and moves slower. RoBERTa is frozen by the model; where a config trains it, its rate is
-    # a twentieth (5e-6). Its resizer is new and learns at the full rate.
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1), 'text_encoder.roberta': dict(lr_mult=0.05)}),
+    # The backbone is pre-trained and moves slower. RoBERTa, or BERT in its place, is frozen by the model; where a config
+    # trains it, its rate is a twentieth (5e-6). Its resizer is new and learns at the full rate.
+    paramwise_cfg=dict(custom_keys={
+        'backbone': dict(lr_mult=0.1),
+        'text_encoder.roberta': dict(lr_mult=0.05),
+        'text_encoder.bert': dict(lr_mult=0.05)}),
     # The norm over all parameters; 0.1 as in Deformable DETR, from which the encoder and decoder are.
     clip_grad=dict(max_norm=0.1, norm_type=2))
 
