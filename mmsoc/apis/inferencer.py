@@ -24,6 +24,7 @@ from mmsoc.utils.masks import box_of_mask
 from mmsoc.visualization import RVOSLocalVisualizer, VideoWriter
 
 from .frame_pipeline import FramePipeline
+from .hub import HubMixin
 from .model_loading import load_model
 from .results import MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFolder, mask_folders, versions, write_mask
 from .video_io import FrameSource, WorkerPool, open_frames, prefetch
@@ -66,7 +67,7 @@ class _Record:
                 self.masks[index].append(dict(size=[*map(int, code['size'])], counts=code['counts'].decode()))
 
 
-class SOCInferencer:
+class SOCInferencer(HubMixin):
     """Segments the objects that sentences name in a video, a folder of frames or an image::
 
         inferencer = SOCInferencer(weights='best.pth')

@@ -13,13 +13,14 @@ from torch import Tensor
 from mmsoc.utils.checkpoint_format import check_format
 from mmsoc.utils.config_text import MAX_CHARACTERS, config_of_text
 from mmsoc.utils.errors import UserError
-from mmsoc.utils.files import listed
+from mmsoc.utils.files import atomic_path, listed
 
 _DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
 }
 _SHOWN = 5
+_CONFIG = 'config'  # key of the metadata of safetensors
 # Tensors that share a storage, as a module under two names does, may sum up to this many times the file's size.
 _MAX_SHARING = 16
 
@@ -52,7 +53,7 @@ def read_checkpoint(
     if not os.access(path, os.R_OK):
         raise UserError(f'{where} cannot be read: permission denied')
     if path.suffix == '.safetensors':
-        checkpoint: Any = {weights_key: _read_safetensors(path, where)}
+        checkpoint: Any = _read_safetensors(path, where, weights_key)
     else:
         checkpoint = _read_torch(path, where)
     if not isinstance(checkpoint, dict):
@@ -104,17 +105,41 @@ def _read_torch(path: Path, where: str) -> Any:
         ) from error
 
 
-def _read_safetensors(path: Path, where: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, where: str, weights_key: str) -> dict[str, Any]:
+    """Weights, and the config that `write_safetensors` stored, where MMEngine keeps it."""
     try:
+        from safetensors import safe_open
         from safetensors.torch import load_file
     except ImportError:
         raise UserError(
             f'{where} cannot be read: .safetensors needs the package safetensors (pip install safetensors)'
         ) from None
     try:
-        return load_file(path)
+        weights = load_file(path)
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
     except Exception as error:  # apart from Python's file errors, safetensors has a single exception
         raise UserError(f'{where} cannot be read: it is not a safetensors file; {_first_line(error)}') from error
+    meta = {'meta': {'cfg': metadata[_CONFIG]}} if _CONFIG in metadata else {}
+    return {weights_key: weights, **meta}
+
+
+def write_safetensors(
+    path: str | Path, weights: Mapping[str, Tensor], config: str, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes weights with the text of their config, so that the file alone makes a model.
+
+    Args:
+        path: ends in ``.safetensors``; appears when it is complete.
+        weights: tensors that share a storage are written separately.
+        config: text that `config_of_text` reads.
+        metadata: further texts.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={'format': 'pt', _CONFIG: config, **(metadata or {})})
 
 
 def _first_line(error: Exception) -> str:
