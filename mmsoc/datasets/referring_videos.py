@@ -205,7 +205,7 @@ class ReferringVideoDataset(BaseDataset):
         key = next(iter(self.OBJECT_KEYS))
         if item.get(key) is None and not self.test_mode:
             raise UserError(f'{where}: there is no {key!r}, which training needs')
-        for name, kind in (('family', str), ('held_out', bool)):
+        for name, kind in (('family', str), ('held_out', bool), ('event', str)):
             if item.get(name) is not None:
                 get_field(item, name, kind, where)
         return dict(
@@ -213,6 +213,7 @@ class ReferringVideoDataset(BaseDataset):
             exp=text if self.test_mode else clean_text(text, where),
             family=item.get('family'),
             held_out=item.get('held_out'),
+            event=item.get('event'),
         )
 
     def _select_videos(self, videos: dict[str, dict]) -> dict[str, dict]:
@@ -252,7 +253,7 @@ class ReferringVideoDataset(BaseDataset):
         An optional key that no sentence has becomes None; so do the objects unless all sentences have them.
         """
         lists: dict[str, list | None] = {key: [sentence[key] for sentence in sentences] for key in sentences[0]}
-        for key in ('families', 'held_out'):
+        for key in ('families', 'held_out', 'events'):
             if all(value is None for value in lists[key] or ()):
                 lists[key] = None
         for key in self.OBJECT_KEYS.values():
@@ -262,7 +263,14 @@ class ReferringVideoDataset(BaseDataset):
 
     def _sentence(self, exp_id: str, item: dict) -> dict:
         objects = {name: item[key] for key, name in self.OBJECT_KEYS.items()}
-        return dict(objects, texts=item['exp'], exp_ids=exp_id, families=item['family'], held_out=item['held_out'])
+        return dict(
+            objects,
+            texts=item['exp'],
+            exp_ids=exp_id,
+            families=item['family'],
+            held_out=item['held_out'],
+            events=item['event'],
+        )
 
     def _test_items(self, videos: dict, has_masks: bool) -> list[dict]:
         return [

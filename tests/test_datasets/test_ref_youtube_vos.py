@@ -251,6 +251,29 @@ def test_category_maps(root):
         build(root, meta_file='train/meta.json', pipeline=pipeline)[2]
 
 
+def test_event_maps(root):
+    """Of the objects that the sample's sentences name; the others' are unknown."""
+
+    def name(videos):
+        for video in videos.values():
+            for item in video['expressions'].values():
+                item['event'] = 'moves' if item['obj_id'] == '1' else 'sings'
+
+    edit_json(root, name)
+    categories = dict(type='mmsoc.LoadCategoryMaps', classes=['airplane', 'zebra'])
+    events = dict(type='mmsoc.LoadEventMaps', events=['grows', 'moves'])
+    pipeline = [*PIPELINE[:2], categories, events, *PIPELINE[2:]]
+    clip = build(root, meta_file='train/meta.json', pipeline=pipeline)[2]['data_samples']
+    maps = torch.stack([frame.gt_sem_seg.sem_seg for frame in clip])
+    assert maps.shape == (4, 2, 48, 80) and maps.dtype == torch.uint8
+    zebra, airplane = maps[:, 0] == 2, maps[:, 0] == 1
+    (obj_id,) = clip.obj_ids
+    assert (maps[:, 1][zebra] == (2 if obj_id == '1' else 255)).all() and (maps[:, 1][airplane] == 255).all()
+    assert (maps[:, 1][maps[:, 0] == 0] == 0).all()
+    with pytest.raises(UserError, match='at most 254 events fit into a map, found 300'):
+        build(root, meta_file='train/meta.json', pipeline=[*pipeline[:3], dict(events, events=['x'] * 300)])
+
+
 def test_mask_values_are_palette_ids_and_need_no_background(tmp_path):
     write_split(tmp_path, 'train', {'v': dict(objects={'3': [True]}, sentences=[('x', '3')])})
     folder = tmp_path / 'train/Annotations/v'

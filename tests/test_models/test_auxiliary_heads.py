@@ -59,12 +59,39 @@ def test_category_map_head_without_objects_or_maps():
     assert losses['aux.acc_category'] == 0 and torch.isfinite(level.grad).all()
     sample = category_sample(np.zeros((8, 8), np.uint8))
     del sample[0].gt_sem_seg
-    with pytest.raises(ValueError, match='no gt_sem_seg; add LoadCategoryMaps'):
+    with pytest.raises(
+        ValueError, match='expected maps of category, and the samples have 0; LoadCategoryMaps in the pipe'
+    ):
         head.loss_by_level([level], [sample])
     with pytest.raises(
-        ValueError, match=r'num_classes=1, but the samples have category 3 .*`LoadCategoryMaps.classes`'
+        ValueError, match=r'num_classes has 1 for category, but the samples have category 3 .*names more'
     ):
         head.loss_by_level([level], [category_sample(np.full((8, 8), 3, np.uint8))])
+
+
+def test_a_map_of_categories_and_one_of_events():
+    """Each as if it were alone; unknown events do not count."""
+    both = CategoryMapHead(num_classes=dict(category=2, event=1), embed_dims=4, num_levels=2)
+    categories, events = np.zeros((2, 8, 16), np.uint8)
+    categories[:, 8:], events[4:] = 2, 1
+    events[:2, 8:] = 255
+    sample = category_sample(categories)
+    sample[0].gt_sem_seg = PixelData(sem_seg=torch.from_numpy(np.stack([categories, events])))
+    levels = [torch.randn(1, 4, 4, 8), torch.randn(1, 4, 2, 4)]
+    found = both.loss_by_level(levels, [sample])
+    assert len(found) == 4
+    for name, number, classes, channels in (
+        ('category', 2, categories, slice(3)),
+        ('event', 1, events, slice(3, None)),
+    ):
+        alone = CategoryMapHead(num_classes=number, embed_dims=4, num_levels=2)
+        for conv, whole in zip(alone.convs, both.convs, strict=True):
+            conv.weight.data, conv.bias.data = whole.weight.data[channels], whole.bias.data[channels]
+        expected = alone.loss_by_level(levels, [category_sample(classes)])
+        torch.testing.assert_close(found[f'aux.loss_{name}'], expected['aux.loss_category'])
+        assert found[f'aux.acc_{name}'] == expected['aux.acc_category']
+    with pytest.raises(ValueError, match='expected maps of category, event, and the samples have 1'):
+        both.loss_by_level(levels, [category_sample(categories)])
 
 
 def test_soc_adds_their_losses_and_predicts_without_them():

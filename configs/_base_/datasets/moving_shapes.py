@@ -17,6 +17,12 @@ image_epochs = 36
 family_starts = dict(appearance=0, relation=25, change=image_epochs, order=image_epochs + 2)
 
 categories = ['circle', 'square', 'triangle', 'star', 'cross', 'heart']
+# what sentences about change, and those about order, say
+events = [
+    'moves', 'stays_still', 'flickers', 'changes_colour', 'turns', 'changes_size',
+    'moves_right', 'moves_left', 'moves_down', 'moves_up', 'turns_clockwise', 'turns_counterclockwise', 'grows', 'shrinks',
+    'red_green_blue', 'red_blue_green',
+]
 
 dataset_type = 'RefYouTubeVOSDataset'
 
@@ -34,6 +40,13 @@ video_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadReferredMasks'),
     dict(type='LoadCategoryMaps', classes=categories),
+    dict(type='PackReferringInputs'),
+]
+event_pipeline = [
+    dict(type='LoadVideoFrames'),
+    dict(type='LoadReferredMasks'),
+    dict(type='LoadCategoryMaps', classes=categories),
+    dict(type='LoadEventMaps', events=events),
     dict(type='PackReferringInputs'),
 ]
 test_pipeline = [

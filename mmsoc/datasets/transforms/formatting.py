@@ -15,7 +15,7 @@ class PackReferringInputs(PackTrackInputs):
     The clip's metainfo gets ``CLIP_KEYS`` and ``SENTENCE_KEYS``; each frame's gets the usual keys and ``video_id``. If
     masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``, ``bboxes``,
     ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With `LoadCategoryMaps` each
-    frame also gets ``gt_sem_seg``, uint8 (1, H, W).
+    frame also gets ``gt_sem_seg``, uint8 (1, H, W), or (2, H, W) with `LoadEventMaps`.
 
     Args:
         drop_unseen: for training: if masks were loaded, drop sentences whose object appears in no frame of the clip.
@@ -59,7 +59,8 @@ class PackReferringInputs(PackTrackInputs):
                 # losses.
                 objects.bboxes[~objects.visible] = 0
             if 'gt_seg_map' in results:
-                frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(results['gt_seg_map'][index].copy())[None])
+                maps = torch.from_numpy(results['gt_seg_map'][index].copy())
+                frame.gt_sem_seg = PixelData(sem_seg=maps[None] if maps.dim() == 2 else maps.permute(2, 0, 1))
         return packed
 
     def _keep_sentences(self, results: dict, kept: np.ndarray) -> None:

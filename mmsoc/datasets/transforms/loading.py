@@ -162,3 +162,37 @@ class LoadCategoryMaps(BaseTransform):
             maps.append(value_of_id[ids])
         results['gt_seg_map'] = maps
         return results
+
+
+@TRANSFORMS.register_module()
+class LoadEventMaps(BaseTransform):
+    """What the objects of the sentences do, after `LoadCategoryMaps`.
+
+    Makes ``gt_seg_map`` a list over frames of uint8 (H, W, 2). The second map is 0 for background, k + 1 where an object does
+    ``events[k]``, and 255 where an object's event is unknown, because no sentence of the sample names it, or not among ``events``.
+
+    Args:
+        events: at most 254, of the expressions' optional key ``event``.
+
+    Raises:
+        ValueError: there are more.
+        KeyError: `LoadCategoryMaps` was not run before.
+    """
+
+    def __init__(self, *, events: Sequence[str]) -> None:
+        if len(events) > 254:
+            raise UserError(f'LoadEventMaps: at most 254 events fit into a map, found {len(events)}')
+        self.events = list(events)
+
+    def transform(self, results: dict) -> dict:
+        value_of_id: np.ndarray = np.full(256, 255, np.uint8)
+        value_of_id[0] = 0
+        for obj_id, event in zip(
+            results['obj_ids'], results['events'] or [None] * len(results['obj_ids']), strict=True
+        ):
+            if event in self.events:
+                value_of_id[int(obj_id)] = self.events.index(event) + 1
+        where = place_of(results)
+        events = [value_of_id[read_ids(path, where)] for path in results['mask_paths']]
+        results['gt_seg_map'] = [np.stack(maps, -1) for maps in zip(results['gt_seg_map'], events, strict=True)]
+        return results

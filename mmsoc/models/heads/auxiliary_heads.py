@@ -5,6 +5,7 @@ random weights learns in minutes how a sentence's words relate to the image.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,8 @@ class CategoryMapHead(BaseModule):
     visual channels, so it quickly learns words whose meaning is linear in them.
 
     Args:
-        num_classes: K categories, as in `LoadCategoryMaps`.
+        num_classes: K categories, as in `LoadCategoryMaps`. With `LoadEventMaps` the number of both,
+            ``dict(category=6, event=16)``: one prediction for each map, whose losses are weighted equally.
         embed_dims: C.
         num_levels: number of levels, finest first.
         loss_weight: weight of the cross-entropy over background and K categories, averaged over a level's cells with a
@@ -90,15 +92,16 @@ class CategoryMapHead(BaseModule):
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: int | dict[str, int],
         embed_dims: int = 256,
         num_levels: int = 3,
         loss_weight: float = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.num_classes = num_classes
-        self.convs = nn.ModuleList(nn.Conv2d(embed_dims, num_classes + 1, 1) for _ in range(num_levels))
+        self.num_classes = {'category': num_classes} if isinstance(num_classes, int) else dict(num_classes)
+        outputs = sum(self.num_classes.values()) + len(self.num_classes)  # with background
+        self.convs = nn.ModuleList(nn.Conv2d(embed_dims, outputs, 1) for _ in range(num_levels))
         self.loss_weight = loss_weight
 
     def loss(
@@ -119,45 +122,57 @@ class CategoryMapHead(BaseModule):
 
         Returns:
             ``aux.loss_category``, and ``aux.acc_category``, the accuracy in percent on cells with an object, over all
-            levels.
+            levels; the same for each further map.
 
         Raises:
-            ValueError: the samples were loaded without `LoadCategoryMaps`.
+            ValueError: the samples were loaded without `LoadCategoryMaps` (and `LoadEventMaps`), which name more classes.
         """
+        maps_FKHW = to_device(self._maps(data_samples), levels[0].device).float()
+        sums, cells = [], []
+        right = dict.fromkeys(self.num_classes, 0.0)
+        counted = dict.fromkeys(self.num_classes, 0.0)
+        for conv, level in zip(self.convs, levels, strict=False):
+            targets = F.interpolate(maps_FKHW, size=level.shape[-2:], mode='nearest').long()
+            parts = conv(level).float().split([number + 1 for number in self.num_classes.values()], 1)
+            for name, target, logits in zip(self.num_classes, targets.unbind(1), parts, strict=True):
+                has_target = target != _IGNORED
+                sums.append(F.cross_entropy(logits, target, ignore_index=_IGNORED, reduction='sum'))
+                cells.append(has_target.sum())
+                of_object = (target > 0) & has_target
+                right[name] = right[name] + ((logits.detach().argmax(1) == target) & of_object).sum()
+                counted[name] = counted[name] + of_object.sum()
+        num_cells = torch.stack(mean_over_processes(*cells, device=maps_FKHW.device))
+        means_LK = (torch.stack(sums) / num_cells).view(-1, len(self.num_classes))
+        found = {}
+        for index, name in enumerate(self.num_classes):
+            found[f'aux.loss_{name}'] = self.loss_weight * means_LK[:, index].sum()
+            found[f'aux.acc_{name}'] = 100 * right[name] / torch.as_tensor(counted[name]).clamp(min=1)
+        return found
+
+    def _maps(self, data_samples: Sequence[TrackDataSample]) -> Tensor:
+        """Uint8 (F, K, H, W): K maps of each frame, padded to the batch."""
         maps = []
         for sample in data_samples:
             for index in getattr(sample, 'key_frames_inds', range(len(sample))):
                 frame = sample[index]
-                if 'gt_sem_seg' not in frame:
+                found: Any = frame.gt_sem_seg.sem_seg if 'gt_sem_seg' in frame else ()
+                if len(found) < len(self.num_classes):
                     raise UserError(
-                        'CategoryMapHead: the samples have no gt_sem_seg; add LoadCategoryMaps to the pipeline'
+                        f'CategoryMapHead: expected maps of {", ".join(self.num_classes)}, and the samples have {len(found)}; '
+                        'LoadCategoryMaps in the pipeline makes the first, LoadEventMaps the second'
                     )
-                category = frame.gt_sem_seg.sem_seg
+                found = found[: len(self.num_classes)]
                 height, width = frame.batch_input_shape
-                maps.append(
-                    F.pad(category, (0, width - category.shape[-1], 0, height - category.shape[-2]), value=_IGNORED)
-                )
-        map_F1HW = torch.stack(maps)
-        if map_F1HW.device.type == 'cpu':  # on a GPU it would make the host wait; there the loss fails on a wrong class
-            highest = int(torch.where(map_F1HW == _IGNORED, 0, map_F1HW).max())
-            if highest > self.num_classes:
-                raise UserError(
-                    f'CategoryMapHead: num_classes={self.num_classes}, but the samples have category {highest} '
-                    '(counted from 1); `LoadCategoryMaps.classes` names more'
-                )
-        map_F1HW = to_device(map_F1HW, levels[0].device).float()
-        sums, cells, right, counted = [], [], 0.0, 0.0
-        for conv, level in zip(self.convs, levels, strict=False):
-            target = F.interpolate(map_F1HW, size=level.shape[-2:], mode='nearest')[:, 0].long()
-            logits = conv(level).float()
-            has_target = target != _IGNORED
-            sums.append(F.cross_entropy(logits, target, ignore_index=_IGNORED, reduction='sum'))
-            cells.append(has_target.sum())
-            of_object = (target > 0) & has_target
-            right = right + ((logits.detach().argmax(1) == target) & of_object).sum()
-            counted = counted + of_object.sum()
-        num_cells = torch.stack(mean_over_processes(*cells, device=map_F1HW.device))
-        return {
-            'aux.loss_category': self.loss_weight * (torch.stack(sums) / num_cells).sum(),
-            'aux.acc_category': 100 * right / torch.as_tensor(counted).clamp(min=1),
-        }
+                maps.append(F.pad(found, (0, width - found.shape[-1], 0, height - found.shape[-2]), value=_IGNORED))
+        maps_FKHW = torch.stack(maps)
+        if (
+            maps_FKHW.device.type == 'cpu'
+        ):  # on a GPU it would make the host wait; there the loss fails on a wrong class
+            highest = torch.where(maps_FKHW == _IGNORED, 0, maps_FKHW).amax((0, 2, 3)).tolist()
+            for (name, number), value in zip(self.num_classes.items(), highest, strict=True):
+                if value > number:
+                    raise UserError(
+                        f'CategoryMapHead: num_classes has {number} for {name}, but the samples have {name} {value} '
+                        '(counted from 1); the transform that loads the maps names more'
+                    )
+        return maps_FKHW
