@@ -9,6 +9,8 @@ batch_size = 8  # one process
 lr = 2e-3
 
 model = dict(
+    # Without it, the direction of a change is not learned (docs/moving_shapes.md).
+    backbone=dict(patch_embed=dict(temporal_channels=64)),
     head=dict(
         _delete_=True,
         type='CategoryMapHead',

@@ -10,6 +10,7 @@ lr = 5e-4  # for a batch of 4
 frame_position = True
 
 model = dict(
+    backbone=dict(patch_embed=dict(temporal_channels=64)),
     sim=dict(cluster=dict(frame_position=frame_position)),
     auxiliary_heads=[
         dict(type='FusionMaskHead', embed_dims=128),

@@ -139,6 +139,23 @@ def test_conv_patch_embed_keeps_the_strides_and_frames_apart():
     assert torch.allclose(patches[1, :, 2], embed(clip[1:, :, 2:])[0, :, 0], atol=1e-5)
 
 
+def test_conv_patch_embed_sees_neighbouring_frames_in_their_order():
+    torch.manual_seed(0)
+    embed = ConvPatchEmbed(embed_dims=32, temporal_channels=16).eval()
+    clip = torch.randn(2, 3, 5, 32, 48)
+    patches = embed(clip)
+    assert patches.shape == (2, 32, 5, 8, 12) and embed(clip[:, :, :1]).shape == (2, 32, 1, 8, 12)
+    changed = clip.clone()
+    changed[:, :, 3] += 1
+    differs = ((embed(changed) - patches).abs() > 1e-4).flatten(3).any(-1).any(1)
+    assert differs.tolist() == [[False, False, True, True, True]] * 2
+    # A clip that runs backwards is another clip; with frames apart it is the same one, backwards.
+    backwards = embed(clip.flip(2)).flip(2)
+    assert (backwards - patches).abs().max() > 0.01
+    apart = ConvPatchEmbed(embed_dims=32).eval()
+    torch.testing.assert_close(apart(clip.flip(2)).flip(2), apart(clip))
+
+
 def test_pretrained_backbone_fits_the_small_soc(tmp_path):
     torch.manual_seed(0)
     pretrainer = MODELS.build(Config.fromfile(ROOT / 'configs/pretrain/video-swin-mini_moving-shapes.py').model)

@@ -18,6 +18,10 @@ class ConvPatchEmbed(BaseModule):
         in_channels: channels of a frame.
         channels: channels after the first two convolutions, multiples of ``num_groups``.
         num_groups: groups of the GroupNorms.
+        temporal_channels: hidden channels of a residual 3x3x3 convolution over neighbouring frames. Video Swin tells earlier
+            from later frames only by its relative position biases, which start, and stay, symmetric in time; the weights of a
+            convolution are not symmetric, so that the direction of a change is learned (docs/moving_shapes.md). None: patches
+            see one frame.
     """
 
     def __init__(
@@ -27,6 +31,7 @@ class ConvPatchEmbed(BaseModule):
         in_channels: int = 3,
         channels: tuple[int, int] = (24, 32),
         num_groups: int = 4,
+        temporal_channels: int | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -41,6 +46,13 @@ class ConvPatchEmbed(BaseModule):
             nn.Conv2d(second, embed_dims, 1),
         )
         self.norm = nn.LayerNorm(embed_dims)
+        self.temporal: nn.Sequential | None = None
+        if temporal_channels is not None:
+            self.temporal = nn.Sequential(
+                nn.Conv3d(embed_dims, temporal_channels, 3, padding=1),
+                nn.GELU(),
+                nn.Conv3d(temporal_channels, embed_dims, 1),
+            )
 
     def forward(self, clip: Tensor) -> Tensor:
         """
@@ -52,4 +64,5 @@ class ConvPatchEmbed(BaseModule):
         """
         patches = self.convs(clip.transpose(1, 2).flatten(0, 1))
         patches = self.norm(patches.permute(0, 2, 3, 1))
-        return patches.unflatten(0, (clip.shape[0], clip.shape[2])).permute(0, 4, 1, 2, 3)
+        patches = patches.unflatten(0, (clip.shape[0], clip.shape[2])).permute(0, 4, 1, 2, 3)
+        return patches if self.temporal is None else patches + self.temporal(patches)
