@@ -17,7 +17,7 @@ from tools.analysis_tools import browse_dataset, try_recipe
 SOC = ROOT / 'configs' / 'soc'
 CONFIGS = sorted(
     path for path in [*SOC.rglob('*.py'), *(ROOT / 'configs' / 'pretrain').glob('soc_*.py')]
-    if not path.stem.startswith('soc_tiny') and path.parent.name != 'sanity'
+    if not path.stem.startswith(('soc_tiny', 'soc_mini')) and path.parent.name != 'sanity'
 )  # fmt: skip
 
 
