@@ -136,10 +136,11 @@ def _first_line(error: Exception) -> str:
 def _try(address: Address, path: Path) -> None:
     part = path.with_name(path.name + _PART)
     url = urlparse(address.url)
-    if url.scheme in ('', 'file'):
-        if not Path(unquote(url.path)).is_file():
+    if '://' not in address.url or url.scheme == 'file':
+        source = Path(unquote(url.path) if url.scheme == 'file' else address.url)
+        if not source.is_file():
             raise UserError('there is no such file')
-        shutil.copyfile(unquote(url.path), part)
+        shutil.copyfile(source, part)
     elif url.hostname == _DRIVE:
         _download_from_drive(address, part)
     else:

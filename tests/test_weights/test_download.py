@@ -1,10 +1,7 @@
 """Downloads from a server that fails as servers do."""
 
-import errno
 import hashlib
-import multiprocessing
 import threading
-import time
 from collections import namedtuple
 
 import numpy as np
@@ -13,6 +10,7 @@ import pytest
 from mmsoc.utils.errors import UserError
 from mmsoc.weights import download as module
 from mmsoc.weights.download import Address, WeightsNotFoundError, download
+from tests.ranks import assert_ended_well, run_on_ranks
 from tests.test_weights.server import serving
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
@@ -113,8 +111,11 @@ def test_an_unknown_sum_is_recorded(server, tmp_path):
 
 
 def test_from_a_folder(tmp_path):
-    (tmp_path / 'a.pth').write_bytes(CONTENT)
-    path = download([Address(str(tmp_path / 'a.pth'), sha256=SUM)], tmp_path / 'cache', 'weights a')
+    """Whose name is no URL: what is special in one is not in a path."""
+    folder = tmp_path / 'half#done, 100%20'
+    folder.mkdir()
+    (folder / 'a.pth').write_bytes(CONTENT)
+    path = download([Address(str(folder / 'a.pth'), sha256=SUM, name='a.pth')], tmp_path / 'cache', 'weights a')
     assert path == tmp_path / 'cache' / 'a.pth' and path.read_bytes() == CONTENT
     with pytest.raises(WeightsNotFoundError, match='there is no such file'):
         download([Address(str(tmp_path / 'b.pth'))], tmp_path / 'cache', 'weights b')
@@ -144,27 +145,15 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
         download([address(server)], tmp_path / 'file', 'weights a')
 
 
-def _download(url, folder):
+def _download(rank, url, folder):
     download([Address(f'{url}/a.pth', SIZE, SUM)], folder, 'weights a')
 
 
 def test_two_processes_at_once(server, tmp_path):
     """One downloads, the other waits and takes what it got."""
     server.slow = threading.Event()
-    context = multiprocessing.get_context('fork')
-    processes = [context.Process(target=_download, args=(server.url, tmp_path)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    deadline = time.monotonic() + 30
-    while not server.requests and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    server.slow.set()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert len(server.requests) == 1 and (tmp_path / 'a.pth').read_bytes() == CONTENT
-
-
-def test_errors_of_the_disk_have_numbers():
-    assert module._remedy(OSError(errno.ENOSPC, '')) and not module._remedy(OSError(errno.EACCES, ''))
+    timer = threading.Timer(2, server.slow.set)
+    timer.start()
+    assert_ended_well(run_on_ranks(_download, server.url, tmp_path / 'cache', folder=tmp_path, fork=True))
+    timer.join()
+    assert len(server.requests) == 1 and (tmp_path / 'cache' / 'a.pth').read_bytes() == CONTENT
