@@ -289,6 +289,7 @@ def test_bert_refuses_roberta(folder):
 
 
 def test_sizes_of_hub_names():
+    assert BertTextEncoder().encoder.config.hidden_size == 768 and BertTextEncoder().pretrained == 'bert-base-uncased'
     assert BertTextEncoder(pretrained='sentence-transformers/all-MiniLM-L6-v2').encoder.config.num_hidden_layers == 6
     assert RobertaTextEncoder(pretrained='distilroberta-base').encoder.config.num_hidden_layers == 6
 

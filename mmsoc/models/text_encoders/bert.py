@@ -41,6 +41,9 @@ class BertTextEncoder(TransformerTextEncoder):
         'sentence-transformers/all-MiniLM-L6-v2': _MINI_LM,
     }
 
+    def __init__(self, *, pretrained: str | None = 'bert-base-uncased', **kwargs: Any) -> None:
+        super().__init__(pretrained=pretrained, **kwargs)
+
     @property
     def max_tokens(self) -> int:
         """Maximum length of a sentence, including ``[CLS]`` and ``[SEP]``."""

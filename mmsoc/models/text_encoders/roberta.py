@@ -43,6 +43,9 @@ class RobertaTextEncoder(TransformerTextEncoder):
         'distilbert/distilroberta-base': _DISTILLED,
     }
 
+    def __init__(self, *, pretrained: str | None = 'roberta-base', **kwargs: Any) -> None:
+        super().__init__(pretrained=pretrained, **kwargs)
+
     @property
     def max_tokens(self) -> int:
         """Maximum length of a sentence, including ``<s>`` and ``</s>``."""

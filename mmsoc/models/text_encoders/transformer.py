@@ -44,11 +44,6 @@ def _not_found(pretrained: str, error: OSError) -> FileNotFoundError:
     )
 
 
-def _remedy(model_type: str | None) -> str:
-    kinds = {'roberta': 'RobertaTextEncoder', 'bert': 'BertTextEncoder'}
-    return f'; set text_encoder.type={kinds[model_type]!r}' if model_type in kinds else ''
-
-
 class TransformerTextEncoder(BaseModule):
     """A pre-trained transformer of one family, and a resizer of its word and sentence features to C channels (paper
     section 3.1).
@@ -84,7 +79,7 @@ class TransformerTextEncoder(BaseModule):
     def __init__(
         self,
         *,
-        pretrained: str | None = 'roberta-base',
+        pretrained: str | None,
         config: dict | None = None,
         tokenizer: str | dict | None = None,
         out_channels: int = 256,
@@ -163,14 +158,14 @@ class TransformerTextEncoder(BaseModule):
             raise UserError(
                 f'{file} (config key `text_encoder.pretrained`): expected model_type {cls.model_type!r}, found {found!r}. '
                 'Other models have other positions, special tokens or words, even where their weights have the same names: '
-                'the features would be wrong' + _remedy(found)
+                f'the features would be wrong{_remedy(found)}'
             )
         return cls.config_class.from_dict(content)
 
     @property
+    @abstractmethod
     def max_tokens(self) -> int:
         """Maximum length of a sentence, including the special tokens at its ends."""
-        raise NotImplementedError
 
     @abstractmethod
     def position_ids(self, ids: Tensor) -> Tensor:
@@ -343,3 +338,8 @@ class TransformerTextEncoder(BaseModule):
         # One product for the words and the sentence, appended as one more word.
         resized = self.resizer(torch.cat([encoded.last_hidden_state, encoded.pooler_output[:, None]], 1))
         return TextFeatures(words=resized[:, :-1], pad_mask=mask, sentence=resized[:, -1])
+
+
+def _remedy(model_type: str | None) -> str:
+    types = {family.model_type: family.__name__ for family in TransformerTextEncoder.__subclasses__()}
+    return f'; set text_encoder.type={types[model_type]!r}' if model_type in types else ''
