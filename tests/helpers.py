@@ -77,7 +77,7 @@ def make_sample(
                 masks=bitmap.pad(padded) if padded else bitmap,
                 visible=torch.tensor([bool(visible[t]) if visible is not None else len(rows) > 0]),
             )
-            # as `LoadCategoryMaps` and `LoadEventMaps` make it: the only object is of the first category, its event the first
+            # as `LoadCategoryMaps` makes it: the only object is of the first category, and its event is the first
             frame.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(bitmap.masks.repeat(2, 0)))
         frames.append(frame)
     sample = TrackDataSample()

@@ -8,6 +8,8 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from mmsoc.utils.checkpoints import write_safetensors
 from mmsoc.version import __version__
 
+from .model_loading import LoadedModel
+
 WEIGHTS = 'model.safetensors'
 _VERSION = 'mmsoc_version'
 
@@ -27,12 +29,12 @@ class HubMixin(  # type: ignore[call-arg]
     which the hub counts downloads, and ``README.md``, a model card.
     """
 
-    loaded: Any
+    loaded: LoadedModel
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self._hub_mixin_config = {_VERSION: __version__}  # the mixin's own would be the arguments, with local paths
         model, cfg = self.loaded.model, self.loaded.cfg
-        write_safetensors(save_directory / WEIGHTS, model.state_dict(), cfg.pretty_text, {_VERSION: __version__})
+        write_safetensors(save_directory / WEIGHTS, model.state_dict(), cfg.pretty_text)
 
     @classmethod
     def _from_pretrained(

@@ -14,6 +14,7 @@ from mmsoc.utils.checkpoint_format import check_format
 from mmsoc.utils.config_text import MAX_CHARACTERS, config_of_text
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import atomic_path, listed
+from mmsoc.version import __version__
 
 _DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -133,13 +134,17 @@ def write_safetensors(
         path: ends in ``.safetensors``; appears when it is complete.
         weights: tensors that share a storage are written separately.
         config: text that `config_of_text` reads.
-        metadata: further texts.
+        metadata: further texts, beside mmsoc's version.
     """
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={'format': 'pt', _CONFIG: config, **(metadata or {})})
+        save_file(
+            tensors,
+            temporary,
+            metadata={'format': 'pt', 'mmsoc_version': __version__, _CONFIG: config, **(metadata or {})},
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -30,8 +30,6 @@ def fetch(name: str) -> Path:
         UserError: the file cannot be written.
     """
     weights = find(name)
-    if weights.ships:
-        return Path(weights.addresses[0].url)
     if weights.layout == 'hub':
         return _from_hub(weights)
     return download([*_mirrors(weights), *weights.addresses], cache_dir(), f'weights {name}')

@@ -35,7 +35,10 @@ def load_checkpoint(source: str | Path, *, what: str = 'weights') -> dict[str, A
             raise UserError(f'{what} {source}: expected weights of a SOC or a backbone, found a text encoder')
         if weights.layout == 'released':
             released = weights_of(read_checkpoint(path, weights_key=_RELEASED, what=what, name=name), _RELEASED)
-            return {'state_dict': ReleasedStateDictAdapter().to_mmsoc(released)}
+            try:
+                return {'state_dict': ReleasedStateDictAdapter().to_mmsoc(released)}
+            except UserError as error:
+                raise UserError(f'{what} {name} (in {path}): {error}') from None
         return read_checkpoint(path, what=what, name=name)
     if '://' in str(source):
         return read_checkpoint(_downloaded(str(source), what), what=what, name=str(source))

@@ -12,7 +12,6 @@ from mmsoc.utils.checkpoints import write_safetensors
 from mmsoc.utils.config_text import config_of_text
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import check_file_name
-from mmsoc.version import __version__
 
 from .download import sha256_of
 
@@ -46,7 +45,7 @@ def publish(
         weights = {key: _half(key, value) for key, value in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.safetensors'
-    write_safetensors(path, weights, text, {'mmsoc_version': __version__, 'scores': json.dumps(dict(scores or {}))})
+    write_safetensors(path, weights, text, {'scores': json.dumps(dict(scores or {}))})
     return path.rename(folder / f'{name}-{sha256_of(path)[:8]}.safetensors')
 
 

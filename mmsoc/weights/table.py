@@ -2,12 +2,10 @@
 
 import difflib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from .download import Address, WeightsNotFoundError, address_of
 
-HERE = Path(__file__).resolve().parent
 _MMACTION2 = 'https://download.openmmlab.com/mmaction/v1.0/recognition/swin/'
 _SWIN_AUTHORS = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.4/'
 _DRIVE = 'https://drive.google.com/uc?id='
@@ -25,10 +23,10 @@ class Weights:
     what: str
     """one line"""
     layout: Layout
-    """``mmsoc``: a SOC's state dict; ``released``: one with the names of the authors' code, which `fetch` converts;
+    """``mmsoc``: a SOC's state dict; ``released``: one with the names of the authors' code, which `load_checkpoint` converts;
     ``video-swin``: a backbone's, for ``pretrained`` of `VideoSwin`; ``hub``: a text encoder of the Hugging Face hub"""
     addresses: tuple[Address, ...]
-    """are tried in order; what ships with mmsoc has a path"""
+    """are tried in order"""
     license: str
     config: str | None = None
     """``mmsoc::soc/NAME.py``"""
@@ -37,13 +35,8 @@ class Weights:
     measured_by: str | None = None
 
     @property
-    def ships(self) -> bool:
-        """Whether the file is a part of mmsoc."""
-        return '://' not in self.addresses[0].url
-
-    @property
     def size_text(self) -> str:
-        size = Path(self.addresses[0].url).stat().st_size if self.ships else self.addresses[0].size
+        size = self.addresses[0].size
         return 'size not known' if size is None else f'{size / 1e6:.1f} MB'
 
 

@@ -120,7 +120,7 @@ def test_entries(name):
     assert bool(weights.scores) == (weights.measured_by is not None) == (weights.scored_on is not None)
     assert weights.layout in ('mmsoc', 'released') or weights.config is None
     for address in weights.addresses:
-        assert weights.ships or address.url.startswith(('https://', 'hf://'))
+        assert address.url.startswith(('https://', 'hf://'))
         assert address.file
 
 

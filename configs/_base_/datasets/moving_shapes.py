@@ -45,8 +45,7 @@ video_pipeline = [
 event_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadReferredMasks'),
-    dict(type='LoadCategoryMaps', classes=categories),
-    dict(type='LoadEventMaps', events=events),
+    dict(type='LoadCategoryMaps', classes=categories, events=events),
     dict(type='PackReferringInputs'),
 ]
 test_pipeline = [

@@ -1,5 +1,5 @@
 from .formatting import PackReferringInputs
-from .loading import LoadCategoryMaps, LoadEventMaps, LoadReferredMasks, LoadVideoFrames, RandomFrames
+from .loading import LoadCategoryMaps, LoadReferredMasks, LoadVideoFrames, RandomFrames
 from .mevis import LoadMeViSMasks
 from .processing import (
     ForEachFrame,
@@ -16,7 +16,6 @@ __all__ = [
     'ForEachFrame',
     'LoadA2DMasks',
     'LoadCategoryMaps',
-    'LoadEventMaps',
     'LoadJHMDBMask',
     'LoadMeViSMasks',
     'LoadRefCOCOMasks',

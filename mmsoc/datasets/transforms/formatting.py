@@ -15,7 +15,7 @@ class PackReferringInputs(PackTrackInputs):
     The clip's metainfo gets ``CLIP_KEYS`` and ``SENTENCE_KEYS``; each frame's gets the usual keys and ``video_id``. If
     masks were loaded, each frame's ``gt_instances`` holds the object of each sentence: ``masks``, ``bboxes``,
     ``labels`` and ``visible`` (bool (E,): the mask, as the model gets it, is not empty). With `LoadCategoryMaps` each
-    frame also gets ``gt_sem_seg``, uint8 (1, H, W), or (2, H, W) with `LoadEventMaps`.
+    frame also gets ``gt_sem_seg``, uint8 (1, H, W), or (2, H, W) with its ``events``.
 
     Args:
         drop_unseen: for training: if masks were loaded, drop sentences whose object appears in no frame of the clip.

@@ -122,22 +122,27 @@ class LoadReferredMasks(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadCategoryMaps(BaseTransform):
-    """The category of every object in the frames, also of those that no sentence names.
+    """The category of every object in the frames, also of those that no sentence names, and what objects do.
 
-    Adds ``gt_seg_map``, a list over frames of uint8 (H, W): 0 is background, k + 1 is ``classes[k]``.
+    Adds ``gt_seg_map``, a list over frames of uint8 (H, W): 0 is background, k + 1 is ``classes[k]``. With ``events`` it is
+    (H, W, 2). In the second map 0 is background, k + 1 is ``events[k]``, and 255 an object whose event is unknown: no sentence of
+    the sample names it, or its event is not among ``events``.
 
     Args:
         classes: the categories, at most 254.
+        events: at most 254, of the expressions' optional key ``event``.
 
     Raises:
         ValueError: the data set has no ``meta_file``, or a mask shows an object whose category is missing there or is
             not among ``classes``.
     """
 
-    def __init__(self, *, classes: Sequence[str]) -> None:
-        if len(classes) > 254:
-            raise UserError(f'LoadCategoryMaps: at most 254 classes fit into a map, found {len(classes)}')
+    def __init__(self, *, classes: Sequence[str], events: Sequence[str] | None = None) -> None:
+        for key, values in (('classes', classes), ('events', events or ())):
+            if len(values) > 254:
+                raise UserError(f'LoadCategoryMaps: at most 254 {key} fit into a map, found {len(values)}')
         self.classes = list(classes)
+        self.events = None if events is None else list(events)
 
     def transform(self, results: dict) -> dict:
         where = place_of(results)
@@ -153,6 +158,8 @@ class LoadCategoryMaps(BaseTransform):
                     f'{len(self.classes)} in `classes`'
                 )
             value_of_id[int(obj_id)] = self.classes.index(category) + 1
+        if self.events is not None:
+            value_of_id = np.stack([value_of_id, self._event_of_id(results)], 1)
         maps = []
         for path in results['mask_paths']:
             ids = read_ids(path, where)
@@ -163,36 +170,12 @@ class LoadCategoryMaps(BaseTransform):
         results['gt_seg_map'] = maps
         return results
 
-
-@TRANSFORMS.register_module()
-class LoadEventMaps(BaseTransform):
-    """What the objects of the sentences do, after `LoadCategoryMaps`.
-
-    Makes ``gt_seg_map`` a list over frames of uint8 (H, W, 2). The second map is 0 for background, k + 1 where an object does
-    ``events[k]``, and 255 where an object's event is unknown, because no sentence of the sample names it, or not among ``events``.
-
-    Args:
-        events: at most 254, of the expressions' optional key ``event``.
-
-    Raises:
-        ValueError: there are more.
-        KeyError: `LoadCategoryMaps` was not run before.
-    """
-
-    def __init__(self, *, events: Sequence[str]) -> None:
-        if len(events) > 254:
-            raise UserError(f'LoadEventMaps: at most 254 events fit into a map, found {len(events)}')
-        self.events = list(events)
-
-    def transform(self, results: dict) -> dict:
+    def _event_of_id(self, results: dict) -> np.ndarray:
+        """Values of the second map by object id, uint8 (256,)."""
+        assert self.events is not None
         value_of_id: np.ndarray = np.full(256, 255, np.uint8)
         value_of_id[0] = 0
-        for obj_id, event in zip(
-            results['obj_ids'], results['events'] or [None] * len(results['obj_ids']), strict=True
-        ):
+        for obj_id, event in zip(results['obj_ids'], results['events'] or (), strict=False):  # None: no event is known
             if event in self.events:
                 value_of_id[int(obj_id)] = self.events.index(event) + 1
-        where = place_of(results)
-        events = [value_of_id[read_ids(path, where)] for path in results['mask_paths']]
-        results['gt_seg_map'] = [np.stack(maps, -1) for maps in zip(results['gt_seg_map'], events, strict=True)]
-        return results
+        return value_of_id

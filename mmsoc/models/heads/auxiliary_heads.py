@@ -81,7 +81,7 @@ class CategoryMapHead(BaseModule):
     visual channels, so it quickly learns words whose meaning is linear in them.
 
     Args:
-        num_classes: K categories, as in `LoadCategoryMaps`. With `LoadEventMaps` the number of both,
+        num_classes: K categories, as in `LoadCategoryMaps`. With its ``events`` the number of both,
             ``dict(category=6, event=16)``: one prediction for each map, whose losses are weighted equally.
         embed_dims: C.
         num_levels: number of levels, finest first.
@@ -125,7 +125,7 @@ class CategoryMapHead(BaseModule):
             levels; the same for each further map.
 
         Raises:
-            ValueError: the samples were loaded without `LoadCategoryMaps` (and `LoadEventMaps`), which name more classes.
+            ValueError: the samples lack maps of `LoadCategoryMaps`, or these have more classes.
         """
         maps_FKHW = to_device(self._maps(data_samples), levels[0].device).float()
         sums, cells = [], []
@@ -159,15 +159,14 @@ class CategoryMapHead(BaseModule):
                 if len(found) < len(self.num_classes):
                     raise UserError(
                         f'CategoryMapHead: expected maps of {", ".join(self.num_classes)}, and the samples have {len(found)}; '
-                        'LoadCategoryMaps in the pipeline makes the first, LoadEventMaps the second'
+                        'LoadCategoryMaps in the pipeline makes the first, its `events` the second'
                     )
                 found = found[: len(self.num_classes)]
                 height, width = frame.batch_input_shape
                 maps.append(F.pad(found, (0, width - found.shape[-1], 0, height - found.shape[-2]), value=_IGNORED))
         maps_FKHW = torch.stack(maps)
-        if (
-            maps_FKHW.device.type == 'cpu'
-        ):  # on a GPU it would make the host wait; there the loss fails on a wrong class
+        # On a GPU it would make the host wait; there the loss fails on a wrong class.
+        if maps_FKHW.device.type == 'cpu':
             highest = torch.where(maps_FKHW == _IGNORED, 0, maps_FKHW).amax((0, 2, 3)).tolist()
             for (name, number), value in zip(self.num_classes.items(), highest, strict=True):
                 if value > number:

@@ -172,7 +172,7 @@ class RootCheck:
             self.add('loader', file, f'{dataset.__name__} to load', text)
 
     def archives(self) -> None:
-        """Interrupted downloads, and archives of which only some files were unpacked beside them."""
+        """Finds incomplete downloads and partly unpacked archives."""
         folders = [self.root, *sorted(path for path in self.root.iterdir() if path.is_dir())]
         for path in (path for folder in folders for path in sorted(folder.iterdir())):
             if path.suffix in ('.part', '.aria2', '.crdownload', '.download', '.filepart'):
