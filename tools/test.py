@@ -29,7 +29,7 @@ VISUALIZATION_HOOK = 'RVOSVisualizationHook'
 def parse_args():
     parser = argparse.ArgumentParser(description='Test a checkpoint.')
     add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a name that `tools/weights.py list` shows')
     parser.add_argument(
         '--out',
         nargs='+',

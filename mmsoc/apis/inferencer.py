@@ -78,10 +78,11 @@ class SOCInferencer(HubMixin):
     (`StreamPredictor`); ``whole=True`` runs all frames at once, like ``tools/test.py``.
 
     Args:
-        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the config that
-            MMEngine stored in the checkpoint.
-        weights: checkpoint. No other weights are loaded: ``pretrained`` of backbone and text encoder is not read,
-            except to find the tokenizer (``model.text_encoder.tokenizer``, else ``model.text_encoder.pretrained``).
+        config: config file, ``mmsoc::soc/NAME.py`` of the installed package, or a config. None: the config of weights
+            by name, or the one that is stored in the checkpoint.
+        weights: checkpoint, URL or name (`mmsoc.weights`). No other weights are loaded: ``pretrained`` of backbone and
+            text encoder is not read, except to find the tokenizer (``model.text_encoder.tokenizer``, else
+            ``model.text_encoder.pretrained``).
         device: None: a GPU if available.
         cfg_options: changes to the config, ``{'model.test_cfg.output.mask_threshold': 0.4}``.
         show_progress: whether to show a progress bar on the terminal.

@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 
 from mmsoc.utils.errors import UserError
-from mmsoc.weights.fetching import find, is_name
+from mmsoc.weights import find, is_name
 
 
 class OptionAction(DictAction):
