@@ -21,7 +21,11 @@ train_dataloader = dict(
     sampler=dict(
         epoch_size=epoch_size,
         family_starts=dict(_delete_=True, appearance=max_epochs, relation=max_epochs, change=0, order=0)),
-    dataset=dict(sentences_per_clip=2, pipeline=_base_.event_pipeline))
+    dataset=dict(sentences_per_clip=2, pipeline=[
+        *_base_.video_pipeline[:2],
+        dict(type='LoadCategoryMaps', classes=_base_.categories, events=_base_.events),
+        _base_.video_pipeline[-1],
+    ]))
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=lr))
 param_scheduler = [

@@ -22,7 +22,11 @@ model = dict(
     ])
 train_dataloader = dict(
     sampler=dict(family_starts=dict(appearance=0, relation=0, change=0, order=0)),
-    dataset=dict(pipeline=_base_.event_pipeline))
+    dataset=dict(pipeline=[
+        *_base_.video_pipeline[:2],
+        dict(type='LoadCategoryMaps', classes=_base_.categories, events=_base_.events),
+        _base_.video_pipeline[-1],
+    ]))
 train_cfg = dict(max_epochs=max_epochs, val_begin=5, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=lr))
 param_scheduler = [

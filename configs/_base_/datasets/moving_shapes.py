@@ -6,10 +6,6 @@ num_frames = 4  # a whole video: the events of `change` and `order` lie inside o
 batch_size = 4  # per process
 sentences_per_clip = 2  # all that a video has; the text-independent part runs once for both
 epoch_size = 800  # samples between two checkpoints, over all processes
-# 192 of the 432 videos of the valid split are for testing. The others select the best checkpoint, which needs that
-# many.
-test_videos = list(range(48, 240))
-select_videos = [*range(48), *range(240, 432)]
 
 # Like the paper's pre-training on images: first single frames, with the sentences that one frame decides, then videos
 # with all sentences. A single frame takes less than half of the time, and naming is learned faster without look-alikes.
@@ -40,12 +36,6 @@ video_pipeline = [
     dict(type='LoadVideoFrames'),
     dict(type='LoadReferredMasks'),
     dict(type='LoadCategoryMaps', classes=categories),
-    dict(type='PackReferringInputs'),
-]
-event_pipeline = [
-    dict(type='LoadVideoFrames'),
-    dict(type='LoadReferredMasks'),
-    dict(type='LoadCategoryMaps', classes=categories, events=events),
     dict(type='PackReferringInputs'),
 ]
 test_pipeline = [
@@ -82,8 +72,10 @@ _valid = dict(
     test_mode=True,
     require_masks=True,
     pipeline=test_pipeline)
-val_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=select_videos))
-test_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=test_videos))
+# 192 of the 432 videos of the valid split are for testing. The others select the best checkpoint, which needs that
+# many.
+val_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=[*range(48), *range(240, 432)]))
+test_dataloader = dict(**_valid_loader, dataset=dict(**_valid, indices=list(range(48, 240))))
 
 val_evaluator = dict(type='JFMetric', max_table_videos=0)
 test_evaluator = val_evaluator
