@@ -51,16 +51,17 @@ class WeightsNotFoundError(UserError):
     """There are no weights of this name, or no address gives the file."""
 
 
-def download(addresses: Sequence[Address], folder: Path, what: str) -> Path:
+def download(addresses: Sequence[Address], folder: Path, what: str, *, record_sum: bool = False) -> Path:
     """Downloads a file from the first address that has it, unless the file of one of them is there.
 
-    An interrupted download leaves a file with the suffix ``.part``, and the next call goes on from there. A file whose sum is not
-    known gets a ``.sha256`` beside it, in the form of ``sha256sum``; later downloads must have the same sum.
+    An interrupted download leaves a file with the suffix ``.part``, and the next call goes on from there.
 
     Args:
         addresses: are tried in order.
         folder: where the file goes; it is made.
         what: what the messages call the file.
+        record_sum: write the sum of a file whose sum is not known to a ``.sha256`` beside it, in the form of ``sha256sum``; later
+            downloads must have the same.
 
     Returns:
         The file's path.
@@ -76,7 +77,7 @@ def download(addresses: Sequence[Address], folder: Path, what: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / addresses[0].file, what):
             # Another process may have downloaded it meanwhile.
-            return _present(addresses, folder) or _try_all(addresses, folder, what)
+            return _present(addresses, folder) or _try_all(addresses, folder, what, record_sum)
     except OSError as error:
         raise UserError(f'{what} cannot be written to {folder}: {error.strerror or error}{_remedy(error)}') from error
 
@@ -114,12 +115,12 @@ def _remedy(error: OSError) -> str:
     return ''
 
 
-def _try_all(addresses: Sequence[Address], folder: Path, what: str) -> Path:
+def _try_all(addresses: Sequence[Address], folder: Path, what: str, record_sum: bool) -> Path:
     reasons = []
     for address in addresses:
         path = folder / address.file
         try:
-            _try(address, path)
+            _try(address, path, record_sum)
             return path
         except (requests.RequestException, UserError) as error:
             reasons.append(f'{address.url}: {_first_line(error)}')
@@ -133,7 +134,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _try(address: Address, path: Path) -> None:
+def _try(address: Address, path: Path, record_sum: bool) -> None:
     part = path.with_name(path.name + _PART)
     url = urlparse(address.url)
     if '://' not in address.url or url.scheme == 'file':
@@ -145,29 +146,31 @@ def _try(address: Address, path: Path) -> None:
         _download_from_drive(address, part)
     else:
         _download(address, part)
-    fault = _fault(part, address, path)
+    record = path.with_name(path.name + _RECORD) if record_sum else None
+    fault = _fault(part, address, record)
     if fault:
         part.unlink()
         raise UserError(fault)
     part.replace(path)
 
 
-def _fault(part: Path, address: Address, path: Path) -> str | None:
-    """What is wrong with a file; records the sum of one of which none is known."""
+def _fault(part: Path, address: Address, record: Path | None) -> str | None:
+    """What is wrong with a file; a sum that is not known is written to ``record``, or compared with it."""
     size = part.stat().st_size
     if address.size is not None and size != address.size:
         return f'expected {address.size:,} bytes, found {size:,}'
-    found = sha256_of(part)
-    record = path.with_name(path.name + _RECORD)
-    expected = address.sha256
-    if expected is None and record.is_file():
-        expected = record.read_text().split()[0]
+    expected, source = address.sha256, ''
     if expected is None:
-        record.write_text(f'{found}  {path.name}\n')
-        print_log(f'{path.name}: its sum is not known; recorded in {record}: {found}', 'current')
-    elif not found.startswith(expected):
-        return f'expected the sha256 {expected}, found {found}'
-    return None
+        if record is None:
+            return None
+        if not record.is_file():
+            found = sha256_of(part)
+            record.write_text(f'{found}  {part.stem}\n')
+            print_log(f'{part.stem}: its sum is not known; recorded in {record}: {found}', 'current')
+            return None
+        expected, source = record.read_text().split()[0], f', recorded in {record}'
+    found = sha256_of(part)
+    return None if found.startswith(expected) else f'expected the sha256 {expected}{source}, found {found}'
 
 
 def _download(address: Address, part: Path) -> None:

@@ -32,7 +32,7 @@ def fetch(name: str) -> Path:
     weights = find(name)
     if weights.layout == 'hub':
         return _from_hub(weights)
-    return download([*_mirrors(weights), *weights.addresses], cache_dir(), f'weights {name}')
+    return download([*_mirrors(weights), *weights.addresses], cache_dir(), f'weights {name}', record_sum=True)
 
 
 def _mirrors(weights: Weights) -> Sequence[Address]:

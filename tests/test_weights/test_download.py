@@ -102,12 +102,23 @@ def test_the_beginning_of_a_sum(server, tmp_path):
 
 def test_an_unknown_sum_is_recorded(server, tmp_path):
     unknown = address(server, size=None, sha256=None)
-    path = download([unknown], tmp_path, 'weights a')
-    assert (tmp_path / 'a.pth.sha256').read_text() == f'{SUM}  a.pth\n'
+    path = download([unknown], tmp_path, 'weights a', record_sum=True)
+    record = tmp_path / 'a.pth.sha256'
+    assert record.read_text() == f'{SUM}  a.pth\n'
+    path.unlink()
+    assert download([unknown], tmp_path, 'weights a', record_sum=True).read_bytes() == CONTENT
     path.unlink()
     server.contents['/a.pth'] = OTHER
-    with pytest.raises(WeightsNotFoundError, match=f'expected the sha256 {SUM}, found '):
-        download([unknown], tmp_path, 'weights a')
+    with pytest.raises(WeightsNotFoundError, match=f'expected the sha256 {SUM}, recorded in {record}, found '):
+        download([unknown], tmp_path, 'weights a', record_sum=True)
+
+
+def test_a_url_of_the_user_s_own_may_change(server, tmp_path):
+    unknown = address(server, size=None, sha256=None)
+    download([unknown], tmp_path, 'weights a').unlink()
+    assert files(tmp_path) == []
+    server.contents['/a.pth'] = OTHER
+    assert download([unknown], tmp_path, 'weights a').read_bytes() == OTHER
 
 
 def test_from_a_folder(tmp_path):
