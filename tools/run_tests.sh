@@ -33,9 +33,12 @@ for argument in ${ARGS[@]+"${ARGS[@]}"}; do [[ "$argument" != -m* ]] || MARKER=(
 [ "$SLOW" -eq 0 ] || MARKER=()
 
 if [ ${#ARGS[@]} -eq 0 ]; then
+  echo '[tests] ruff: rules, then format'
   "$PYTHON" -m ruff check .
   "$PYTHON" -m ruff format --check .
+  echo '[tests] mypy'
   "$PYTHON" -m mypy
+  echo "[tests] pytest, $WORKERS processes: 7 to 15 minutes on two cores"
   # In the order of the files: those at the end are short, and no process works on alone for long.
   ARGS=(tests -q -n "$WORKERS" --dist loadfile --no-loadscope-reorder)
 fi
