@@ -1,29 +1,74 @@
-"""The quickstart on generated data: generate, train, test, visualize. Called by tools/quickstart.sh; see there."""
+"""The quickstart on generated data: soc-mini at work, then training, test and images. Called by tools/quickstart.sh; see there."""
 
 import argparse
+import bisect
 import contextlib
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-CONFIG = ROOT / 'configs' / 'soc' / 'soc_tiny_moving-shapes.py'
-BACKBONE_CONFIG = ROOT / 'configs' / 'pretrain' / 'video-swin-mini_moving-shapes.py'
+CONFIGS = ROOT / 'configs'
+BACKBONE_CONFIG = CONFIGS / 'pretrain' / 'video-swin-mini_moving-shapes.py'
+SHIPPED = 'soc-mini'
+SHIPPED_CONFIG = CONFIGS / 'soc' / 'soc_mini_moving-shapes.py'
 DEFAULT_MINUTES = 14.0
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 SECONDS_BETWEEN_REPORTS = 15
 PROBE_ITERS = 40  # iterations that measure this machine's speed, excluding the slower first half
 SHOWN_PER_FAMILY = 3
+FIRST_VIDEOS = range(48, 96)  # of the 192 test videos; 12 per family
+GOOD = 80  # J&F of appearance from which on a result is worth looking at
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training, and what it led to where it was measured (docs/moving_shapes.md)."""
+
+    config: Path
+    expected: dict[int, tuple[float, ...]]
+    """J&F of FAMILIES by the number of clips that training saw"""
+
+    def expectation(self, clips: float) -> dict[str, float]:
+        """J&F by family, interpolated between the logarithms of the measured numbers of clips, constant beyond them."""
+        known = sorted(self.expected)
+        after = bisect.bisect_left(known, clips)
+        if after in (0, len(known)):
+            values = self.expected[known[min(after, len(known) - 1)]]
+        else:
+            low, high = known[after - 1], known[after]
+            share = math.log(clips / low) / math.log(high / low)
+            values = tuple(a + share * (b - a) for a, b in zip(self.expected[low], self.expected[high], strict=True))
+        return dict(zip(FAMILIES, values, strict=True))
+
+    def clips_for(self, appearance: float) -> float:
+        """Clips after which appearance is this good; infinite if it never was."""
+        return next(
+            (float(clips) for clips in sorted(self.expected) if self.expected[clips][0] >= appearance), math.inf
+        )
+
+
+PRETRAINED = Recipe(
+    CONFIGS / 'soc' / 'soc_mini_moving-shapes_short.py',
+    {},
+)
+FROM_SCRATCH = Recipe(
+    CONFIGS / 'soc' / 'soc_tiny_moving-shapes.py',
+    {},
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,6 +81,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--minutes', type=float, default=DEFAULT_MINUTES, help=f'training time to aim at (default: {DEFAULT_MINUTES:g})'
+    )
+    parser.add_argument(
+        '--from-scratch',
+        action='store_true',
+        help='start from random weights instead of a pre-trained backbone and text encoder',
     )
     parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='output folder')
     args = parser.parse_args()
@@ -51,8 +101,10 @@ def parse_args() -> argparse.Namespace:
         if args.procs not in (None, args.gpus):
             parser.error(f'--procs {args.procs} with --gpus {args.gpus}: one process per GPU')
         args.procs = args.gpus
-    args.procs = args.procs or min(os.cpu_count() or 1, 2)
+    args.procs = args.procs or min(len(os.sched_getaffinity(0)), 2)
     args.work_dir = Path(args.work_dir).resolve()
+    args.recipe = FROM_SCRATCH if args.from_scratch else PRETRAINED
+    args.data_root = Path(os.environ.get('MMSOC_DATA') or ROOT / 'data') / 'moving-shapes'
     return args
 
 
@@ -114,25 +166,22 @@ def run(*command, gpus: int = 0, log: Path | None = None, progress: Callable[[],
         )
 
 
-def train(args, config: Path, folder: Path, options: Sequence[str], epochs: int, seconds: Sequence[float] = ()) -> None:
+def train(args, config: Path, folder: Path, options: Sequence[str], minutes: float | None = None) -> None:
     """Trains with a config, or resumes, and reports progress.
 
     Args:
-        options: in addition to those that set the number of epochs.
-        seconds: expected duration of each epoch; () if all are equal.
+        minutes: that it takes; None: as the number of epochs in the config says.
     """
     cfg = Config.fromfile(config)
     iterations = cfg.epoch_size // (cfg.batch_size * args.procs)
-    decay = next(i for i, scheduler in enumerate(cfg.param_scheduler) if scheduler.type == 'PolyLR')
 
     def progress() -> str:
         records = scalars(folder)
         if not records:
             return f'starting (log: {log})'
         done = records[-1]['step'] / iterations
-        of_epoch = seconds or [records[-1]['time'] * iterations] * epochs
-        left = sum(min(max(epoch + 1 - done, 0), 1) * of_epoch[epoch] for epoch in range(epochs))
-        return f'epoch {min(int(done) + 1, epochs)} of {epochs}, loss {records[-1]["loss"]:.2f}, about {left / 60:.1f} min left'
+        left = (minutes or records[-1]['time'] * iterations * cfg.max_epochs / 60) - minutes_of(folder)
+        return f'epoch {int(done) + 1}, loss {records[-1]["loss"]:.2f}, about {max(left, 0):.1f} min left'
 
     log = folder / 'train.log'
     run(
@@ -143,10 +192,7 @@ def train(args, config: Path, folder: Path, options: Sequence[str], epochs: int,
         '--work-dir',
         folder,
         '--resume',
-        '--cfg-options',
-        f'train_cfg.max_epochs={epochs}',
-        f'param_scheduler.{decay}.end={epochs}',
-        *options,
+        *(['--cfg-options', *options] if options else []),
         gpus=args.gpus,
         log=log,
         progress=progress,
@@ -183,35 +229,30 @@ def train_backbone(args) -> Path:
     if done and (folder / 'done').is_file():
         print(f'done already: {done[-1]}')
         return done[-1]
-    train(args, BACKBONE_CONFIG, folder, (), epochs)
+    decay = next(i for i, scheduler in enumerate(cfg.param_scheduler) if scheduler.type == 'PolyLR')
+    train(args, BACKBONE_CONFIG, folder, [f'train_cfg.max_epochs={epochs}', f'param_scheduler.{decay}.end={epochs}'])
     (folder / 'done').touch()
     return folder / f'epoch_{epochs}.pth'
 
 
-def plan_epochs(args, steps: Steps) -> None:
-    """Records how many epochs fit into the remaining minutes, from the speed of a few iterations on this machine."""
-    key = f'{args.minutes} min on {args.procs} processes, {args.gpus} GPUs'
-    if steps.state.get('plan') == key:
-        return
-    if 'plan' in steps.state and scalars(args.work_dir):
-        print(
-            f'this work directory holds a training planned for {steps.state["plan"]}; resuming it '
-            '(use another --work-dir to start over)'
-        )
-        return
-    cfg = Config.fromfile(CONFIG)
+def measure_speed(args, steps: Steps) -> None:
+    """Records how long an epoch takes on this machine, from a few iterations, and says what to expect."""
+    cfg = Config.fromfile(args.recipe.config)
     probe = args.work_dir / 'probe'
     batch = cfg.batch_size * args.procs
+    switch = next(i for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook')
+    late = [f'train_dataloader.sampler.family_starts.{name}={int(start > 0)}' for name, start in starts(cfg).items()]
     run(
         'bash',
         'tools/dist_train.sh',
-        CONFIG,
+        args.recipe.config,
         args.procs,
         '--work-dir',
         probe,
         '--cfg-options',
-        *stages(cfg, 2),
         'train_cfg.max_epochs=2',
+        f'custom_hooks.{switch}.switch_epoch=1',
+        *late,
         f'train_dataloader.sampler.epoch_size={PROBE_ITERS * batch}',
         'val_dataloader=None',
         'val_evaluator=None',
@@ -227,51 +268,57 @@ def plan_epochs(args, steps: Steps) -> None:
     for epoch in (1, 2):
         times = [record['time'] for record in scalars(probe) if record['epoch'] == epoch]
         times = times[len(times) // 2 :]
-        seconds.append(sum(times) / len(times) * cfg.epoch_size / batch)
+        seconds.append(round(sum(times) / len(times) * cfg.epoch_size / batch, 2))
+    minutes = max(args.minutes - minutes_of(args.work_dir / 'backbone'), args.minutes / 10)
     image_share = cfg.image_epochs / cfg.max_epochs
     per_epoch = seconds[0] * image_share + seconds[1] * (1 - image_share)
-    minutes = max(args.minutes - minutes_of(args.work_dir / 'backbone'), 0)
-    epochs = max(int(minutes * 60 / per_epoch), 2)  # at least one of each
+    clips = max(minutes * 60 / per_epoch, 2) * cfg.epoch_size
     print(
-        f'one epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
-        f'here: {epochs} of them, about {epochs * per_epoch / 60:.1f} minutes of training'
+        f'an epoch ({cfg.epoch_size} clips) takes about {seconds[0]:.0f} s on single frames and {seconds[1]:.0f} s on videos '
+        f'here: {minutes:.1f} minutes are about {clips:,.0f} clips'
     )
-    steps.keep(
-        plan=key, epochs=epochs, seconds_of_pictures=round(seconds[0], 1), seconds_of_videos=round(seconds[1], 1)
-    )
+    expected = args.recipe.expectation(clips)
+    print('expected J&F after that: ' + ', '.join(f'{family} {value:.0f}' for family, value in expected.items()))
+    needed = args.recipe.clips_for(GOOD)
+    if expected['appearance'] < GOOD and needed < math.inf:
+        print(
+            f'That is poor, since this machine is slow: appearance gets to {GOOD} after about {needed:,.0f} clips. For these, '
+            f'interrupt and run again with --minutes {math.ceil(needed / cfg.epoch_size * per_epoch / 60)}.'
+        )
+    steps.keep(minutes=minutes, seconds=seconds, expected={key: round(value, 1) for key, value in expected.items()})
 
 
-def scaled(cfg: Config, epochs: int, epoch: int) -> int:
-    """The epoch at which a stage of the config begins when training for ``epochs``; stages keep their shares."""
-    return 0 if epoch == 0 else min(max(round(epoch * epochs / cfg.max_epochs), 1), epochs - 1)
+def starts(cfg: Config) -> dict[str, int]:
+    """The epoch in which each family of sentences begins."""
+    return dict(cfg.train_dataloader.sampler.family_starts)
 
 
-def stages(cfg: Config, epochs: int) -> list[str]:
-    """Options that scale the config's stages to ``epochs``."""
-    switch = next(i for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook')
-    videos = scaled(cfg, epochs, cfg.image_epochs)
-    return [
-        f'train_cfg.val_begin={videos + 1}',
-        f'custom_hooks.{switch}.switch_epoch={videos}',
-        *(
-            f'train_dataloader.sampler.family_starts.{family}={scaled(cfg, epochs, start)}'
-            for family, start in cfg.family_starts.items()
-        ),
-    ]
-
-
-def train_soc(args, steps: Steps, backbone: Path) -> Path:
+def train_soc(args, steps: Steps, backbone: Path | None) -> Path:
     """Trains, or resumes; returns the best checkpoint."""
-    cfg, epochs = Config.fromfile(CONFIG), steps.state['epochs']
-    image_epochs = scaled(cfg, epochs, cfg.image_epochs)
-    seconds = [steps.state['seconds_of_pictures']] * image_epochs + [steps.state['seconds_of_videos']] * (
-        epochs - image_epochs
-    )
-    train(args, CONFIG, args.work_dir, [*stages(cfg, epochs), f'model.backbone.pretrained={backbone}'], epochs, seconds)
+    seconds = ','.join(map(str, steps.state['seconds']))
+    options = [
+        'train_cfg.type=TimedTrainLoop',
+        f'train_cfg.minutes={steps.state["minutes"]}',
+        f'train_cfg.seconds={seconds}',
+    ]
+    if backbone is not None:
+        options.append(f'model.backbone.pretrained={backbone}')
+    if not steps.state.get('trained'):
+        train(args, args.recipe.config, args.work_dir, options, steps.state['minutes'])
+        steps.keep(trained=True)
     best = sorted(args.work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if not best:
         sys.exit(f'quickstart stopped: no best_*.pth in {args.work_dir}')
     return best[-1]
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """How the training was planned at its last checkpoint: `TimedTrainLoop`."""
+    from mmengine.runner import find_latest_checkpoint
+
+    from mmsoc.utils.checkpoints import read_checkpoint
+
+    return read_checkpoint(find_latest_checkpoint(folder))['message_hub']['runtime_info']['timed_train_loop']
 
 
 def swapped_expressions(source: Path, target: Path) -> None:
@@ -298,26 +345,33 @@ def swapped_expressions(source: Path, target: Path) -> None:
     dump_json(dict(videos=videos), target)
 
 
-def test(args, checkpoint: Path, data_root: Path) -> tuple[dict, dict]:
-    """Reports of the best checkpoint on held-out videos, with their own sentences and with those of other objects."""
-    folder = args.work_dir / 'test'
+def test(args, config: Path, weights: str | Path, name: str, ann_file: Path | None = None) -> list[dict]:
+    """Scores of each sentence of the held-out videos.
 
-    def score(out: Path, log: str, *options) -> dict:
-        command = ['bash', 'tools/dist_test.sh', CONFIG, checkpoint, args.procs, '--work-dir', folder, '--out', out]
-        run(*command, *options, gpus=args.gpus, log=args.work_dir / log)
-        return json.loads(out.read_text())
-
-    wrong = args.work_dir / 'swapped_expressions.json'
-    swapped_expressions(data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json', wrong)
-    return (
-        score(args.work_dir / 'test.json', 'test.log'),
-        score(
-            args.work_dir / 'test_swapped.json',
-            'test_swapped.log',
-            '--cfg-options',
-            f'test_dataloader.dataset.ann_file={wrong}',
-        ),
+    Args:
+        name: of the report in the work directory.
+        ann_file: other sentences.
+    """
+    out = args.work_dir / f'{name}.json'
+    options = [f'test_dataloader.dataset.data_root={args.data_root}']
+    if ann_file is not None:
+        options.append(f'test_dataloader.dataset.ann_file={ann_file}')
+    run(
+        'bash',
+        'tools/dist_test.sh',
+        config,
+        weights,
+        args.procs,
+        '--work-dir',
+        args.work_dir / 'test',
+        '--out',
+        out,
+        '--cfg-options',
+        *options,
+        gpus=args.gpus,
+        log=args.work_dir / f'{name}.log',
     )
+    return json.loads(out.read_text())['rows']
 
 
 def by_family(rows: list[dict], key: str = 'J&F') -> dict[str, float]:
@@ -327,37 +381,127 @@ def by_family(rows: list[dict], key: str = 'J&F') -> dict[str, float]:
     return {name: round(100 * sum(values) / len(values), 2) for name, values in groups.items() if values}
 
 
-def table(result: dict, rows: list[dict]) -> str:
-    """A row per family."""
-    lines = [f'{"":12s} {"J":>6s} {"F":>6s} {"J&F":>6s}   {"empty":>6s} {"frame":>6s} {"random":>6s} {"swapped":>7s}']
-    region, contour = by_family(rows, 'J'), by_family(rows, 'F')
-    for name in result['jf']:
-        lines.append(
-            f'{name:12s} {region[name]:6.1f} {contour[name]:6.1f} {result["jf"][name]:6.1f}   '
-            f'{result["empty"][name]:6.1f} {result["whole_frame"][name]:6.1f} {result["random_object"][name]:6.1f} '
-            f'{result["swapped_sentence"][name]:7.1f}'
-        )
-    lines += [
-        'empty: no mask at all; frame: the whole frame; random: the perfect mask of a random object, blind to the sentence;',
-        'swapped: the model, given a sentence about another object',
-    ]
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """J&F by family; a column of the table is a method."""
+    widths = [max(len(name), 6) for name in columns]
+    lines = [' ' * 12 + ''.join(f'  {name:>{width}}' for name, width in zip(columns, widths, strict=True))]
+    for family in (*FAMILIES, 'all'):
+        cells = (f'{values[family]:.1f}' if family in values else '' for values in columns.values())
+        lines.append(f'{family:12s}' + ''.join(f'  {cell:>{width}}' for cell, width in zip(cells, widths, strict=True)))
     return '\n'.join(lines)
 
 
-def images(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str:
-    """Loss curve, contact sheet and video of some held-out videos; returns the command for another prediction."""
+LEGEND = """\
+random: the perfect mask of a random object, blind to the sentence; empty: no mask at all; frame: the whole frame;
+swapped: the model, given a sentence about another object"""
+
+
+def baselines_of(data_root: Path, rows: list[dict]) -> dict[str, dict[str, float]]:
+    from tools.analysis_tools.moving_shapes_baselines import baselines
+
+    found = baselines(data_root, {row['video'] for row in rows})
+    return dict(random=found['random_object'], empty=found['empty'], frame=found['whole_frame'])
+
+
+def inferencer_of(args, weights: str | Path) -> Any:
+    from mmsoc.apis import SOCInferencer
+
+    warnings.filterwarnings('ignore', message='torch.meshgrid')
+    return SOCInferencer(weights=weights, device=None if args.gpus else 'cpu', show_progress=False)
+
+
+def draw_sheet(data_root: Path, rows: Iterable[dict], models: dict[str, Any], path: Path) -> list:
+    """Writes a contact sheet: a row per video, the frames with each model's masks side by side. Returns the images."""
+    from PIL import Image
+    from pycocotools import mask as coco_mask
+
+    from mmsoc.apis.video_io import open_frames
+    from mmsoc.registry import VISUALIZERS
+    from mmsoc.utils.files import atomic_path
+    from mmsoc.visualization import contact_sheet
+
+    # White and mostly an outline: the sentences name colours, which a tint would change.
+    visualizer = VISUALIZERS.build(
+        dict(type='mmsoc.RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255),), alpha=0.15, contour=3)
+    )
+    images: list = []
+    num_columns = 1
+    for row in rows:
+        source = open_frames(data_root / 'valid' / 'JPEGImages' / row['video'])
+        before = len(images)
+        for name, model in models.items():
+            (found,) = model(source, row['sentence'])['predictions']['sentences']
+            caption = f'{name}: {row["sentence"]} [{row["family"]}]'
+            images += [
+                visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4)
+                for image, mask in zip(source.read(), found['masks'])
+            ]
+        num_columns = len(images) - before
+    with atomic_path(path) as temporary:
+        Image.fromarray(contact_sheet(images, ncols=num_columns)).save(temporary)
+    return images
+
+
+def shown(rows: list[dict], per_family: int) -> list[dict]:
+    """The first sentence of some videos of each family, in the order of the videos."""
+    found: dict[str, list[dict]] = {family: [] for family in FAMILIES}
+    for row in sorted(rows, key=lambda row: (row['video'], row['exp_id'])):
+        if row['exp_id'] == '0' and len(found[row['family']]) < per_family:
+            found[row['family']].append(row)
+    return sorted((row for of_family in found.values() for row in of_family), key=lambda row: row['video'])
+
+
+def show_shipped(args, steps: Steps) -> None:
+    """soc-mini on some held-out videos: a table and a contact sheet, before anything is trained."""
+    folder = args.work_dir / SHIPPED
+    if (folder / 'result.txt').is_file():
+        print((folder / 'result.txt').read_text())
+        return
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+
+    from mmsoc.preparation.moving_shapes import Settings, generate
+
+    data_root = folder / 'held-out'
+    generate(data_root, Settings(train_videos=4))
+    inferencer = inferencer_of(args, SHIPPED)
+    cfg = Config.fromfile(SHIPPED_CONFIG)
+    cfg.merge_from_dict(
+        {
+            'test_dataloader.dataset.data_root': str(data_root),
+            'test_dataloader.dataset.indices': list(FIRST_VIDEOS),
+            'test_evaluator.out_file': str(folder / 'test.json'),
+            'work_dir': str(folder / 'log'),
+            'log_level': 'WARNING',
+        }
+    )
+    init_default_scope('mmsoc')
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):  # its table lists the videos
+        Runner(
+            inferencer.model,
+            work_dir=cfg.work_dir,
+            test_dataloader=cfg.test_dataloader,
+            test_cfg=cfg.test_cfg,
+            test_evaluator=cfg.test_evaluator,
+            log_level=cfg.log_level,
+            experiment_name=SHIPPED,
+        ).test()
+    rows = json.loads((folder / 'test.json').read_text())['rows']
+    text = table({SHIPPED: by_family(rows), **baselines_of(data_root, rows)})
+    draw_sheet(data_root, shown(rows, SHOWN_PER_FAMILY), {SHIPPED: inferencer}, folder / 'contact_sheet.png')
+    text += f'\n{LEGEND.splitlines()[0]}\n\n  the same videos with its masks: {folder / "contact_sheet.png"}'
+    text = f'J&F on {len(FIRST_VIDEOS)} held-out videos, {len(rows)} sentences:\n\n{text}'
+    (folder / 'result.txt').write_text(text + '\n')
+    print(text)
+
+
+def plot_loss(args, steps: Steps) -> None:
     import matplotlib
 
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    from PIL import Image
-    from pycocotools import mask as coco_mask
 
-    from mmsoc.apis import SOCInferencer
-    from mmsoc.apis.video_io import open_frames
-    from mmsoc.registry import VISUALIZERS
     from mmsoc.utils.files import atomic_path
-    from mmsoc.visualization import contact_sheet, write_video
 
     records = scalars(args.work_dir)
     figure, axis = plt.subplots(figsize=(8, 4.5))
@@ -370,89 +514,88 @@ def images(args, data_root: Path, checkpoint: Path, rows: Sequence[dict]) -> str
         yscale='log',
         title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n',
     )
-    cfg, epochs = Config.fromfile(CONFIG), records[-1]['epoch']
-    for family, start in cfg.family_starts.items():  # each adds new, harder sentences
+    cfg, plan = Config.fromfile(args.recipe.config), plan_of(args.work_dir)
+    for family, start in plan['family_starts'].items():  # each adds new, harder sentences
         if start:
-            step = scaled(cfg, epochs, start) * records[-1]['step'] / epochs
+            step = start * cfg.epoch_size / (cfg.batch_size * args.procs)
             axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
             axis.text(step, 1.01, family, transform=axis.get_xaxis_transform(), rotation=40, fontsize=7, color='grey')
     axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
     with atomic_path(args.work_dir / 'loss.png') as path:
         figure.savefig(path, dpi=120, bbox_inches='tight')
 
-    warnings.filterwarnings('ignore', message='torch.meshgrid')
-    inferencer = SOCInferencer(weights=checkpoint, device=None if args.gpus else 'cpu', show_progress=False)
-    # White and mostly an outline: the sentences name colours, which a tint would change.
-    visualizer = VISUALIZERS.build(
-        dict(type='RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255),), alpha=0.15, contour=3)
-    )
-    shown: dict[str, int] = dict.fromkeys(FAMILIES, 0)
-    sheet, num_frames, command = [], 0, ''
-    for row in sorted(rows, key=lambda row: (row['video'], row['exp_id'])):
-        family, text = row['family'], row['sentence']
-        if row['exp_id'] != '0' or shown[family] == SHOWN_PER_FAMILY:
-            continue
-        shown[family] += 1
-        source = open_frames(data_root / 'valid' / 'JPEGImages' / row['video'])
-        (found,) = inferencer(source, text)['predictions']['sentences']
-        num_frames = len(found['masks'])
-        # The first one is of appearance, which the model handles best.
-        command = command or (
-            f'python tools/infer.py {source.path} --text "{text}" --weights {checkpoint} --out {args.work_dir / "segmented"}'
-        )
-        for image, mask in zip(source.read(), found['masks']):
-            caption = f'{text} [{family}]'
-            sheet.append(
-                visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4)
-            )
-    write_video(args.work_dir / 'quickstart.mp4', sheet, fps=3)
-    with atomic_path(args.work_dir / 'contact_sheet.png') as path:
-        Image.fromarray(contact_sheet(sheet, ncols=num_frames)).save(path)
-    return command
-
 
 def main() -> None:
     args = parse_args()
     from mmsoc.utils.files import dump_json
-    from tools.analysis_tools.moving_shapes_baselines import baselines
+    from mmsoc.visualization import write_video
 
-    steps = Steps(args.work_dir, total=7)
-    data_root = Path(os.environ.get('MMSOC_DATA', ROOT / 'data')) / 'moving-shapes'
+    steps = Steps(args.work_dir, total=7 + args.from_scratch)
+    if steps.state.setdefault('from_scratch', args.from_scratch) != args.from_scratch:
+        sys.exit(
+            f'{args.work_dir} holds a training {"from scratch" if steps.state["from_scratch"] else "from pre-trained parts"}; '
+            'use another --work-dir'
+        )
 
-    steps.begin(f'MovingShapes in {data_root}')
-    run(sys.executable, 'tools/dataset_converters/moving_shapes.py', '--out', data_root)
+    steps.begin(f'{SHIPPED}, which comes with mmsoc, on held-out videos')
+    show_shipped(args, steps)
 
-    steps.begin(f'Pre-training the backbone (log and checkpoint: {args.work_dir / "backbone"})')
-    backbone = train_backbone(args)
+    steps.begin(f'MovingShapes in {args.data_root}')
+    run(sys.executable, 'tools/dataset_converters/moving_shapes.py', '--out', args.data_root)
+
+    backbone = None
+    if args.from_scratch:
+        steps.begin(f'Pre-training the backbone (log and checkpoint: {args.work_dir / "backbone"})')
+        backbone = train_backbone(args)
 
     steps.begin('Measuring the speed of this machine')
-    plan_epochs(args, steps)
+    if steps.state.get('trained') or (steps.state.get('asked') == args.minutes and 'seconds' in steps.state):
+        print('done already')
+    else:
+        measure_speed(args, steps)
+        steps.keep(asked=args.minutes)
 
     steps.begin(
-        f'Training, {steps.state["epochs"]} epochs, {args.procs} processes (log and checkpoints: {args.work_dir})'
+        f'Training for {steps.state["minutes"]:.1f} minutes on {args.procs} processes (log and checkpoints: {args.work_dir})'
     )
     checkpoint = train_soc(args, steps, backbone)
 
-    steps.begin(f'Test of {checkpoint.name} on held-out videos')
-    report, swapped = test(args, checkpoint, data_root)
+    steps.begin(f'Test of {checkpoint.name} and {SHIPPED} on held-out videos')
+    wrong = args.work_dir / 'swapped_expressions.json'
+    swapped_expressions(args.data_root / 'meta_expressions' / 'valid' / 'meta_expressions.json', wrong)
+    rows = test(args, args.recipe.config, checkpoint, 'test')
+    swapped = test(args, args.recipe.config, checkpoint, 'test_swapped', wrong)
+    shipped = test(args, SHIPPED_CONFIG, SHIPPED, f'test_{SHIPPED}')
 
-    steps.begin('Baselines')
-    videos = {row['video'] for row in report['rows']}
+    steps.begin('Table and images')
+    columns = dict(
+        trained=by_family(rows),
+        expected=steps.state['expected'],
+        swapped=by_family(swapped),
+        **{SHIPPED: by_family(shipped)},
+        **baselines_of(args.data_root, rows),
+    )
+    epochs = plan_of(args.work_dir)['epochs']
+    minutes = minutes_of(args.work_dir / 'backbone') + minutes_of(args.work_dir)
+    clips = epochs * Config.fromfile(args.recipe.config).epoch_size
     result = dict(
-        jf=by_family(report['rows']),
-        swapped_sentence=by_family(swapped['rows']),
-        **baselines(data_root, videos),
-        training_minutes=round(minutes_of(args.work_dir / 'backbone') + minutes_of(args.work_dir), 2),
+        jf=columns,
+        j=by_family(rows, 'J'),
+        f=by_family(rows, 'F'),
+        epochs=epochs,
+        clips=clips,
+        training_minutes=round(minutes, 2),
     )
     dump_json(result, args.work_dir / 'result.json', indent=1)
-
-    steps.begin('Images')
-    command = images(args, data_root, checkpoint, report['rows'])
-    text = table(result, report['rows'])
+    text = f'{table(columns)}\n{LEGEND}'
     (args.work_dir / 'result.txt').write_text(text + '\n')
+    plot_loss(args, steps)
+    models = {'trained': inferencer_of(args, checkpoint), SHIPPED: inferencer_of(args, SHIPPED)}
+    images = draw_sheet(args.data_root, shown(rows, SHOWN_PER_FAMILY), models, args.work_dir / 'contact_sheet.png')
+    write_video(args.work_dir / 'quickstart.mp4', images, fps=3)
     print(
-        f'\nJ&F on {len(videos)} held-out videos, {len(report["rows"])} sentences, after '
-        f'{result["training_minutes"]:.1f} minutes of training:\n\n{text}\n'
+        f'\nJ&F on {len({row["video"] for row in rows})} held-out videos, {len(rows)} sentences, after {clips:,} clips in '
+        f'{minutes:.1f} minutes of training:\n\n{text}\n'
     )
     for name, what in (
         ('result.json', 'the figures'),
@@ -464,7 +607,13 @@ def main() -> None:
         (checkpoint.name, 'the weights'),
     ):
         print(f'  {what:30s} {args.work_dir / name}')
-    print(f'\nThe images were made by this command; it also takes your own file or folder and sentence:\n  {command}')
+    # The first one is of appearance, which the model handles best.
+    first = shown(rows, 1)[0]
+    video = args.data_root / 'valid' / 'JPEGImages' / first['video']
+    print(
+        '\nThe images were made by this command; it also takes your own file or folder and sentence:\n'
+        f'  python tools/infer.py {video} --text "{first["sentence"]}" --weights {checkpoint} --out {args.work_dir / "segmented"}'
+    )
 
 
 if __name__ == '__main__':

@@ -36,6 +36,7 @@ def describe(name: str) -> str:
         f'  licence {weights.license}; {weights.size_text}'
         + (f'; {scores} on {weights.scored_on} ({weights.measured_by})' if scores else ''),
         *([f'  config {weights.config}'] if weights.config else []),
+        *([f'  comes with mmsoc: {weights.shipped_path}'] if weights.shipped else []),
         *(
             f'  {address.url}' + (f' (sha256 {address.sha256})' if address.sha256 else '')
             for address in weights.addresses

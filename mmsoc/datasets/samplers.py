@@ -18,7 +18,8 @@ class ShortEpochSampler(DefaultSampler):
         epoch_size: samples per epoch, over all processes.
         family_starts: a curriculum: the first epoch (counted from 0) in which sentences of a family
             are drawn, for every family of the data set (the first of the item's ``families``; '(none)' without one).
-            When the set of samples grows, the sequence of shuffles restarts. None: all samples from the start.
+            When the set of samples grows, the sequence of shuffles restarts. None: all samples from the start. Starts that are
+            still to come may be changed between epochs (`TimedTrainLoop`).
         seed: of the shuffles, the same in all processes.
 
     Raises:
@@ -42,11 +43,15 @@ class ShortEpochSampler(DefaultSampler):
             )
         self.epoch_size = epoch_size
         self.num_samples = epoch_size // self.world_size
-        self.start_of_item = [0] * len(dataset) if family_starts is None else _starts(dataset, family_starts)
+        self.family_starts = family_starts
+        self._families = None if family_starts is None else _families(dataset, family_starts)
 
     def __iter__(self) -> Iterator[int]:
-        stage = max(start for start in self.start_of_item if start <= self.epoch)
-        pool = [index for index, start in enumerate(self.start_of_item) if start <= stage]
+        stage, pool = 0, list(range(len(self.dataset)))
+        if self._families is not None:
+            assert self.family_starts is not None
+            stage = max(start for start in self.family_starts.values() if start <= self.epoch)
+            pool = [index for index in pool if self.family_starts[self._families[index]] <= stage]
         first = (self.epoch - stage) * self.epoch_size
         taken: list[int] = []
         while len(taken) < self.epoch_size:
@@ -58,8 +63,8 @@ class ShortEpochSampler(DefaultSampler):
         return iter(taken[self.rank :: self.world_size])
 
 
-def _starts(dataset: BaseDataset, family_starts: dict[str, int]) -> list[int]:
-    """The first epoch of each item."""
+def _families(dataset: BaseDataset, family_starts: dict[str, int]) -> list[str]:
+    """The family of each item."""
     families = [
         (dataset.get_data_info(index).get('families') or [None])[0] or '(none)' for index in range(len(dataset))
     ]
@@ -70,4 +75,4 @@ def _starts(dataset: BaseDataset, family_starts: dict[str, int]) -> list[int]:
         )
     if min(family_starts.values()) != 0:
         raise UserError(f'ShortEpochSampler: some family of family_starts must start in epoch 0, found {family_starts}')
-    return [family_starts[family] for family in families]
+    return families

@@ -11,6 +11,7 @@ from .hooks import (
 from .optim import FusedOptimWrapperConstructor
 from .seeding import epoch_seed, seed_everything, seed_worker
 from .sharding import FSDPStrategy, ShardedOptimWrapper, wrap_layers
+from .timed_train_loop import TimedTrainLoop
 
 __all__ = [
     'EpochSeedHook',
@@ -23,6 +24,7 @@ __all__ = [
     'StartingPointHook',
     'StrictLoadHook',
     'TF32Hook',
+    'TimedTrainLoop',
     'epoch_seed',
     'finish_distributed',
     'prepare_distributed',

@@ -7,6 +7,7 @@ from .heads import (
     DynamicMaskHead,
     FPNPixelDecoder,
     FusionMaskHead,
+    SubPixelDecoder,
 )
 from .losses import GIoULoss, VLContrastiveLoss
 from .necks import MMF, CrossAttentionGate, PassThrough
@@ -54,6 +55,7 @@ __all__ = [
     'NoCluster',
     'PassThrough',
     'RobertaTextEncoder',
+    'SubPixelDecoder',
     'TransformerTextEncoder',
     'VLContrastiveLoss',
     'VideoObjectCluster',

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 from mmdet.structures import TrackDataSample
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
 from mmsoc.utils.errors import UserError
@@ -13,7 +13,8 @@ class BackbonePretrainer(BaseModel):
     """Pre-trains a backbone to classify a data set's objects, before referring segmentation.
 
     For a backbone without published weights (the paper's comes from Kinetics-400). Its checkpoint can be used as
-    ``backbone.pretrained`` of a SOC config.
+    ``backbone.pretrained`` of a SOC config, or, with neck and head, as ``load_from``: its names are those of a `SOC` that has
+    ``head`` as its first auxiliary head.
 
     Args:
         backbone: as in `SOC`.
@@ -34,7 +35,7 @@ class BackbonePretrainer(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
-        self.head = MODELS.build(head)
+        self.auxiliary_heads = nn.ModuleList([MODELS.build(head)])
 
     def forward(
         self, inputs: Tensor, data_samples: Sequence[TrackDataSample], mode: str = 'tensor'
@@ -51,4 +52,5 @@ class BackbonePretrainer(BaseModel):
         if mode not in ('loss', 'tensor'):
             raise UserError(f"BackbonePretrainer: mode must be 'loss' or 'tensor', found {mode!r}; it only trains")
         levels = self.neck(self.backbone(inputs)[1:])
-        return self.head.loss_by_level(levels, data_samples) if mode == 'loss' else levels
+        (head,) = self.auxiliary_heads
+        return head.loss_by_level(levels, data_samples) if mode == 'loss' else levels

@@ -23,13 +23,16 @@ def cache_dir() -> Path:
 
 
 def fetch(name: str) -> Path:
-    """The file of these weights, which is downloaded to PyTorch's cache unless it is there; for a text encoder its folder.
+    """The file of these weights, downloaded to PyTorch's cache if it is neither there nor in the package; for a text encoder its
+    folder.
 
     Raises:
         WeightsNotFoundError: there are no weights of this name, or they cannot be downloaded.
         UserError: the file cannot be written.
     """
     weights = find(name)
+    if weights.shipped_path is not None:
+        return weights.shipped_path
     if weights.layout == 'hub':
         return _from_hub(weights)
     return download([*_mirrors(weights), *weights.addresses], cache_dir(), f'weights {name}', record_sum=True)

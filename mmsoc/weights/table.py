@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from .download import Address, WeightsNotFoundError, address_of
@@ -12,6 +13,7 @@ _DRIVE = 'https://drive.google.com/uc?id='
 _SWIN_LICENSE = 'Apache-2.0'
 _NO_LICENSE = 'none given by the authors'
 
+SHIPPED = Path(__file__).parent / 'files'
 Layout = Literal['mmsoc', 'released', 'video-swin', 'hub']
 
 
@@ -26,17 +28,23 @@ class Weights:
     """``mmsoc``: a SOC's state dict; ``released``: one with the names of the authors' code, which `load_checkpoint` converts;
     ``video-swin``: a backbone's, for ``pretrained`` of `VideoSwin`; ``hub``: a text encoder of the Hugging Face hub"""
     addresses: tuple[Address, ...]
-    """are tried in order"""
+    """are tried in order; none for a file that comes with the package"""
     license: str
     config: str | None = None
     """``mmsoc::soc/NAME.py``"""
     scores: dict[str, float] = field(default_factory=dict)
     scored_on: str | None = None
     measured_by: str | None = None
+    shipped: str | None = None
+    """the file's name in mmsoc/weights/files, if it comes with the package"""
+
+    @property
+    def shipped_path(self) -> Path | None:
+        return None if self.shipped is None else SHIPPED / self.shipped
 
     @property
     def size_text(self) -> str:
-        size = self.addresses[0].size
+        size = self.addresses[0].size if self.shipped_path is None else self.shipped_path.stat().st_size
         return 'size not known' if size is None else f'{size / 1e6:.1f} MB'
 
 

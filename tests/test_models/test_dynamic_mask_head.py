@@ -77,3 +77,19 @@ def test_pixel_decoder_takes_odd_sizes():
     sizes = [(12, 20), (6, 10), (3, 5)]
     features = decoder([torch.randn(2, 16, *size) for size in sizes], torch.randn(2, 12, 23, 39))
     assert features.shape == (2, 8, 23, 39)
+
+
+def test_sub_pixels_are_the_cells_of_their_quarter():
+    """A mask that depends on the coordinates alone, at stride 2: each location is the centre of its cell."""
+    decoder = dict(type='SubPixelDecoder', in_channels=16, fine_channels=12, channels=(16, 16, 8, 8, 8))
+    head = DynamicMaskHead(pixel_decoder=decoder, embed_dims=16, num_convs=1, mask_stride=2)
+    memory = [torch.randn(2, 16, 16 // 2**level, 24 // 2**level) for level in range(1, 4)]
+    features = head.mask_features(memory, torch.randn(2, 12, 16, 24))
+    assert features.shape == (2, 8, 32, 48)
+    # Nearby: the four sub-pixels of a cell come from that cell's channels.
+    whole = super(type(head.pixel_decoder), head.pixel_decoder).forward(memory, torch.zeros(2, 12, 16, 24))
+    assert whole.shape == (2, 32, 16, 24)
+    kernels = torch.zeros(1, 2, 1, 11)
+    kernels[..., 8] = 1.0  # of x
+    logits = head.decode_masks(features, kernels, torch.full((1, 2, 1, 2), 10.0))
+    torch.testing.assert_close(logits[0, 0, 0, 0], 10.0 - (torch.arange(48) * 2 + 1.0))

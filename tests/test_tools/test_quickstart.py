@@ -9,31 +9,36 @@ from mmengine import Config
 
 from tools import quickstart
 
+RECIPES = {'pretrained': quickstart.PRETRAINED, 'scratch': quickstart.FROM_SCRATCH}
 
-@pytest.mark.parametrize('epochs', [2, 7, 17, 200])
-def test_the_stages_keep_their_shares(epochs):
-    cfg = Config.fromfile(quickstart.CONFIG)
-    own = dict(cfg.family_starts)
-    cfg.merge_from_dict(dict(option_value(option) for option in quickstart.stages(cfg, epochs)))
-    starts = cfg.train_dataloader.sampler.family_starts
+
+@pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
+def test_the_expectation_is_interpolated(recipe):
+    known = sorted(recipe.expected)
+    assert recipe.expectation(known[0]) == recipe.expectation(known[0] / 10)
+    assert recipe.expectation(known[-1]) == recipe.expectation(known[-1] * 10)
+    for low, high in zip(known[:-1], known[1:], strict=True):
+        middle = recipe.expectation((low * high) ** 0.5)
+        assert list(middle) == list(quickstart.FAMILIES)
+        for value, a, b in zip(middle.values(), recipe.expected[low], recipe.expected[high], strict=True):
+            assert value == pytest.approx((a + b) / 2)
+    assert recipe.clips_for(0) == known[0] and recipe.clips_for(100) == float('inf')
+
+
+@pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
+def test_sentences_about_time_meet_whole_videos_only(recipe):
+    cfg = Config.fromfile(recipe.config)
+    starts = quickstart.starts(cfg)
     switch = next(hook for hook in cfg.custom_hooks if hook.type == 'mmdet.PipelineSwitchHook').switch_epoch
-    assert starts['appearance'] == 0 and 0 < switch < epochs
-    # sentences about time never meet single frames
-    assert switch <= starts['change'] <= starts['order'] < epochs
-    for family, start in own.items():
-        # ... but for a last stage that would round to nothing: it has one epoch
-        assert abs(starts[family] / epochs - start / cfg.max_epochs) <= 0.5 / epochs or starts[family] == epochs - 1
-
-
-def option_value(option):
-    key, value = option.split('=')
-    return key, int(value)
+    assert starts['appearance'] == 0 < switch < cfg.train_cfg.max_epochs
+    assert switch <= starts['change'] <= starts['order'] < cfg.train_cfg.max_epochs
 
 
 def test_the_config_knows_the_generator_s_categories():
     from mmsoc.preparation.moving_shapes.scene import SHAPES
 
-    assert Config.fromfile(quickstart.CONFIG).categories == list(SHAPES)
+    for recipe in RECIPES.values():
+        assert Config.fromfile(recipe.config).categories == list(SHAPES)
 
 
 def write_scalars(folder, name, records):
@@ -50,16 +55,17 @@ def test_training_time_of_an_interrupted_run(tmp_path):
     assert quickstart.minutes_of(tmp_path / 'none') == 0
 
 
-def test_progress_says_how_long_it_will_take(tmp_path, monkeypatch, capsys):
-    """One process: half of the second of three epochs is over."""
+def test_progress_says_how_long_it_will_take(tmp_path, monkeypatch):
+    """One process: half of the second epoch is over, after 0.6 s per iteration."""
     said = []
     monkeypatch.setattr(quickstart, 'run', lambda *command, progress, **kwargs: said.append(progress()))
     args = SimpleNamespace(procs=1, gpus=0)
-    quickstart.train(args, quickstart.CONFIG, tmp_path, (), 3, seconds=[60, 60, 120])
-    cfg = Config.fromfile(quickstart.CONFIG)
-    write_scalars(tmp_path, '1', [dict(step=3 * cfg.epoch_size // cfg.batch_size // 2, loss=3.0, time=0.6)])
-    quickstart.train(args, quickstart.CONFIG, tmp_path, (), 3, seconds=[60, 60, 120])
-    assert said == [f'starting (log: {tmp_path / "train.log"})', 'epoch 2 of 3, loss 3.00, about 2.5 min left']
+    config = quickstart.FROM_SCRATCH.config
+    quickstart.train(args, config, tmp_path, (), 4)
+    step = 3 * Config.fromfile(config).epoch_size // Config.fromfile(config).batch_size // 2
+    write_scalars(tmp_path, '1', [dict(step=step - 1, loss=3.0, time=60), dict(step=step, loss=3.0, time=60)])
+    quickstart.train(args, config, tmp_path, (), 4)
+    assert said == [f'starting (log: {tmp_path / "train.log"})', 'epoch 2, loss 3.00, about 2.0 min left']
 
 
 def test_a_command_that_fails_is_shown_with_its_log(tmp_path, capsys):

@@ -26,10 +26,8 @@ class DynamicMaskHead(BaseModule):
         mask_channels: channels of the mask features.
         kernel_channels: channels between the dynamic convolutions.
         num_convs: number of dynamic convolutions.
+        mask_stride: stride of the pixel decoder's output in both axes.
     """
-
-    # Mask features have this stride in both axes; a location is the centre of its cell.
-    mask_stride = 4
 
     def __init__(
         self,
@@ -42,6 +40,7 @@ class DynamicMaskHead(BaseModule):
         mask_channels: int = 8,
         kernel_channels: int = 8,
         num_convs: int = 3,
+        mask_stride: int = 4,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -51,6 +50,7 @@ class DynamicMaskHead(BaseModule):
                 '(the paper\'s K = 0, "referred or not", is num_classes=1)'
             )
         self.num_classes = num_classes
+        self.mask_stride = mask_stride
         self.pixel_decoder = MODELS.build(pixel_decoder)
         self.cls_branches = nn.ModuleList(
             MLP(embed_dims, embed_dims, num_classes, num_cls_fcs) for _ in range(num_layers)
@@ -78,7 +78,7 @@ class DynamicMaskHead(BaseModule):
         nn.init.normal_(self.kernel_branch.layers[-1].weight, std=0.01)
 
     def mask_features(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
-        """(M*T, mask_channels, h, w) at stride 4, from SIM's maps and the backbone's stride-4 map."""
+        """(M*T, mask_channels, h, w) at ``mask_stride``, from SIM's maps and the backbone's stride-4 map."""
         return self.pixel_decoder(memory, fine)
 
     def forward(self, objects: ObjectQueries, frame: FrameQueries, image_sizes: Tensor) -> Predictions:
@@ -116,7 +116,7 @@ class DynamicMaskHead(BaseModule):
             points: (M, T, Q, 2) in pixels (x, y).
 
         Returns:
-            (M, T, Q, h, w) mask logits at stride 4.
+            (M, T, Q, h, w) mask logits at ``mask_stride``.
         """
         with torch.autocast(features.device.type, enabled=False):
             height, width = features.shape[-2:]
@@ -124,6 +124,7 @@ class DynamicMaskHead(BaseModule):
             kernels_FP = rearrange(kernels.float(), 'm t q p -> (m t q) p')
             weights, biases = self._split_kernels(kernels_FP)
             points_F2 = rearrange(points.float(), 'm t q xy -> (m t q) xy')
+            # A location is the centre of its cell.
             column = torch.arange(width, device=features.device) * self.mask_stride + self.mask_stride // 2
             row = torch.arange(height, device=features.device) * self.mask_stride + self.mask_stride // 2
             relative_x = points_F2[:, None, 0:1] - column

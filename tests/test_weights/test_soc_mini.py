@@ -1,0 +1,95 @@
+"""The weights that come with mmsoc give the recorded scores: the test for whatever could spoil results but not shapes."""
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmsoc.apis.model_loading import load_model
+from mmsoc.datasets.transforms import LoadVideoFrames
+from mmsoc.preparation.moving_shapes import Settings, generate
+from tests.conftest import ROOT
+
+# J&F in percent on 32 videos that no training saw, a fifth larger than those of training.
+EXPECTED = dict(appearance=0.0, relation=0.0, change=0.0, order=0.0)
+TOLERANCE = 0.5
+
+
+@pytest.fixture(scope='session')
+def videos(tmp_path_factory):
+    out = tmp_path_factory.mktemp('gate') / 'moving-shapes'
+    generate(out, Settings(seed=1000, train_videos=4, valid_videos=32, width=120, height=80), workers=1)
+    return out
+
+
+def scores(videos, folder, options=(), model_options=None):
+    """J&F by family, through the test pipeline of the config."""
+    cfg = Config.fromfile(ROOT / 'configs/soc/soc_mini_moving-shapes.py')
+    init_default_scope('mmsoc')
+    out = folder / 'test.json'
+    cfg.merge_from_dict(
+        {
+            'test_dataloader.dataset.data_root': str(videos),
+            'test_dataloader.dataset.indices': None,
+            'test_evaluator.out_file': str(out),
+            **dict(options),
+        }
+    )
+    runner = Runner(
+        load_model(None, 'soc-mini', 'cpu', model_options).model,
+        str(folder),
+        test_dataloader=cfg.test_dataloader,
+        test_cfg=cfg.test_cfg,
+        test_evaluator=cfg.test_evaluator,
+        log_level='WARNING',
+        experiment_name=folder.name,
+    )
+    runner.test()
+    rows = json.loads(out.read_text())['rows']
+    assert len({row['video'] for row in rows}) == 32
+    return {
+        family: 100 * torch.tensor([row['J&F'] for row in rows if row['family'] == family]).mean().item()
+        for family in EXPECTED
+    }
+
+
+def differs(found):
+    return any(abs(found[family] - expected) > TOLERANCE for family, expected in EXPECTED.items())
+
+
+def test_the_recorded_scores(videos, tmp_path):
+    found = scores(videos, tmp_path)
+    assert not differs(found), found
+
+
+def test_bgr_instead_of_rgb_is_noticed(videos, tmp_path):
+    assert differs(scores(videos, tmp_path, model_options={'model.data_preprocessor.bgr_to_rgb': True}))
+
+
+def test_nearest_instead_of_bilinear_is_noticed(videos, tmp_path):
+    resize = {'test_dataloader.dataset.pipeline.1.transforms.0.interpolation': 'nearest'}
+    assert differs(scores(videos, tmp_path, resize))
+
+
+def test_masks_of_nearest_instead_of_bilinear_are_noticed(videos, tmp_path, monkeypatch):
+    interpolate = torch.nn.functional.interpolate
+
+    def nearest(x, *args, mode='nearest', align_corners=None, **kwargs):
+        return interpolate(x, *args, mode='nearest', **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, 'interpolate', nearest)
+    assert differs(scores(videos, tmp_path))
+
+
+def test_a_frame_late_is_noticed(videos, tmp_path, monkeypatch):
+    transform = LoadVideoFrames.transform
+
+    def late(self, results):
+        results = transform(self, results)
+        return results | dict(img=[results['img'][0], *results['img'][:-1]])
+
+    monkeypatch.setattr(LoadVideoFrames, 'transform', late)
+    assert differs(scores(videos, tmp_path))
