@@ -123,11 +123,19 @@ def _try_all(addresses: Sequence[Address], folder: Path, what: str, record_sum: 
             _try(address, path, record_sum)
             return path
         except (requests.RequestException, UserError) as error:
-            reasons.append(f'{address.url}: {_first_line(error)}')
+            reasons.append(f'{address.url}: {_reason(error)}')
     raise WeightsNotFoundError(
         '\n  '.join([f'{what} cannot be downloaded:', *reasons])
         + f'\nDownload the file on a machine with a network, and put it at {folder / addresses[0].file}'
     )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the layers that passed it on."""
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return f'the connection broke off in each of {ATTEMPTS} attempts; the next run continues where it stopped'
+    cause = getattr(error.args[0], 'reason', None) if error.args else None  # of urllib3's MaxRetryError
+    return re.sub(r'^\w+\(.*?\): ', '', _first_line(cause or error))
 
 
 def _first_line(error: Exception) -> str:
@@ -228,7 +236,7 @@ def _download_from_drive(address: Address, part: Path) -> None:
     try:
         gdown.download(address.url, str(part), quiet=not is_main_process(), resume=True)
     except Exception as error:  # gdown's own classes changed between versions
-        raise UserError(f'gdown: {_first_line(error)}') from error
+        raise UserError(f'gdown: {_reason(error)}') from error
     if not part.is_file():
         raise UserError('gdown gave no file')
 

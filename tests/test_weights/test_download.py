@@ -52,7 +52,9 @@ def test_a_broken_connection(server, tmp_path, ranges):
 def test_a_connection_that_breaks_again_and_again_goes_on_next_time(server, tmp_path):
     server.breaks = [1 << 18] * module.ATTEMPTS
     with pytest.raises(
-        WeightsNotFoundError, match=r'(?s)weights a cannot be downloaded:\n  http://127.0.0.1:\d+/a.pth: .*put it at'
+        WeightsNotFoundError,
+        match=r'(?s)weights a cannot be downloaded:\n  http://127.0.0.1:\d+/a.pth: the connection broke off in each of 4 '
+        r'attempts; the next run continues where it stopped\n.*put it at',
     ):
         download([address(server)], tmp_path, 'weights a')
     assert files(tmp_path) == ['a.pth.part'] and (tmp_path / 'a.pth.part').stat().st_size >= 1 << 18
@@ -88,6 +90,13 @@ def test_no_address_has_the_file(server, tmp_path):
     assert first == 'weights a cannot be downloaded:' and str(tmp_path / 'missing.pth') in last
     assert 'HTTP status 404' in reasons[0] and 'expected 3,145,728 bytes, found 13' in reasons[1]
     assert 'refused' in reasons[2] and files(tmp_path) == []
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with pytest.raises(WeightsNotFoundError, match=r'/a.pth: Failed to establish a new connection: .*refused\n'):
+        download([Address('http://127.0.0.1:9/a.pth')], tmp_path, 'weights a')
+    with pytest.raises(WeightsNotFoundError, match=r"/a.pth: Failed to resolve 'no-such-host.invalid' \(.*\)\n"):
+        download([Address('http://no-such-host.invalid/a.pth')], tmp_path, 'weights a')
 
 
 def test_a_wrong_sum(server, tmp_path):
