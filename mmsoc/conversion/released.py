@@ -13,6 +13,7 @@ from mmsoc.utils.errors import UserError
 _WRAPPER = 'module.'
 _SHARED = ('bbox_embed.', 'transformer.decoder.bbox_embed.')
 """The released decoder stores the head's box branches under a second name."""
+_OWN = 'mmsoc.'
 _IGNORED = re.compile(r'text_encoder\.embeddings\.(position_ids|token_type_ids)')
 """Counters that old versions of RoBERTa stored; not weights."""
 
@@ -26,7 +27,14 @@ class ReleasedStateDictAdapter:
 
         released = read_checkpoint('released.pth', weights_key='model_state_dict')['model_state_dict']
         weights = ReleasedStateDictAdapter().to_mmsoc(released)
+
+    Args:
+        strict: False: for a SOC of other parts. Its numbers of layers are read from the names as well, weights that the
+            released network lacks are called ``mmsoc.NAME`` there, and any may be missing.
     """
+
+    def __init__(self, *, strict: bool = True) -> None:
+        self.strict = strict
 
     def to_mmsoc(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
@@ -39,7 +47,9 @@ class ReleasedStateDictAdapter:
                 under the decoder's second name.
         """
         found = {name: value for name, value in _unwrapped(state_dict).items() if not _IGNORED.fullmatch(name)}
-        weights = list(_layout(found, 'released'))
+        weights = list(_layout(found, 'released', self.strict))
+        if not self.strict:
+            return _renamed(found, {weight.released: weight.mmsoc for weight in weights})
         second = {_second_name(weight.released): weight.released for weight in weights if _is_shared(weight.released)}
         shapes = {weight.released: weight.shape for weight in weights}
         shapes |= {name: shapes[first] for name, first in second.items()}
@@ -65,10 +75,13 @@ class ReleasedStateDictAdapter:
             UserError: lists all weights that are missing, unexpected or of the wrong shape.
         """
         found = _unwrapped(state_dict)
-        weights = list(_layout(found, 'mmsoc'))
-        shapes = {weight.mmsoc: weight.shape for weight in weights}
-        _check(found, shapes, 'not the weights of a model of configs/soc/released/', {})
-        converted = {weight.released: found[weight.mmsoc] for weight in weights}
+        weights = list(_layout(found, 'mmsoc', self.strict))
+        if self.strict:
+            shapes = {weight.mmsoc: weight.shape for weight in weights}
+            _check(found, shapes, 'not the weights of a model of configs/soc/released/', {})
+            converted = {weight.released: found[weight.mmsoc] for weight in weights}
+        else:
+            converted = _renamed(found, {weight.mmsoc: weight.released for weight in weights})
         shared = {_second_name(name): value for name, value in converted.items() if _is_shared(name)}
         return converted | shared
 
@@ -85,7 +98,18 @@ class _Weight(NamedTuple):
     """sizes: numbers, or symbols with a factor and a divisor, such as ``3*C`` and ``C/2``"""
 
 
-def _layout(names: Iterable[str], side: str) -> Iterator[_Weight]:
+def _renamed(found: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """``found`` under other names; what has none gets the prefix ``mmsoc.``, or loses it. Second names are left out."""
+    converted = {}
+    for name, value in found.items():
+        if name.startswith(_SHARED[1]):
+            continue
+        other = name.removeprefix(_OWN) if name.startswith(_OWN) else _OWN + name
+        converted[names.get(name, other)] = value
+    return converted
+
+
+def _layout(names: Iterable[str], side: str, strict: bool = True) -> Iterator[_Weight]:
     """All weights of the network.
 
     Letters: C channels, N queries, K classes; E channels of Video Swin's first stage; D channels of RoBERTa.
@@ -93,6 +117,7 @@ def _layout(names: Iterable[str], side: str) -> Iterator[_Weight]:
     Args:
         names: determine the numbers of blocks and layers.
         side: ``released`` or ``mmsoc``: the naming scheme of ``names``.
+        strict: all parts but Video Swin and RoBERTa have three layers.
     """
     body, roberta = {
         'released': ('backbone.0.body', 'text_encoder'),
@@ -105,9 +130,18 @@ def _layout(names: Iterable[str], side: str) -> Iterator[_Weight]:
     yield from _text_encoder(max(_count(names, f'{roberta}.encoder.layer'), 1))
     yield from _attention('vlf.multihead_attn', 'fusion.l2v.attn')
     yield from _attention('lvf.multihead_attn', 'fusion.v2l.attn')
-    yield from _frame_level()
-    yield from _cluster()
-    yield from _head()
+
+    def layers(released: str, mmsoc: str) -> int:
+        return 3 if strict else _count(names, released if side == 'released' else mmsoc)
+
+    # Names beyond the network's own do no harm where nothing is checked.
+    encoder, decoder = 'sim.encoder.layers', 'sim.decoder.layers'
+    yield from _frame_level(
+        max(layers('transformer.encoder.layers', encoder), layers('transformer.decoder.layers', decoder))
+    )
+    encoder, decoder = 'sim.cluster.encoder.layers', 'sim.cluster.decoder.layers'
+    yield from _cluster(max(layers('voc.enc_ffn', encoder), layers('voc.transformer_ffn_layers', decoder)))
+    yield from _head(layers('class_embed', 'head.cls_branches'))
 
 
 def _count(names: Iterable[str], prefix: str) -> int:
@@ -188,7 +222,7 @@ def _text_encoder(num_layers: int) -> Iterator[_Weight]:
     yield from _norm('txt_proj.layer_norm', 'text_encoder.resizer.1', 'C')
 
 
-def _frame_level() -> Iterator[_Weight]:
+def _frame_level(num_layers: int) -> Iterator[_Weight]:
     """Deformable DETR.
 
     The released decoder's norm1 follows the cross-attention and its norm2 the self-attention; mmdet's norms.0 follows the
@@ -197,7 +231,7 @@ def _frame_level() -> Iterator[_Weight]:
     yield _Weight('transformer.level_embed', 'sim.level_embed', ('Levels', 'C'))
     yield _Weight('query_embed.weight', 'sim.query_embed.weight', ('N', 'C'))
     yield from _linear('transformer.reference_points', 'sim.reference_points', 2, 'C')
-    for layer in range(3):
+    for layer in range(num_layers):
         theirs, ours = f'transformer.encoder.layers.{layer}', f'sim.encoder.layers.{layer}'
         yield from _deformable_attention(f'{theirs}.self_attn', f'{ours}.self_attn')
         yield from _feed_forward(theirs, ours, 'Hidden')
@@ -209,11 +243,11 @@ def _frame_level() -> Iterator[_Weight]:
         yield from _norms(theirs, ours, {'norm1': 1, 'norm2': 0, 'norm3': 2})
 
 
-def _cluster() -> Iterator[_Weight]:
+def _cluster(num_layers: int) -> Iterator[_Weight]:
     encoder, decoder = 'sim.cluster.encoder.layers', 'sim.cluster.decoder.layers'
     yield _Weight('voc.query_embed.weight', 'sim.cluster.query_pos.weight', ('VideoQueries', 'C'))
     yield _Weight('voc.fq_pos.weight', 'sim.cluster.frame_query_pos.weight', ('N', 'C'))
-    for layer in range(3):
+    for layer in range(num_layers):
         for theirs, inner, ours, kind, norm in (
             ('enc_self_attn', 'self_attn', encoder, 'self_attn', 0),
             ('transformer_cross_attention_layers', 'multihead_attn', decoder, 'cross_attn', 0),
@@ -227,8 +261,8 @@ def _cluster() -> Iterator[_Weight]:
     yield from _norm('voc.decoder_norm', 'sim.cluster.decoder.post_norm', 'C')
 
 
-def _head() -> Iterator[_Weight]:
-    for layer in range(3):
+def _head(num_layers: int) -> Iterator[_Weight]:
+    for layer in range(num_layers):
         yield from _linear(f'class_embed.{layer}', f'head.cls_branches.{layer}.layers.0', 'K', 'C')
         yield from _three_layers(f'{_SHARED[0]}{layer}', f'head.box_branches.{layer}', 4)
     yield from _three_layers('controller', 'head.kernel_branch', 'Kernels')

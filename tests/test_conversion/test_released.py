@@ -201,3 +201,18 @@ def test_something_else():
     for weights in ({}, {'w': torch.zeros(1)}):
         with pytest.raises(UserError, match=r'missing \(464\)'):
             ADAPTER.to_mmsoc(weights)
+
+
+def test_other_parts_keep_their_names(root):
+    """soc-mini's network there and back: fewer layers, another stem, further heads."""
+    cfg = Config.fromfile(root / 'configs' / 'soc' / 'soc_mini_moving-shapes.py').model
+    weights = MODELS.build(cfg).state_dict()
+    adapter = ReleasedStateDictAdapter(strict=False)
+    released = adapter.to_released(weights)
+    assert same(adapter.to_mmsoc(released), weights)
+    own = {name for name in released if name.startswith('mmsoc.')}
+    assert 'mmsoc.auxiliary_heads.0.convs.0.weight' in own and len(own) < len(released) / 4, sorted(own)
+    for name in ('transformer.decoder.layers.1.cross_attn.value_proj.weight', 'voc.enc_ffn.1.linear1.bias'):
+        assert name in released
+    with pytest.raises(UserError, match='not the weights of a model of configs/soc/released/'):
+        ADAPTER.to_released(weights)
