@@ -457,7 +457,6 @@ def show_shipped(args, steps: Steps) -> None:
     if (folder / 'result.txt').is_file():
         print((folder / 'result.txt').read_text())
         return
-    from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
     from mmsoc.preparation.moving_shapes import Settings, generate
@@ -475,7 +474,6 @@ def show_shipped(args, steps: Steps) -> None:
             'log_level': 'WARNING',
         }
     )
-    init_default_scope('mmsoc')
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):  # its table lists the videos
         Runner(
             inferencer.model,
@@ -484,6 +482,7 @@ def show_shipped(args, steps: Steps) -> None:
             test_cfg=cfg.test_cfg,
             test_evaluator=cfg.test_evaluator,
             log_level=cfg.log_level,
+            default_scope='mmsoc',
             experiment_name=SHIPPED,
         ).test()
     rows = json.loads((folder / 'test.json').read_text())['rows']

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmsoc.apis.model_loading import load_model
@@ -28,7 +27,6 @@ def videos(tmp_path_factory):
 def scores(videos, folder, options=(), model_options=None):
     """J&F by family, through the test pipeline of the config."""
     cfg = Config.fromfile(ROOT / 'configs/soc/soc_mini_moving-shapes.py')
-    init_default_scope('mmsoc')
     out = folder / 'test.json'
     cfg.merge_from_dict(
         {
@@ -45,6 +43,7 @@ def scores(videos, folder, options=(), model_options=None):
         test_cfg=cfg.test_cfg,
         test_evaluator=cfg.test_evaluator,
         log_level='WARNING',
+        default_scope='mmsoc',
         experiment_name=folder.name,
     )
     runner.test()
