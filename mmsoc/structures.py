@@ -30,6 +30,8 @@ class VisualFeatures(NamedTuple):
     """(B, 2) float, un-padded (width, height) in pixels."""
     num_frames: int
     """T"""
+    fine_pad_mask: Tensor | None = None
+    """(B, h, w) bool at stride 4, like ``pad_masks``"""
 
     def of_sentences(self, clip_of_expr: Sequence[int]) -> 'VisualFeatures':
         """Repeats each clip for each of its sentences.
@@ -54,6 +56,7 @@ class VisualFeatures(NamedTuple):
             else tuple(position.index_select(0, clips) for position in self.positions),
             image_sizes=self.image_sizes.index_select(0, clips),
             num_frames=self.num_frames,
+            fine_pad_mask=None if self.fine_pad_mask is None else self.fine_pad_mask.index_select(0, clips),
         )
 
 

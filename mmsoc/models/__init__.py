@@ -4,9 +4,11 @@ from .data_preprocessor import ClipDataPreprocessor
 from .heads import (
     CategoryMapHead,
     ClipCriterion,
+    CrossModalFPN,
     DynamicMaskHead,
     FPNPixelDecoder,
     FusionMaskHead,
+    ReferFormerCriterion,
     SubPixelDecoder,
 )
 from .losses import GIoULoss, VLContrastiveLoss
@@ -18,10 +20,22 @@ from .sim import (
     Conv1dCluster,
     KMeansCluster,
     NoCluster,
+    SentenceContent,
     VideoObjectCluster,
+    ZeroContent,
 )
 from .soc import SOC
-from .task_modules import BaseClipCost, ClipAssigner, ClipBoxL1Cost, ClipCost, ClipDiceCost, ClipFocalCost, ClipGIoUCost
+from .task_modules import (
+    BaseClipCost,
+    ClipAssigner,
+    ClipBoxL1Cost,
+    ClipCost,
+    ClipDiceCost,
+    ClipFocalCost,
+    ClipGIoUCost,
+    WholeClipDiceCost,
+    WholeClipFocalCost,
+)
 from .text_encoders import BertTextEncoder, HashTokenizer, RobertaTextEncoder, TransformerTextEncoder
 
 __all__ = [
@@ -45,6 +59,7 @@ __all__ = [
     'Conv1dCluster',
     'ConvPatchEmbed',
     'CrossAttentionGate',
+    'CrossModalFPN',
     'DynamicMaskHead',
     'FPNPixelDecoder',
     'FrameBackbone',
@@ -54,10 +69,15 @@ __all__ = [
     'KMeansCluster',
     'NoCluster',
     'PassThrough',
+    'ReferFormerCriterion',
     'RobertaTextEncoder',
+    'SentenceContent',
     'SubPixelDecoder',
     'TransformerTextEncoder',
     'VLContrastiveLoss',
     'VideoObjectCluster',
     'VideoSwin',
+    'WholeClipDiceCost',
+    'WholeClipFocalCost',
+    'ZeroContent',
 ]

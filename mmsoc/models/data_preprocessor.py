@@ -13,7 +13,20 @@ class ClipDataPreprocessor(TrackDataPreprocessor):
 
     A sample holds the masks, boxes and labels of each frame in separate tensors; moving them one by one would make the
     host wait for the device each time. `SOC` stacks them and moves them at once.
+
+    Args:
+        test_pad_size_divisor: ``pad_size_divisor`` outside of training; None: the same.
+        kwargs: of ``TrackDataPreprocessor``.
     """
+
+    def __init__(self, *args: Any, test_pad_size_divisor: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._divisors = self.pad_size_divisor, test_pad_size_divisor or self.pad_size_divisor
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """As in ``TrackDataPreprocessor``."""
+        self.pad_size_divisor = self._divisors[0 if training else 1]
+        return super().forward(data, training)
 
     def cast_data(self, data: Any) -> Any:
         """

@@ -110,9 +110,11 @@ class SOC(BaseMOTModel):
             num_frames = kept.shape[1]
         levels = tuple(self.neck(outputs[1:]))
         sizes = [tuple(sample[0].img_shape) for sample in data_samples]
-        padding = None
+        fine_padding = padding = None
         if any(size != (height, width) for size in sizes):
-            padding = pad_masks(sizes, (height, width), [level.shape[-2:] for level in levels], inputs.device)
+            shapes = [level.shape[-2:] for level in (outputs[0], *levels)]
+            fine_padding, *padding = pad_masks(sizes, (height, width), shapes, inputs.device)
+            padding = tuple(padding)
         return VisualFeatures(
             fine=outputs[0],
             levels=levels,
@@ -120,6 +122,7 @@ class SOC(BaseMOTModel):
             positions=self._positions(self.positional_encoding, levels, padding),
             image_sizes=to_device(torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32), inputs.device),
             num_frames=num_frames,
+            fine_pad_mask=fine_padding,
         )
 
     def fuse(self, visual: VisualFeatures, text: TextFeatures, with_guidance: bool = True) -> FusedFeatures:
@@ -128,10 +131,10 @@ class SOC(BaseMOTModel):
             visual.levels, text.words, text.pad_mask, visual.pad_masks, visual.positions, with_guidance=with_guidance
         )
 
-    def aggregate(self, visual: VisualFeatures, fused: FusedFeatures) -> FrameQueries:
+    def aggregate(self, visual: VisualFeatures, fused: FusedFeatures, sentence: Tensor) -> FrameQueries:
         """SIM's frame level; the head's box branches refine its references."""
         return self.sim.aggregate(
-            fused.levels, visual.pad_masks, visual.positions, self.head.box_branches, visual.num_frames
+            fused.levels, visual.pad_masks, visual.positions, self.head.box_branches, visual.num_frames, sentence
         )
 
     def run_frames(self, visual: VisualFeatures, text: TextFeatures, with_guidance: bool = True) -> FrameOutputs:
@@ -143,8 +146,8 @@ class SOC(BaseMOTModel):
             with_guidance: whether the fusion computes the textual guidance, which only the losses use.
         """
         fused = self.fuse(visual, text, with_guidance)
-        queries = self.aggregate(visual, fused)
-        return FrameOutputs(fused, queries, self.head.mask_features(queries.memory, visual.fine))
+        queries = self.aggregate(visual, fused, text.sentence)
+        return FrameOutputs(fused, queries, self.head.mask_features(queries.memory, visual, text))
 
     def run_video(
         self,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,64 @@ from mmengine import Config
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor
 
+from mmsoc.conversion import ReferFormerStateDictAdapter, ReleasedStateDictAdapter
+from mmsoc.conversion.layout import StateDictAdapter
 from mmsoc.registry import MODELS
 from tests.helpers import TINY_ROBERTA, make_sample, stack_clips
 
-LOSSES = dict(
-    loss_mask='loss_sigmoid_focal',
-    loss_dice='loss_dice',
-    loss_contrastive='loss_con',
-    loss_cls='loss_cls',
-    loss_bbox='loss_bbox',
-    loss_giou='loss_giou',
-)
 _QUERIES = ('query_embed.weight', 'voc.query_embed.weight', 'voc.fq_pos.weight', 'transformer.level_embed')
+_ALIAS = 'transformer.decoder.'
+
+
+@dataclass(frozen=True)
+class Family:
+    """A network with golden files."""
+
+    name: str
+    """as `released_to_mmsoc.py --model` has it"""
+    folder: str
+    config: str
+    """with the backbone's name in braces"""
+    prefix: str
+    """of the files that list the weights"""
+    key: str
+    """of the weights in a checkpoint"""
+    adapter: type[StateDictAdapter]
+    losses: dict[str, str]
+    """the golden files' names of the losses"""
+
+
+SOC = Family(
+    'soc',
+    'golden',
+    'configs/soc/released/soc_{}_ytvos.py',
+    'soc_{}',
+    'model_state_dict',
+    ReleasedStateDictAdapter,
+    dict(
+        loss_mask='loss_sigmoid_focal',
+        loss_dice='loss_dice',
+        loss_contrastive='loss_con',
+        loss_cls='loss_cls',
+        loss_bbox='loss_bbox',
+        loss_giou='loss_giou',
+    ),
+)
+REFERFORMER = Family(
+    'referformer',
+    'golden_referformer',
+    'configs/referformer/referformer_video-{}_ytvos.py',
+    'rf_video-{}',
+    'model',
+    ReferFormerStateDictAdapter,
+    dict(
+        loss_mask='loss_mask',
+        loss_dice='loss_dice',
+        loss_cls='loss_ce',
+        loss_bbox='loss_bbox',
+        loss_giou='loss_giou',
+    ),
+)
 
 
 def released_weights(shapes: dict[str, list[int]], salt: str, fresh_buffers: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -44,15 +91,19 @@ def released_weights(shapes: dict[str, list[int]], salt: str, fresh_buffers: dic
         else:
             r = np.float32(0.1) * r
         weights[name] = torch.from_numpy(r)
-        if name.startswith('transformer.decoder.bbox_embed.'):  # the same tensors: the later name's values hold
-            weights[name.removeprefix('transformer.decoder.')] = weights[name]
+        if 'bbox_embed.' in name:  # two names of the same tensors: the later one's values hold
+            alias = name.removeprefix(_ALIAS) if name.startswith(_ALIAS) else _ALIAS + name
+            if alias in weights:
+                weights[alias] = weights[name]
     return weights
 
 
-def golden_model(case: dict[str, Any], golden: Path, root: Path, work_dir: Path) -> torch.nn.Module:
+def golden_model(
+    case: dict[str, Any], golden: Path, root: Path, work_dir: Path, family: Family = SOC
+) -> torch.nn.Module:
     """The released configuration with the case's weights, brought in by the real converter."""
     backbone = str(case['backbone']).removeprefix('video-')
-    cfg = Config.fromfile(root / 'configs' / 'soc' / 'released' / f'soc_{backbone}_ytvos.py').model
+    cfg = Config.fromfile(root / family.config.format(backbone)).model
     ids, attention = case['input_ids'], case['attention_mask']
     rows = [row[mask.astype(bool)].tolist() for row, mask in zip(ids, attention, strict=True)]
     cfg.text_encoder.update(
@@ -67,9 +118,9 @@ def golden_model(case: dict[str, Any], golden: Path, root: Path, work_dir: Path)
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
 
-    shapes = json.loads((golden / f'soc_{backbone}_tiny-roberta_state_dict.json').read_text())
+    shapes = json.loads((golden / f'{family.prefix.format(backbone)}_tiny-roberta_state_dict.json').read_text())
     classes = int(case['num_classes'])
-    for layer in range(3):
+    for layer in range(model.sim.num_layers):
         shapes[f'class_embed.{layer}.weight'][0] = shapes[f'class_embed.{layer}.bias'][0] = classes
     index = {
         f'backbone.0.body.{name.removeprefix("backbone.")}': value
@@ -77,9 +128,12 @@ def golden_model(case: dict[str, Any], golden: Path, root: Path, work_dir: Path)
         if name.endswith('relative_position_index')
     }
     source, target = work_dir / 'released.pth', work_dir / 'mmsoc.pth'
-    torch.save(dict(model_state_dict=released_weights(shapes, str(case['salt']), index)), source)
+    torch.save({family.key: released_weights(shapes, str(case['salt']), index)}, source)
     subprocess.run(
-        [sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py', source, target],
+        [
+            *(sys.executable, root / 'tools' / 'model_converters' / 'released_to_mmsoc.py'),
+            *('--model', family.name, source, target),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -118,7 +172,7 @@ def golden_batch(case: dict[str, Any]) -> tuple[Tensor, list]:
 
 
 def loss_weights(model: torch.nn.Module) -> dict[str, float]:
-    """By which each of ``LOSSES`` is multiplied in the total; golden files hold them unweighted."""
+    """By which each loss is multiplied in the total; golden files hold them unweighted."""
     attributes = dict(
         loss_mask='loss_mask', loss_dice='loss_dice', loss_cls='loss_cls', loss_bbox='loss_bbox', loss_giou='loss_iou'
     )

@@ -16,7 +16,7 @@ from mmengine.optim import build_optim_wrapper
 from mmsoc.conversion import ReleasedStateDictAdapter
 from tests.conftest import reference_path
 from tests.helpers import make_sample
-from tests.parity.golden import LOSSES, golden_model, loss_weights
+from tests.parity.golden import SOC, golden_model, loss_weights
 
 TRAJECTORIES = sorted((reference_path() / 'golden_trajectory').glob('*.npz'))
 # Relative. After FIRST_STEPS the recorded run's own rounding shows in the losses of the mask.
@@ -116,7 +116,7 @@ def test_trajectory(path, dtype, root, reference, tmp_path, record_property):
         wrapper.update_params(total)
         first = step < FIRST_STEPS
         expect('first losses' if first else 'total', f'step {step}, total', total.item(), case['loss_total'][step])
-        for name, golden_name in LOSSES.items():
+        for name, golden_name in SOC.losses.items():
             kind = 'first losses' if first else 'losses'
             expect(kind, f'step {step}, {name}', losses[name].item() / weights[name], case[golden_name][step])
         norm = wrapper.message_hub.get_scalar('train/grad_norm').current()

@@ -122,9 +122,10 @@ def test_no_mask_is_a_mask_of_nothing(root, seeded):
     levels = [torch.randn(4, 128, *size) for size in sizes]
     positions = [torch.randn(1, 128, *size) for size in sizes]
     masks = [torch.zeros(2, *size, dtype=torch.bool) for size in sizes]
-    found = model.sim.aggregate(levels, None, positions, model.head.box_branches, 2)
+    sentence = torch.randn(2, 128)
+    found = model.sim.aggregate(levels, None, positions, model.head.box_branches, 2, sentence)
     expected = model.sim.aggregate(
-        levels, masks, [position.expand(2, -1, -1, -1) for position in positions], model.head.box_branches, 2
+        levels, masks, [position.expand(2, -1, -1, -1) for position in positions], model.head.box_branches, 2, sentence
     )
     for ours, theirs in zip(found.memory, expected.memory, strict=True):
         torch.testing.assert_close(ours, theirs)

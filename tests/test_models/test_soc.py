@@ -413,7 +413,7 @@ def test_clips_without_padding_have_no_masks(model):
         results = []
         for features in (visual, masked):
             fused = model.fuse(features, text)
-            frame = model.aggregate(features, fused)
+            frame = model.aggregate(features, fused, text.sentence)
             results.append([*fused.levels, fused.guidance, *frame.memory, frame.queries, frame.references])
         for found, expected in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -92,12 +92,12 @@ def predict_naively(model: SOC, inputs, samples, share=False):
         of_text = visual if share else model.extract_visual(inputs, samples)
         features = model.text_encoder([text])
         fused = model.fuse(of_text, features)
-        frame = model.aggregate(of_text, fused)
+        frame = model.aggregate(of_text, fused, features.sentence)
         objects = model.sim.integrate(
             frame, features.sentence, layers=layers, video_layers=[len(layers) - 1] * len(layers)
         )
         predictions = model.head(objects, frame, of_text.image_sizes)
-        mask_features = model.head.mask_features(frame.memory, of_text.fine)
+        mask_features = model.head.mask_features(frame.memory, of_text, features)
         masks = [
             decode_plainly(model.head, mask_features, *of_layer)
             for of_layer in zip(predictions.kernels, predictions.points, strict=True)

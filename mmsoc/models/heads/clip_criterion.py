@@ -81,9 +81,11 @@ class ClipCriterion(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             predictions = Predictions(*(tensor.float() for tensor in predictions))
+            targets = targets._replace(masks=self.compared(targets.masks))
             matched = self.match(predictions, features, decode_masks, targets)
-            sentences, frames = targets.visible.shape
-            num_masks, num_sentences = mean_over_processes(sentences * frames, sentences, device=features.device)
+            num_masks, num_sentences = mean_over_processes(
+                self.num_masks(targets), len(targets.visible), device=features.device
+            )
             losses = self._losses(predictions, matched, features, decode_masks, targets, num_masks)
             if self.loss_contrastive is not None:
                 losses['loss_contrastive'] = self.loss_contrastive(
@@ -98,6 +100,14 @@ class ClipCriterion(nn.Module):
             for name, of_layers in by_layer.items()
         }
 
+    def compared(self, masks: Tensor) -> Tensor:
+        """The target masks (M, T, H, W) at the resolution of the comparison: the input's."""
+        return masks
+
+    def num_masks(self, targets: ClipTargets) -> int | Tensor:
+        """What sums over masks are divided by."""
+        return targets.visible.numel()
+
     @torch.no_grad()
     def match(
         self,
@@ -108,7 +118,8 @@ class ClipCriterion(nn.Module):
     ) -> Tensor:
         """(D, M) int64: the query whose trajectory each sentence's object is assigned to, in each decoder layer.
 
-        Masks are compared at the input's resolution: stride 4 would choose other queries.
+        Args:
+            targets: their masks at the resolution of the comparison.
         """
         num_layers, num_sentences, num_frames, num_queries = predictions.logits.shape[:4]
         pixels = targets.masks[0, 0].numel()
@@ -151,8 +162,6 @@ class ClipCriterion(nn.Module):
         mask = upsample(
             decode_masks(features, kernels, points).flatten(0, 1), targets.masks.shape[-2:]
         )  # (M*T, D, H, W)
-        target_mask = targets.masks.flatten(0, 1)[:, None].expand_as(mask)
-        mask, target_mask = (tensor.flatten(0, 1).flatten(1) for tensor in (mask, target_mask))
         box = predictions.boxes.take_along_dim(chosen, 3)[..., 0, :]  # (D, M, T, 4)
         target_box = targets.boxes.expand_as(box)
         corners, target_corners = cxcywh_to_xyxy(box), cxcywh_to_xyxy(targets.boxes).expand_as(box)
@@ -169,14 +178,31 @@ class ClipCriterion(nn.Module):
             loss_cls=self._values(self.loss_cls, predictions.logits.flatten(0, 3), positive.flatten(0, 3)).view(
                 num_layers, -1
             ),
-            loss_mask=self._values(self.loss_mask, mask, target_mask).mean(1).view(-1, num_layers).t(),
-            loss_dice=self._values(self.loss_dice, mask, target_mask).view(-1, num_layers).t(),
+            **self.mask_values(mask, targets),
             loss_bbox=self._values(self.loss_bbox, box.flatten(0, 2), target_box.flatten(0, 2)).view(num_layers, -1),
             loss_giou=self._values(self.loss_iou, corners.flatten(0, 2), target_corners.flatten(0, 2)).view(
                 num_layers, -1
             ),
         )
         return {name: values.sum(1) / num_masks for name, values in by_layer.items()}
+
+    def mask_values(self, masks: Tensor, targets: ClipTargets) -> dict[str, Tensor]:
+        """``loss_mask`` and ``loss_dice`` of each frame, (D, M*T) each.
+
+        Args:
+            masks: (M*T, D, H, W) logits.
+            targets: with masks of the same size.
+        """
+        return self._mask_values(masks, targets.masks.flatten(0, 1))
+
+    def _mask_values(self, masks: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """(n, D, ...) logits and (n, ...) targets -> (D, n) each."""
+        num_layers = masks.shape[1]
+        logits, target = (tensor.flatten(0, 1).flatten(1) for tensor in (masks, targets[:, None].expand_as(masks)))
+        return dict(
+            loss_mask=self._values(self.loss_mask, logits, target).mean(1).view(-1, num_layers).t(),
+            loss_dice=self._values(self.loss_dice, logits, target).view(-1, num_layers).t(),
+        )
 
     @staticmethod
     def _values(loss: nn.Module, pred: Tensor, target: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmsoc.models.layers.transformer import refine_boxes
 from mmsoc.registry import MODELS
-from mmsoc.structures import FrameQueries, ObjectQueries, Predictions
+from mmsoc.structures import FrameQueries, ObjectQueries, Predictions, TextFeatures, VisualFeatures
 from mmsoc.utils.errors import UserError
 
 
@@ -27,6 +27,7 @@ class DynamicMaskHead(BaseModule):
         kernel_channels: channels between the dynamic convolutions.
         num_convs: number of dynamic convolutions.
         mask_stride: stride of the pixel decoder's output in both axes.
+        kernel_std: initial deviation of the last kernel layer; None: Xavier, as in ReferFormer.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class DynamicMaskHead(BaseModule):
         kernel_channels: int = 8,
         num_convs: int = 3,
         mask_stride: int = 4,
+        kernel_std: float | None = 0.01,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -51,6 +53,7 @@ class DynamicMaskHead(BaseModule):
             )
         self.num_classes = num_classes
         self.mask_stride = mask_stride
+        self.kernel_std = kernel_std
         self.pixel_decoder = MODELS.build(pixel_decoder)
         self.cls_branches = nn.ModuleList(
             MLP(embed_dims, embed_dims, num_classes, num_cls_fcs) for _ in range(num_layers)
@@ -75,11 +78,18 @@ class DynamicMaskHead(BaseModule):
             nn.init.zeros_(layer.bias)
         # Kernels start small, as in CondInst: they multiply coordinates in pixels, so the first mask logits would
         # otherwise be in the hundreds.
-        nn.init.normal_(self.kernel_branch.layers[-1].weight, std=0.01)
+        if self.kernel_std is not None:
+            nn.init.normal_(self.kernel_branch.layers[-1].weight, std=self.kernel_std)
 
-    def mask_features(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
-        """(M*T, mask_channels, h, w) at ``mask_stride``, from SIM's maps and the backbone's stride-4 map."""
-        return self.pixel_decoder(memory, fine)
+    def mask_features(self, memory: Sequence[Tensor], visual: VisualFeatures, text: TextFeatures) -> Tensor:
+        """(M*T, mask_channels, h, w) at ``mask_stride``.
+
+        Args:
+            memory: SIM's maps.
+            visual: of the M sentences' clips.
+            text: of the M sentences.
+        """
+        return self.pixel_decoder(memory, visual, text)
 
     def forward(self, objects: ObjectQueries, frame: FrameQueries, image_sizes: Tensor) -> Predictions:
         """Everything but the masks, for the S selected decoder layers.

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsoc.registry import MODELS
+from mmsoc.structures import TextFeatures, VisualFeatures
 from mmsoc.utils.errors import UserError
 
 
@@ -51,17 +52,19 @@ class FPNPixelDecoder(BaseModule):
         )
         self.out_conv = nn.Conv2d(fifth, out_channels, 3, padding=1)
 
-    def forward(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
+    def forward(self, memory: Sequence[Tensor], visual: VisualFeatures, text: TextFeatures) -> Tensor:
         """
         Args:
-            memory: (F, C, h, w) at strides 8, 16, 32.
-            fine: (F, C_0, h, w) at stride 4.
+            memory: (M*T, C, h, w) at strides 8, 16, 32.
+            visual: of the M sentences' clips; this decoder uses only ``fine``.
+            text: not used by this decoder.
 
         Returns:
-            (F, out_channels, h, w) at stride 4.
+            (M*T, out_channels, h, w) at stride 4.
         """
         x = self.stem(memory[2])
-        for conv, lateral, skip in zip(self.convs, self.laterals, (memory[1], memory[0], fine), strict=False):
+        skips = memory[1], memory[0], visual.fine
+        for conv, lateral, skip in zip(self.convs, self.laterals, skips, strict=False):
             x = lateral(skip) + F.interpolate(conv(x), size=skip.shape[-2:], mode='nearest')
         return self.out_conv(self.convs[-1](x))
 
@@ -80,6 +83,6 @@ class SubPixelDecoder(FPNPixelDecoder):
     def __init__(self, *, out_channels: int = 8, **kwargs: Any) -> None:
         super().__init__(out_channels=4 * out_channels, **kwargs)
 
-    def forward(self, memory: Sequence[Tensor], fine: Tensor) -> Tensor:
-        """As in `FPNPixelDecoder`, but returns (F, out_channels, 2h, 2w) at stride 2."""
-        return F.pixel_shuffle(super().forward(memory, fine), 2)
+    def forward(self, memory: Sequence[Tensor], visual: VisualFeatures, text: TextFeatures) -> Tensor:
+        """As in `FPNPixelDecoder`, but returns (M*T, out_channels, 2h, 2w) at stride 2."""
+        return F.pixel_shuffle(super().forward(memory, visual, text), 2)

@@ -64,15 +64,24 @@ def _use_lean_attention(layers: ModuleList, *names: str) -> None:
             getattr(layer, name).__class__ = MultiheadAttention
 
 
+def use_lean_layers(layers: ModuleList, *attentions: str) -> None:
+    """Runs the same modules and weights of mmdet's layers by this package's classes.
+
+    Args:
+        attentions: names of the layers' attention modules.
+    """
+    _use_lean_attention(layers, *attentions)
+    _use_lean_ffn(layers)
+    _use_fast_dropout(layers)
+
+
 @MODELS.register_module()
 class DetrTransformerEncoder(mmdet_layers.DetrTransformerEncoder):
     """mmdet's."""
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        _use_lean_attention(self.layers, 'self_attn')
-        _use_lean_ffn(self.layers)
-        _use_fast_dropout(self.layers)
+        use_lean_layers(self.layers, 'self_attn')
 
 
 @MODELS.register_module()
@@ -81,9 +90,7 @@ class Mask2FormerTransformerDecoder(mmdet_layers.Mask2FormerTransformerDecoder):
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        _use_lean_attention(self.layers, 'self_attn', 'cross_attn')
-        _use_lean_ffn(self.layers)
-        _use_fast_dropout(self.layers)
+        use_lean_layers(self.layers, 'self_attn', 'cross_attn')
 
 
 @MODELS.register_module()

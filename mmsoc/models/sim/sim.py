@@ -26,6 +26,7 @@ class SIM(BaseModule):
         num_queries: N.
         num_levels: feature levels.
         num_memory_levels: number of encoded levels, finest first, that the pixel decoder gets.
+        query_content: what the decoder's queries hold before its first layer: `ZeroContent` or `SentenceContent`.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class SIM(BaseModule):
         num_queries: int = 20,
         num_levels: int = 4,
         num_memory_levels: int = 3,
+        query_content: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.encoder = MODELS.build(encoder)
         self.decoder = MODELS.build(decoder)
         self.cluster = MODELS.build(cluster)
+        self.query_content = MODELS.build(query_content or dict(type='mmsoc.ZeroContent'))
         self.level_embed = nn.Parameter(torch.empty(num_levels, embed_dims))
         self.query_embed = nn.Embedding(num_queries, embed_dims)
         self.reference_points = nn.Linear(embed_dims, 2)
@@ -75,6 +78,7 @@ class SIM(BaseModule):
         positions: Sequence[Tensor],
         box_branches: nn.ModuleList,
         num_frames: int,
+        sentence: Tensor,
     ) -> FrameQueries:
         """Frame-level content aggregation: deformable encoder and decoder on every frame independently.
 
@@ -84,6 +88,7 @@ class SIM(BaseModule):
             positions: (M, C, h_i, w_i) each, or (1, C, h_i, w_i) if no clip was padded.
             box_branches: D modules C -> 4 that refine the reference of each decoder layer (the head's).
             num_frames: T.
+            sentence: (M, C).
         """
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         sizes = [height * width for height, width in shapes]
@@ -112,11 +117,11 @@ class SIM(BaseModule):
         memory = self.encoder(query=tokens, query_pos=position, **common)
 
         # The same for every frame until the first layer.
-        num_folded, (num_queries, channels) = len(tokens), self.query_embed.weight.shape
+        num_folded, num_queries = len(tokens), len(self.query_embed.weight)
         with torch.autocast(device.type, enabled=False):
             initial_reference = self.reference_points(self.query_embed.weight).sigmoid().expand(num_folded, -1, -1)
         queries, references = self.decoder(
-            query=memory.new_zeros((num_folded, num_queries, channels)),
+            query=self.query_content(sentence, num_frames, num_queries).to(memory.dtype),
             query_pos=self.query_embed.weight.expand(num_folded, -1, -1),
             value=memory,
             reference_points=initial_reference,

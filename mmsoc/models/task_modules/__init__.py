@@ -7,6 +7,8 @@ from .clip_assigner import (
     ClipGIoUCost,
     OneByOneAssigner,
     Trajectories,
+    WholeClipDiceCost,
+    WholeClipFocalCost,
 )
 from .clip_cost import ClipCost
 
@@ -20,4 +22,6 @@ __all__ = [
     'ClipGIoUCost',
     'OneByOneAssigner',
     'Trajectories',
+    'WholeClipDiceCost',
+    'WholeClipFocalCost',
 ]

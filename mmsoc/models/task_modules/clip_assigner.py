@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from mmdet.models.task_modules import BaseAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -89,6 +90,38 @@ class ClipDiceCost(BaseClipCost):
         overlap, area = (torch.stack([target, torch.ones_like(target)], 2) @ share).unbind(2)
         dice = (2 * overlap + self.eps) / (area + target.sum(-1, keepdim=True) + self.eps)
         return self.weight * (1 - dice).mean(1).unflatten(-1, (num_layers, num_queries)).movedim(1, 0)
+
+
+@TASK_UTILS.register_module()
+class WholeClipDiceCost(ClipDiceCost):
+    """Minus the dice coefficient of all frames' masks as one image, as in the released ReferFormer."""
+
+    def __call__(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
+        share = trajectories.masks.sigmoid()  # (M, T, S, N, H, W)
+        target = targets.masks[:, :, None, None]
+        overlap, area = ((part * share).sum((1, 4, 5)) for part in (target, torch.ones_like(target)))
+        dice = (2 * overlap + self.eps) / (area + target.sum((1, 4, 5)) + self.eps)
+        return -self.weight * dice.transpose(0, 1)
+
+
+@TASK_UTILS.register_module()
+class WholeClipFocalCost(BaseClipCost):
+    """Focal loss of the masks, averaged over all pixels of a clip, as in the released ReferFormer.
+
+    Args:
+        weight: weight of the cost.
+        alpha, gamma: parameters of the focal loss.
+    """
+
+    def __init__(self, *, weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__(weight=weight)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def __call__(self, trajectories: Trajectories, targets: ClipTargets) -> Tensor:
+        target = targets.masks[:, :, None, None].expand_as(trajectories.masks)
+        loss = py_sigmoid_focal_loss(trajectories.masks, target, alpha=self.alpha, gamma=self.gamma, reduction='none')
+        return self.weight * loss.mean((1, 4, 5)).transpose(0, 1)
 
 
 @TASK_UTILS.register_module()
