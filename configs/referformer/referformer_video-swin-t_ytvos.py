@@ -2,7 +2,7 @@
 # text encoder from RoBERTa.
 _base_ = [
     '../_base_/models/referformer_video-swin-t.py',
-    '../_base_/datasets/ref_youtube_vos.py',
+    '../_base_/datasets/referformer_ytvos.py',
     '../_base_/schedules/schedule_referformer_10e.py',
     '../_base_/default_runtime.py',
 ]

@@ -6,6 +6,7 @@ from .processing import (
     PhotometricDistort,
     RandomClipChoice,
     RandomClipCrop,
+    RandomShortSideResize,
     ShortSideResize,
     SwapLeftRight,
 )
@@ -28,6 +29,7 @@ __all__ = [
     'RandomClipChoice',
     'RandomClipCrop',
     'RandomFrames',
+    'RandomShortSideResize',
     'ShortSideResize',
     'SwapLeftRight',
 ]

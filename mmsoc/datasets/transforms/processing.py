@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from mmcv.transforms import BaseTransform, RandomChoice, TransformBroadcaster
+from mmcv.transforms import BaseTransform, RandomChoice, RandomChoiceResize, TransformBroadcaster
 from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, Resize
 
 from mmsoc.registry import TRANSFORMS
 
+_ANY_LENGTH = 1 << 20
 # Keys that image transforms may read or write. All others describe the clip and are not split over its frames.
 FRAME_KEYS = (
     'img',
@@ -78,6 +79,20 @@ class ShortSideResize(Resize):
         if width < height:
             return target, int(target * height / width)
         return int(target * width / height), target
+
+
+@TRANSFORMS.register_module()
+class RandomShortSideResize(RandomChoiceResize):
+    """`ShortSideResize` to one of several sizes: a config with each of mmcv's ``scales`` would be long.
+
+    Args:
+        sides: short sides in pixels.
+        longest: longest allowed long side; None: any.
+    """
+
+    def __init__(self, *, sides: Sequence[int], longest: int | None = None) -> None:
+        scales = [(longest or _ANY_LENGTH, side) for side in sides]
+        super().__init__(scales=scales, resize_type='mmsoc.ShortSideResize')
 
 
 @TRANSFORMS.register_module()
