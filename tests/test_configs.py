@@ -15,7 +15,16 @@ from mmsoc.registry import DATASETS, MODELS
 from tests.conftest import ROOT
 from tests.helpers import make_sample, offline_text_encoder, random_clip
 
-CONFIGS = sorted([*(ROOT / 'configs' / 'soc').rglob('*.py'), *(ROOT / 'configs' / 'pretrain').glob('soc_*.py')])
+CONFIGS = sorted(
+    path
+    for folder, pattern in (
+        ('soc', '*.py'),
+        ('referformer', '*.py'),
+        ('pretrain', 'soc_*.py'),
+        ('pretrain', 'refer*.py'),
+    )
+    for path in (ROOT / 'configs' / folder).rglob(pattern)
+)
 ABLATIONS = {  # the one sub-module in which each differs from its base
     'voc_none': 'sim.cluster',
     'voc_average': 'sim.cluster',

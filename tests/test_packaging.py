@@ -135,7 +135,9 @@ def test_pip_install(tmp_path):
     assert (tmp_path / 'site' / 'mmsoc' / '.mim' / 'model-index.yml').is_file()
     assert (tmp_path / 'site' / 'mmsoc' / '.mim' / 'tools' / 'dist_train.sh').is_file()
     files = [weights.shipped_path for weights in TABLE.values() if weights.shipped]
-    assert files and all((tmp_path / 'site' / path.relative_to(ROOT)).read_bytes() == path.read_bytes() for path in files)
+    assert files and all(
+        (tmp_path / 'site' / path.relative_to(ROOT)).read_bytes() == path.read_bytes() for path in files
+    )
     (metadata,) = (tmp_path / 'site').glob('mmsoc-*.dist-info/METADATA')
     text = metadata.read_text()
     assert 'Version: 0.1.0' in text and 'Requires-Dist: transformers>=4.36' in text

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from mmdet.models.utils import relative_coordinate_maps
 
 from mmsoc.models import DynamicMaskHead, FPNPixelDecoder
-from mmsoc.structures import VisualFeatures
 from mmsoc.registry import MODELS
+from mmsoc.structures import VisualFeatures
 
 
 @pytest.fixture

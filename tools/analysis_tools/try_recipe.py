@@ -87,6 +87,10 @@ def shrink_loader(loader: dict, size: Sequence[int]) -> dict:
     for part in dicts(loader):
         if part.get('type') == 'ShortSideResize':
             part['scale'] = tuple(size)
+        elif part.get('type') == 'RandomShortSideResize':
+            part['sides'], part['longest'] = [min(size)], max(size)
+        elif part.get('type') == 'RandomClipCrop':
+            part['min_size'] = part['max_size'] = min(size)
         for key in SIZES:
             if key in part:
                 part[key] = None

@@ -4,10 +4,10 @@
     python tools/model_converters/released_to_mmsoc.py --model referformer IN OUT
     python tools/model_converters/released_to_mmsoc.py --reverse IN OUT
 
-The released SOC keeps the weights under ``model_state_dict``, ReferFormer under ``model``, mmsoc under ``state_dict``; IN may also
-be the state dict itself, or a .safetensors file. mmsoc's checkpoint belongs to a model of ``configs/soc/released/`` or
-``configs/referformer/``. It must contain exactly the expected weights with their shapes: otherwise nothing is written, and the error lists weights that are
-missing, unexpected or of the wrong shape. No code in IN is executed.
+The released SOC keeps the weights under ``model_state_dict``, ReferFormer under ``model``, mmsoc under ``state_dict``; IN
+may also be the state dict itself, or a .safetensors file. mmsoc's checkpoint belongs to a model of ``configs/soc/released/``
+or ``configs/referformer/``. It must contain exactly the expected weights with their shapes: otherwise nothing is written, and
+the error lists weights that are missing, unexpected or of the wrong shape. No code in IN is executed.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from mmsoc.conversion import ReferFormerStateDictAdapter, ReleasedStateDictAdapt
 from mmsoc.utils.checkpoints import read_checkpoint, weights_of
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.files import atomic_path
-
 
 MODELS = dict(
     soc=(ReleasedStateDictAdapter, 'model_state_dict'),
