@@ -52,6 +52,6 @@ custom_hooks = [
     dict(
         type='StartingPointHook',
         wanted='the checkpoint of configs/pretrain/video-swin-mini_moving-shapes_events.py',
-        from_scratch=['^text_encoder', '^neck.extra_convs', '^fusion', '^sim', '^head', r'^auxiliary_heads\.1']),
+        from_scratch=[r'^(text_encoder|neck\.extra_convs|fusion|sim|head|auxiliary_heads\.1)\.']),
     dict(type='mmdet.PipelineSwitchHook', switch_epoch=image_epochs, switch_pipeline=video_pipeline),
 ]

@@ -20,6 +20,6 @@ custom_hooks = [
     dict(
         type='StartingPointHook',
         wanted='a checkpoint with backbone, neck, text encoder and the first auxiliary head',
-        from_scratch=['^neck.extra_convs', '^fusion', '^sim', '^head', r'^auxiliary_heads\.1']),
+        from_scratch=[r'^(neck\.extra_convs|fusion|sim|head|auxiliary_heads\.1)\.']),
     {**_base_.custom_hooks[-1], 'switch_epoch': image_epochs},
 ]

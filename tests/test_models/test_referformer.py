@@ -16,7 +16,7 @@ from tests.helpers import make_sample
 @pytest.fixture
 def small():
     torch.manual_seed(0)
-    cfg = Config.fromfile(ROOT / 'configs/referformer/referformer_mini_moving-shapes_short.py').model
+    cfg = Config.fromfile(ROOT / 'configs/soc/ablations/moving-shapes/referformer.py').model
     return MODELS.build(cfg)
 
 

@@ -1,5 +1,5 @@
-# ReferFormer's small twin on MovingShapes, from the backbone and text encoder of configs/soc/soc_mini_moving-shapes_short.py.
-_base_ = ['../soc/soc_mini_moving-shapes_short.py']
+# ReferFormer in place of SOC.
+_base_ = './base.py'
 
 _attention = dict(embed_dims=128, num_heads=8, dropout=0., batch_first=True)
 
@@ -9,7 +9,6 @@ model = dict(
     head=dict(
         num_cls_fcs=1,
         mask_channels=128,
-        mask_stride=4,
         kernel_std=None,
         pixel_decoder=dict(
             _delete_=True,

@@ -1,0 +1,4 @@
+# Table 8: only the encoder.
+_base_ = './base.py'
+
+model = dict(sim=dict(cluster=dict(decoder=None)))

@@ -1,0 +1,108 @@
+"""Tables of the ablations from the records of finished runs."""
+
+import csv
+import json
+
+import pytest
+
+from tools.analysis_tools import run_ablations as tool
+
+ROWS = tool.TABLES['position'][1]
+
+
+def record_of(runs, row, seed, **scores):
+    jf = dict.fromkeys(tool.COLUMNS, 50.0) | scores
+    return dict(
+        config=row.config,
+        options=list(row.options),
+        seed=seed,
+        recipe=runs.recipe(row),
+        jf=jf,
+        stability={'var_J_x100': 1.0 + seed, 'var_J&F_x100': 2.0},
+        training_minutes=10.0 + seed,
+        parameters=5_000_000,
+        sentences=384,
+        commit='abc',
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tool.Runs(tmp_path / 'out', tmp_path / 'work', 0, ())
+
+
+def write(runs, row, seed, record):
+    path = runs.file(row, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def test_every_row_has_its_config():
+    rows = {row for _, of_table in tool.TABLES.values() for row in of_table}
+    assert all((tool.CONFIGS / f'{row.config}.py').is_file() for row in rows)
+    assert {path.stem for path in tool.CONFIGS.glob('*.py')} == {row.config for row in rows}
+
+
+def test_the_table(runs, monkeypatch, capsys):
+    base, other = ROWS
+    for seed, value in enumerate((40.0, 42.0, 44.0)):
+        write(runs, base, seed, record_of(runs, base, seed, order=value))
+    write(runs, other, 0, record_of(runs, other, 0, order=60.0))
+    arguments = ['run_ablations', '--tables', 'position', '--tables-only', '--out', str(runs.out)]
+    monkeypatch.setattr('sys.argv', arguments)
+    tool.main()
+    assert '6 runs, of which 4 are finished' in capsys.readouterr().out
+    text = (runs.out / 'table_position.md').read_text()
+    assert (
+        '| SOC | 3 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 42.0 ± 2.0 | 50.0 ± 0.0 | 2.00 | 2.00 | 11 | 5.00 M | 59.2 |'
+        in text
+    )
+    assert '| with the position | 1 | 50.0 ± 0.0 |' in text and '| 60.0 ± 0.0 |' in text
+    rows = list(csv.DictReader((runs.out / 'table_position.csv').open()))
+    assert [row['row'] for row in rows] == ['SOC', 'with the position']
+    assert rows[0]['order_mean'] == '42.00' and rows[0]['order_std'] == '2.00' and rows[1]['paper'] == ''
+    assert (runs.out / 'table_position.png').stat().st_size > 5000
+
+
+def test_runs_of_another_recipe_do_not_count(runs):
+    base = ROWS[0]
+    record = record_of(runs, base, 0)
+    write(runs, base, 0, record)
+    assert runs.known(base, 0) == record and runs.known(base, 1) is None
+    other = tool.Runs(runs.out, runs.work_dir, 0, ('train_cfg.max_epochs=1',))
+    assert other.recipe(base) != runs.recipe(base) and other.known(base, 0) is None
+    per_frame = tool.TABLES['query'][1][1]
+    assert runs.recipe(per_frame) != runs.recipe(base) and per_frame.name == 'base_QueryPerFrame'
+
+
+def test_what_is_missing_runs_and_a_failure_is_named(runs, monkeypatch, capsys):
+    base, other = ROWS
+    write(runs, base, 0, record_of(runs, base, 0))
+    started = []
+
+    def run(self, row, seed):
+        started.append((row.name, seed))
+        record = record_of(self, row, seed, order=33.0)
+        write(self, row, seed, record)
+        return record
+
+    monkeypatch.setattr(tool.Runs, 'run', run)
+    arguments = ['run_ablations', '--tables', 'position', '--seeds', '2', '--out', str(runs.out), '--jobs', '1']
+    monkeypatch.setattr('sys.argv', arguments)
+    tool.main()
+    assert started == [('frame-position', 0), ('base', 1), ('frame-position', 1)]
+    out = capsys.readouterr().out
+    assert (
+        '4 runs, of which 1 are finished' in out
+        and 'frame-position, seed 1: ' in out
+        and '3 of 3, about 0 min left' in out
+    )
+    started.clear()
+    tool.main()
+    assert not started
+
+
+def test_a_command_that_fails(runs, tmp_path):
+    with pytest.raises(ValueError, match=r'(?s)train.py --no-such-option .*ended with status 2; its output: .*a.log'):
+        runs._call(tmp_path / 'a', 'a.log', dict(), 'train.py', '--no-such-option')
+    assert 'error' in (tmp_path / 'a' / 'a.log').read_text()

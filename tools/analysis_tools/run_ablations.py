@@ -1,0 +1,413 @@
+"""The paper's ablations, and SOC beside ReferFormer, on MovingShapes: trains the small twins and writes tables and plots.
+
+    python tools/dataset_converters/moving_shapes.py
+    python tools/analysis_tools/run_ablations.py --tables 3 5 8 --seeds 3
+
+A run is one config of configs/soc/ablations/moving-shapes with one seed. All start from the same pre-trained backbone and text
+encoder, see the same clips in the same order for a seed, and get the same number of updates. One process trains a run, and as many
+run at once as there are cores, or GPUs (--gpus). A run that was interrupted goes on; one that is finished left a JSON file in
+OUT/runs, and is not repeated as long as its config and the number of epochs are the same. Table and plot of each of the
+paper's tables, with mean and spread over the seeds, are made from all files there: OUT/table_3.md, .csv, .png.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
+
+from mmengine.config import Config
+
+from mmsoc.utils.errors import UserError, user_errors
+from mmsoc.utils.files import dump_json, load_json
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs' / 'soc' / 'ablations' / 'moving-shapes'
+FAMILIES = ('appearance', 'relation', 'change', 'order')
+COLUMNS = (*FAMILIES, 'all')
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table."""
+
+    label: str
+    config: str
+    """in CONFIGS"""
+    paper: float | None = None
+    """J&F on Ref-YouTube-VOS in the paper"""
+    options: tuple[str, ...] = ()
+    """of the test; the training is that of the config"""
+
+    @property
+    def name(self) -> str:
+        """Of the run's files, without the seed."""
+        return self.config + ''.join(f'_{option.rpartition("=")[2]}' for option in self.options)
+
+
+_BASE = Row('SOC', 'base', 59.2)
+TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
+    '3': (
+        'components',
+        (
+            Row('neither', 'voc-vl_none'),
+            Row('without the cluster', 'voc_none', 57.1),
+            Row('without the contrastive loss', 'vl_none', 58.0),
+            _BASE,
+        ),
+    ),
+    '4': (
+        'fusion',
+        (
+            Row('no fusion', 'fusion_none', 38.3),
+            Row('vision to language', 'fusion_v2l', 39.8),
+            Row('language to vision', 'fusion_l2v', 58.7),
+            _BASE,
+        ),
+    ),
+    '5': (
+        'ways to cluster',
+        (
+            Row('K-means', 'voc_kmeans', 33.8),
+            Row('1D convolution', 'voc_conv1d', 55.1),
+            Row('average', 'voc_average', 57.5),
+            _BASE,
+        ),
+    ),
+    '6': (
+        'number of queries',
+        (
+            Row('4 (paper: 10)', 'queries_4', 58.0),
+            Row('6 (paper: 15)', 'queries_6', 58.1),
+            Row('8 (paper: 20)', 'base', 59.2),
+            Row('10 (paper: 25)', 'queries_10', 58.5),
+        ),
+    ),
+    '8': (
+        'parts of the cluster',
+        (
+            Row('none', 'voc_none', 57.1),
+            Row('encoder', 'voc_encoder-only', 58.3),
+            Row('decoder', 'voc_decoder-only', 58.1),
+            _BASE,
+        ),
+    ),
+    'position': (
+        "the frame's position in the cluster",
+        (_BASE, Row('with the position', 'frame-position')),
+    ),
+    'referformer': (
+        'SOC and ReferFormer',
+        (Row('ReferFormer', 'referformer', 56.0), _BASE),
+    ),
+    'query': (
+        'one query for the video, or one for each frame',
+        (_BASE, Row('per frame', 'base', options=('model.test_cfg.selector.type=QueryPerFrame',))),
+    ),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--tables', nargs='+', default=list(TABLES), choices=TABLES, help='which (default: all): %(choices)s'
+    )
+    parser.add_argument('--seeds', type=int, default=3, help='runs of each config (default: %(default)s)')
+    parser.add_argument(
+        '--out', default=str(ROOT / 'docs' / 'evidence'), help='folder of tables and runs (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--work-dir', default=str(ROOT / 'work_dirs' / 'ablations'), help='of the trainings (default: %(default)s)'
+    )
+    parser.add_argument('--jobs', type=int, help='runs at once (default: one per core, or per GPU with --gpus)')
+    parser.add_argument('--gpus', type=int, default=0, help='train on this many GPUs (default: on the CPU)')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for every training')
+    parser.add_argument('--tables-only', action='store_true', help='train nothing; tables of the runs that are there')
+    args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f'--seeds must be at least 1, found {args.seeds}')
+    args.jobs = args.jobs or args.gpus or len(os.sched_getaffinity(0))
+    args.out, args.work_dir = Path(args.out).resolve(), Path(args.work_dir).resolve()
+    return args
+
+
+# ------------------------------------------------------------------------------------------------------------------- runs
+
+
+@dataclass
+class Runs:
+    """Trains and tests what is missing."""
+
+    out: Path
+    work_dir: Path
+    gpus: int
+    options: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self._free = list(range(self.gpus))
+        self._lock = threading.Lock()
+        self._config_locks: dict[tuple[str, int], threading.Lock] = {}
+
+    def file(self, row: Row, seed: int) -> Path:
+        return self.out / 'runs' / f'{row.name}_seed{seed}.json'
+
+    def recipe(self, row: Row) -> str:
+        """A digest of everything that determines a run but the seed and where the data lies."""
+        cfg = Config.fromfile(CONFIGS / f'{row.config}.py')
+        text = re.sub(r'data_root=.*', '', cfg.pretty_text) + repr((row.options, list(self.options)))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def known(self, row: Row, seed: int) -> dict[str, Any] | None:
+        """The record of a finished run of this recipe."""
+        path = self.file(row, seed)
+        if not path.is_file():
+            return None
+        record = load_json(path, 'run')
+        return record if record.get('recipe') == self.recipe(row) else None
+
+    def run(self, row: Row, seed: int) -> dict[str, Any]:
+        """Trains, or goes on, tests, and writes the record."""
+        config, folder = CONFIGS / f'{row.config}.py', self.work_dir / f'{row.config}_seed{seed}'
+        with self._lock:
+            training = self._config_locks.setdefault((row.config, seed), threading.Lock())
+        with training, self._device() as environment:
+            options = [f'randomness.seed={seed}', *self.options]
+            self._call(folder, 'train.log', environment, 'train.py', config, '--resume', '--cfg-options', *options)
+            (checkpoint,) = folder.glob('epoch_*.pth')
+            report = folder / f'{row.name}.json'
+            chosen = ['--cfg-options', *row.options] if row.options else []
+            self._call(
+                folder, f'{row.name}.test.log', environment, 'test.py', config, checkpoint, '--out', report, *chosen
+            )
+        record = self._record(row, seed, folder, report)
+        dump_json(record, self.file(row, seed), indent=1)
+        return record
+
+    def _device(self) -> '_Device':
+        return _Device(self._free, self._lock, self.gpus)
+
+    @staticmethod
+    def _call(folder: Path, log: str, environment: dict[str, str], tool: str, *arguments: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments), '--work-dir', str(folder)]
+        with (folder / log).open('w') as stream:
+            status = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT
+            ).returncode
+        if status:
+            raise UserError(f'{" ".join(command)} ended with status {status}; its output: {folder / log}')
+
+    def _record(self, row: Row, seed: int, folder: Path, report: Path) -> dict[str, Any]:
+        jf, stability = (load_json(report.with_name(f'{report.stem}_{index}.json'), 'report') for index in (0, 1))
+        scores = {
+            family: 100 * statistics.mean(r['J&F'] for r in jf['rows'] if family in ('all', r['family']))
+            for family in COLUMNS
+        }
+        log = [
+            json.loads(line)
+            for path in sorted(folder.glob('*/vis_data/scalars.json'))
+            for line in path.open()
+            if '"loss"' in line
+        ]
+        interval = Config.fromfile(CONFIGS / f'{row.config}.py').default_hooks.logger.interval
+        return dict(
+            config=row.config,
+            options=list(row.options),
+            seed=seed,
+            recipe=self.recipe(row),
+            jf={key: round(value, 2) for key, value in scores.items()},
+            stability={key: round(value, 3) for key, value in stability['metrics'].items() if key.endswith('x100')},
+            training_minutes=round(sum(line['time'] for line in log) * interval / 60, 1),
+            parameters=_parameters(row),
+            sentences=len(jf['rows']),
+            commit=_commit(),
+        )
+
+
+class _Device:
+    """The environment of one run: a free GPU, or one thread of the CPU."""
+
+    def __init__(self, free: list[int], lock: threading.Lock, gpus: int) -> None:
+        self.free, self.lock, self.gpus = free, lock, gpus
+        self.mine: int | None = None
+
+    def __enter__(self) -> dict[str, str]:
+        while self.gpus and self.mine is None:
+            with self.lock:
+                self.mine = self.free.pop() if self.free else None
+            if self.mine is None:
+                time.sleep(1)
+        return dict(os.environ, CUDA_VISIBLE_DEVICES='' if self.mine is None else str(self.mine), OMP_NUM_THREADS='1')
+
+    def __exit__(self, *_: Any) -> None:
+        if self.mine is not None:
+            with self.lock:
+                self.free.append(self.mine)
+
+
+def _parameters(row: Row) -> int:
+    """Of what predicts."""
+    from mmengine.registry import init_default_scope
+
+    from mmsoc.registry import MODELS
+
+    init_default_scope('mmsoc')
+    cfg = Config.fromfile(CONFIGS / f'{row.config}.py').model
+    cfg.auxiliary_heads = []
+    return sum(parameter.numel() for parameter in MODELS.build(cfg).parameters())
+
+
+def _commit() -> str:
+    found = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+# ----------------------------------------------------------------------------------------------------------------- tables
+
+
+def summary(records: Sequence[dict[str, Any]], key: str) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 of one run) of a J&F."""
+    values = [record['jf'][key] for record in records]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], out: Path) -> None:
+    """``table_NAME.md`` and ``.csv`` of the rows that have runs, and a plot."""
+    label = f'Table {name}' if name.isdigit() else title.capitalize()
+    lines = [
+        f'# {label}: {title}' if name.isdigit() else f'# {label}',
+        '',
+        'J&F on 192 held-out videos of MovingShapes, mean ± sample standard deviation over the seeds. "Paper" is J&F on ',
+        'Ref-YouTube-VOS as the paper prints it (ReferFormer: its README), not measured here. Variance: 100 times the variance ',
+        'of J and of J&F over the frames of a video, as in Figure 4; lower is better.',
+        '',
+        '| | seeds | ' + ' | '.join(COLUMNS) + ' | variance of J | of J&F | minutes | parameters | paper |',
+        '|---|---:|' + '---:|' * (len(COLUMNS) + 5),
+    ]
+    with (out / f'table_{name}.csv').open('w', newline='') as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            [
+                'row',
+                'seeds',
+                *(f'{key}_{part}' for key in COLUMNS for part in ('mean', 'std')),
+                'var_J',
+                'var_J&F',
+                'minutes',
+                'parameters',
+                'paper',
+            ]
+        )
+        for row, records in found.items():
+            values = {key: summary(records, key) for key in COLUMNS}
+            stability = [
+                statistics.mean(record['stability'][key] for record in records)
+                for key in ('var_J_x100', 'var_J&F_x100')
+            ]
+            minutes = statistics.mean(record['training_minutes'] for record in records)
+            parameters = records[0]['parameters']
+            paper = '' if row.paper is None else f'{row.paper:g}'
+            cells = [
+                *(f'{mean:.1f} ± {spread:.1f}' for mean, spread in values.values()),
+                *(f'{value:.2f}' for value in stability),
+                f'{minutes:.0f}',
+                f'{parameters / 1e6:.2f} M',
+                paper,
+            ]
+            lines.append(f'| {row.label} | {len(records)} | ' + ' | '.join(cells) + ' |')
+            writer.writerow(
+                [
+                    row.label,
+                    len(records),
+                    *(f'{number:.2f}' for pair in values.values() for number in pair),
+                    *(f'{value:.3f}' for value in stability),
+                    f'{minutes:.1f}',
+                    parameters,
+                    paper,
+                ]
+            )
+    lines += ['', f'![](table_{name}.png)', '']
+    (out / f'table_{name}.md').write_text('\n'.join(lines))
+    plot(title, found, out / f'table_{name}.png')
+
+
+def plot(title: str, found: dict[Row, list[dict[str, Any]]], path: Path) -> None:
+    """J&F by family, a bar for each row, with every seed and the spread drawn."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    from mmsoc.utils.files import atomic_path
+
+    figure, axis = plt.subplots(figsize=(8, 4))
+    width = 0.8 / len(found)
+    for index, (row, records) in enumerate(found.items()):
+        places = [column + (index - (len(found) - 1) / 2) * width for column in range(len(COLUMNS))]
+        means, spreads = zip(*(summary(records, key) for key in COLUMNS), strict=True)
+        axis.bar(places, means, width, yerr=spreads, capsize=3, label=f'{row.label} ({len(records)})')
+        for place, key in zip(places, COLUMNS, strict=True):
+            axis.plot([place] * len(records), [record['jf'][key] for record in records], 'k.', markersize=3)
+    axis.set(xticks=range(len(COLUMNS)), xticklabels=COLUMNS, ylabel='J&F', ylim=(0, 100), title=title)
+    axis.legend(fontsize=7, title='number of seeds in brackets', title_fontsize=7)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches='tight')
+    plt.close(figure)
+
+
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    runs = Runs(args.out, args.work_dir, args.gpus, args.cfg_options)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = list(dict.fromkeys(row for name in args.tables for row in TABLES[name][1]))
+    by_name = {row.name: row for row in rows}
+    wanted = [(row, seed) for seed in range(args.seeds) for row in by_name.values()]
+    missing = [(row, seed) for row, seed in wanted if runs.known(row, seed) is None]
+    print(f'{len(wanted)} runs, of which {len(wanted) - len(missing)} are finished', flush=True)
+    if args.tables_only:
+        missing = []
+    start, done = time.monotonic(), 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        futures = {pool.submit(runs.run, row, seed): (row, seed) for row, seed in missing}
+        try:
+            for future, (row, seed) in futures.items():
+                record = future.result()
+                done += 1
+                left = (time.monotonic() - start) / done * (len(missing) - done)
+                print(
+                    f'{row.name}, seed {seed}: '
+                    + ', '.join(f'{key} {value:.1f}' for key, value in record['jf'].items())
+                    + f'; {done} of {len(missing)}, about {left / 60:.0f} min left',
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for name in args.tables:
+        title, of_table = TABLES[name]
+        found = {
+            row: [record for seed in range(args.seeds) if (record := runs.known(row, seed)) is not None]
+            for row in of_table
+        }
+        found = {row: records for row, records in found.items() if records}
+        if found:
+            write_table(name, title, found, args.out)
+            print(args.out / f'table_{name}.md')
+
+
+if __name__ == '__main__':
+    main()
