@@ -17,7 +17,15 @@ from pycocotools import mask as coco_mask
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from mmsoc.inference import PredictionConfig, QueryPerVideo, StreamPredictor, ThresholdedMasks, predict_clips
+from mmsoc.inference import (
+    Inspection,
+    PredictionConfig,
+    QueryPerVideo,
+    StreamPredictor,
+    ThresholdedMasks,
+    inspect_clips,
+    predict_clips,
+)
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, dump_json
 from mmsoc.utils.masks import box_of_mask
@@ -223,6 +231,26 @@ class SOCInferencer(HubMixin):
                 sentence['masks'] = codes
         return dict(predictions=about, visualization=visualization)
 
+    def inspect(self, inputs: Any, texts: str | Sequence[str]) -> list[Inspection]:
+        """What the network knows of each query: scores, masks, attention to the frames, similarity to the sentence.
+
+        All frames run at once, as with ``whole=True``.
+
+        Args:
+            inputs, texts: as in `__call__`.
+
+        Returns:
+            One `Inspection` for each sentence.
+
+        Raises:
+            FileNotFoundError, UserError: as `__call__`.
+        """
+        sentences = [clean_text(text, 'texts') for text in check_texts(texts)]
+        self.check_language(sentences)
+        with self.scope():
+            pieces = list(self.pipeline.pieces(open_frames(inputs), sentences))
+            return inspect_clips(self.model, **self._batch(pieces))
+
     def check_language(self, texts: Sequence[str]) -> None:
         """Runs the text encoder before the video is read; it reports sentences that it cannot encode.
 
@@ -268,17 +296,20 @@ class SOCInferencer(HubMixin):
             found = stream.finish()
             yield VideoPrediction(found.scores, found.frame_scores, lambda: (masks.numpy() for masks in stream.masks()))
 
-    def _whole(self, pieces: Sequence[dict]) -> VideoPrediction:
+    def _batch(self, pieces: Sequence[dict]) -> dict[str, Any]:
+        """All frames as one clip, for the model."""
         if not pieces:
             raise UserError('there is no frame')
         sample = pieces[0]['data_samples']
         sample.video_data_samples = [frame for piece in pieces for frame in piece['data_samples'].video_data_samples]
         frames = torch.cat([piece['inputs'] for piece in pieces])
-        batch = self.model.data_preprocessor(pseudo_collate([dict(inputs=frames, data_samples=sample)]))
-        (found,) = predict_clips(self.model, batch['inputs'], batch['data_samples'], self.prediction)
+        return self.model.data_preprocessor(pseudo_collate([dict(inputs=frames, data_samples=sample)]))
+
+    def _whole(self, pieces: Sequence[dict]) -> VideoPrediction:
+        (found,) = predict_clips(self.model, **self._batch(pieces), config=self.prediction)
 
         def masks(step: int = 8) -> Iterator[np.ndarray]:
-            for start in range(0, len(frames), step):
+            for start in range(0, found.pred_frame_scores.shape[1], step):
                 codes = [of_text[start : start + step] for of_text in found.pred_masks]
                 yield np.stack([coco_mask.decode(code).transpose(2, 0, 1) for code in codes]).astype(bool)
 

@@ -6,6 +6,7 @@
 from .clips import predict_clips
 from .config import PRECISIONS, PredictionConfig
 from .engine import Engine
+from .inspection import Inspection, inspect_clips
 from .live import LivePredictor
 from .memory import FrameMemory, RecentFrames, ThinnedFrames
 from .outputs import A2DMasks, Masks, MasksAndLogits, MaskSizes, ThresholdedMasks
@@ -17,6 +18,7 @@ __all__ = [
     'AllQueries',
     'Engine',
     'FrameMemory',
+    'Inspection',
     'LivePredictor',
     'MaskSizes',
     'Masks',
@@ -33,5 +35,6 @@ __all__ = [
     'StreamScores',
     'ThinnedFrames',
     'ThresholdedMasks',
+    'inspect_clips',
     'predict_clips',
 ]
