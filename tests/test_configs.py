@@ -39,6 +39,14 @@ ABLATIONS = {  # the one sub-module in which each differs from its base
     'queries_15': 'sim',
     'queries_25': 'sim',
 }
+TWINS = {  # the sub-modules in which each small twin differs from its base
+    **{name: (part,) for name, part in ABLATIONS.items() if not name.startswith('queries')},
+    **{f'queries_{number}': ('sim',) for number in (4, 6, 10)},
+    'vl_none': ('criterion', 'fusion.v2l'),
+    'voc-vl_none': ('criterion', 'fusion.v2l', 'sim.cluster'),
+    'frame-position': ('sim.cluster',),
+    'referformer': ('criterion', 'fusion.v2l', 'head', 'sim.cluster', 'sim.query_content'),
+}
 FRAMES = {'frames_3': 3, 'frames_5': 5, 'frames_10': 10}
 
 
@@ -156,6 +164,30 @@ def test_an_ablation_differs_in_one_sub_module(name):
     where = ABLATIONS[name]
     assert differing, 'the same model'
     assert all(part == where or part.startswith(f'{where}.') for part in differing), differing
+
+
+@pytest.mark.parametrize('name', TWINS)
+def test_a_small_twin_differs_in_the_same_sub_modules(name):
+    folder = ROOT / 'configs' / 'soc' / 'ablations' / 'moving-shapes'
+    base, twin = (Config.fromfile(folder / f'{stem}.py') for stem in ('base', name))
+    assert {key for key in base if base[key] != twin.get(key)} <= {'model', 'num_queries', '_attention'}
+    differing = differences(base.model, twin.model)
+    where = TWINS[name]
+    assert differing and all(any(f'{key}.'.startswith(f'{part}.') for part in where) for key in differing), differing
+    assert all(any(f'{key}.'.startswith(f'{part}.') for key in differing) for part in where), differing
+    assert {path.stem for path in folder.glob('*.py')} == {'base', *TWINS}
+
+
+def differences(a: dict, b: dict, prefix: str = '') -> set[str]:
+    """Dotted keys in which two configs differ."""
+    found: set[str] = set()
+    for key in a.keys() | b.keys():
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found |= differences(one, other, f'{prefix}{key}.')
+        elif one != other:
+            found.add(prefix + key)
+    return found
 
 
 def test_ablations_are_all_looked_at():
