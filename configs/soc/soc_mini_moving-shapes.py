@@ -5,8 +5,8 @@
 _base_ = ['./soc_tiny_moving-shapes.py']
 
 # Knobs
-max_epochs = 200
-image_epochs = 40  # single frames, before the videos
+max_epochs = 80
+image_epochs = 30  # single frames, before the videos
 batch_size = 8  # one process
 lr = 7e-4
 frame_position = True
@@ -36,11 +36,11 @@ model = dict(
     ])
 train_dataloader = dict(
     batch_size=batch_size,
-    sampler=dict(family_starts=dict(appearance=0, relation=15, change=image_epochs, order=image_epochs)),
+    sampler=dict(family_starts=dict(appearance=0, relation=10, change=image_epochs, order=image_epochs)),
     dataset=dict(pipeline=image_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-train_cfg = dict(max_epochs=max_epochs, val_begin=image_epochs, val_interval=5)
+train_cfg = dict(max_epochs=max_epochs, val_begin=image_epochs, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=lr))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=200),

@@ -5,6 +5,7 @@ from typing import Any
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmengine.dist import broadcast_object_list
 from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from mmsoc.datasets.samplers import ShortEpochSampler
 from mmsoc.registry import LOOPS
@@ -19,8 +20,8 @@ class TimedTrainLoop(EpochBasedTrainLoop):
     """Trains for a given time: after each epoch it plans how many more fit, from the speed of the last one.
 
     What the config counts in epochs keeps its share of the planned epochs: the switch of `mmdet.PipelineSwitchHook`, the
-    ``family_starts`` of `ShortEpochSampler`, ``val_begin``, and the end of each parameter scheduler that ends with the
-    training. What has happened already stays where it was. A resumed run continues with the time that is left.
+    ``family_starts`` of `ShortEpochSampler`, ``val_begin``, and the begin and end of each parameter scheduler that ends with
+    the training. What has happened already stays where it was. A resumed run continues with the time that is left.
 
     Args:
         minutes: of training, without validation.
@@ -32,6 +33,9 @@ class TimedTrainLoop(EpochBasedTrainLoop):
     Raises:
         ValueError: ``minutes`` is not positive, or ``seconds`` are not two positive numbers.
     """
+
+    val_begin: int
+    dataloader: DataLoader
 
     def __init__(
         self,
@@ -138,10 +142,16 @@ class TimedTrainLoop(EpochBasedTrainLoop):
     def _move_schedulers(self, end: int) -> None:
         of_runner = self.runner.param_schedulers or []
         for scheduler in of_runner if isinstance(of_runner, list) else sum(of_runner.values(), []):
-            per_epoch = scheduler.by_epoch
-            if scheduler.end != (self._max_epochs if per_epoch else self._max_iters):
+            done, planned, now = (
+                (self._epoch, self._max_epochs, end // len(self.dataloader))
+                if scheduler.by_epoch
+                else (self._iter, self._max_iters, end)
+            )
+            if scheduler.end != planned:
                 continue
-            scheduler.end = end // len(self.dataloader) if per_epoch else end
+            if scheduler.begin > done:
+                scheduler.begin = max(round(scheduler.begin * now / planned), done)
+            scheduler.end = now
             if hasattr(scheduler, 'total_iters'):
                 scheduler.total_iters = scheduler.end - scheduler.begin
 

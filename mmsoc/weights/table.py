@@ -74,6 +74,17 @@ _RECIPE = 'p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb_20220930'
 TABLE: dict[str, Weights] = {
     weights.name: weights
     for weights in (
+        Weights(
+            'soc-mini',
+            'a small SOC, MovingShapes',
+            'mmsoc',
+            (),
+            'Apache-2.0',
+            scores={},
+            scored_on='MovingShapes',
+            measured_by='mmsoc',
+            shipped='soc-mini-850d6b75.safetensors',
+        ),
         _released(
             'soc_swin-t_ytvos',
             'SOC, Video-Swin-T, Ref-YouTube-VOS',
