@@ -110,11 +110,12 @@ class SOC(BaseMOTModel):
             num_frames = kept.shape[1]
         levels = tuple(self.neck(outputs[1:]))
         sizes = [tuple(sample[0].img_shape) for sample in data_samples]
-        fine_padding = padding = None
+        fine_padding: Tensor | None = None
+        padding: tuple[Tensor, ...] | None = None
         if any(size != (height, width) for size in sizes):
             shapes = [level.shape[-2:] for level in (outputs[0], *levels)]
-            fine_padding, *padding = pad_masks(sizes, (height, width), shapes, inputs.device)
-            padding = tuple(padding)
+            masks = pad_masks(sizes, (height, width), shapes, inputs.device)
+            fine_padding, padding = masks[0], masks[1:]
         return VisualFeatures(
             fine=outputs[0],
             levels=levels,
