@@ -19,6 +19,8 @@ class ClipDataPreprocessor(TrackDataPreprocessor):
         kwargs: of ``TrackDataPreprocessor``.
     """
 
+    pad_size_divisor: int
+
     def __init__(self, *args: Any, test_pad_size_divisor: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._divisors = self.pad_size_divisor, test_pad_size_divisor or self.pad_size_divisor
