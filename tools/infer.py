@@ -60,6 +60,13 @@ def parse_args():
     parser.add_argument(
         '--out', required=True, metavar='DIR', help='folder for masks, overlay and scores; must be empty'
     )
+    parser.add_argument(
+        '--format',
+        nargs='+',
+        default=['png'],
+        metavar='NAME',
+        help='of the masks: png, or for other tools davis, coco, ytvis, cvat, label-studio, matte (default: png)',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace earlier results in --out')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument(
@@ -104,6 +111,8 @@ def parse_args():
     args = parser.parse_args()
     if (args.source is None) == (args.live is None):
         parser.error('expected either a video, folder or image, or --live SOURCE')
+    if args.live is not None and args.format != ['png']:
+        parser.error('--format: a live source has masks as png only')
     if args.live is not None:
         for flag in ('whole', 'overwrite', 'fps'):
             if getattr(args, flag):
@@ -141,9 +150,11 @@ def make_inferencer(args):
 
 def infer(args):
     # Checks that need only the files come first.
+    from mmsoc.apis.exports import check_formats
     from mmsoc.apis.results import check_out_dir
     from mmsoc.apis.video_io import open_frames
 
+    check_formats(args.format)
     check_out_dir(args.out, args.overwrite)
     source = open_frames(args.source, args.fps)
     result = make_inferencer(args)(
@@ -154,6 +165,7 @@ def infer(args):
         overlap=args.overlap,
         score_threshold=args.score_threshold,
         out_dir=args.out,
+        formats=args.format,
         overwrite=args.overwrite,
         return_masks=False,
     )

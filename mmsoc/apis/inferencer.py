@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,10 +30,11 @@ from mmsoc.utils.files import clean_text, dump_json
 from mmsoc.utils.masks import box_of_mask
 from mmsoc.visualization import RVOSLocalVisualizer, VideoWriter
 
+from .exports import Exported, Exporter, MaskImages, check_formats, exporters
 from .frame_pipeline import FramePipeline
 from .hub import HubMixin
 from .model_loading import load_model
-from .results import MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFolder, mask_folders, versions, write_mask
+from .results import MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFolder, mask_folders, versions
 from .video_io import FrameSource, WorkerPool, open_frames, prefetch
 
 FPS = 6
@@ -131,6 +131,7 @@ class SOCInferencer(HubMixin):
         overlap: int = 8,
         score_threshold: float = 0.0,
         out_dir: str | Path | None = None,
+        formats: Sequence[str] = (MaskImages.name,),
         overwrite: bool = False,
         fps: float | None = None,
         return_masks: bool = True,
@@ -150,6 +151,8 @@ class SOCInferencer(HubMixin):
             out_dir: folder for ``masks/NUMBER_SENTENCE/00000.png`` (8-bit, 0 and 255, original size; for a folder the
                 names of the frames), ``overlay.mp4`` (for an image ``overlay.png``) and ``scores.json``, which is
                 ``predictions`` below without the masks. The folder must be empty.
+            formats: of the masks in ``out_dir``, names of `mmsoc.apis.exports.FORMATS`: ``png`` is described above; ``davis``,
+                ``coco``, ``ytvis``, ``cvat``, ``label-studio`` and ``matte`` are for other tools.
             overwrite: replace earlier results in ``out_dir``.
             fps: frame rate of the overlay of a folder or an array; 6 by default. A video keeps its own.
             return_masks: whether ``predictions`` contain the masks.
@@ -171,7 +174,7 @@ class SOCInferencer(HubMixin):
             - ``boxes``, T lists x1, y1, x2, y2: the first and the last column and row of the mask, in pixels of the original
               frame; None where the mask is empty,
             - ``masks``, T run-length codes for ``pycocotools.mask.decode`` (not with ``return_masks=False``),
-            - ``mask_folder``, below ``out_dir`` (None without).
+            - ``mask_folder``, below ``out_dir`` (None without, and without the format ``png``).
 
         Raises:
             FileNotFoundError, UserError: as `open_frames`; an empty or too long sentence; frames with so extreme an
@@ -182,6 +185,7 @@ class SOCInferencer(HubMixin):
         sentences = check_texts(texts)
         if not 0 <= score_threshold <= 1:
             raise UserError(f'score_threshold must be in [0, 1], as scores are; found {score_threshold}')
+        check_formats(formats)
         seen_texts = [clean_text(text, 'texts') for text in sentences]
         way = dict(whole=True) if whole else dict(whole=False, chunk_frames=chunk_frames, overlap=overlap)
         record = _Record(sentences, return_masks)
@@ -203,7 +207,8 @@ class SOCInferencer(HubMixin):
             masks = _recorded(prediction, above, record, _bar(progress, 'masks', num_frames))
             if folder is not None:
                 # Closed before the folder, even after an error, so that nothing is written later.
-                masks = stack.enter_context(closing(_written(masks, [folder / name for name in folders], source)))
+                what = Exported(folder, source, sentences, scores)
+                masks = stack.enter_context(closing(_exported(masks, exporters(formats, what, stack))))
             captions = [
                 f'{text}  ({score:.2f})' + ('' if kept else f', below {score_threshold:g}')
                 for text, score, kept in zip(sentences, scores, above)
@@ -216,7 +221,7 @@ class SOCInferencer(HubMixin):
                     text=text,
                     score=scores[index],
                     above_threshold=above[index],
-                    mask_folder=None if folder is None else folders[index],
+                    mask_folder=folders[index] if folder is not None and MaskImages.name in formats else None,
                     frame_scores=frame_scores[index],
                     boxes=record.boxes[index],
                 )
@@ -418,18 +423,12 @@ def _recorded(
             advance(1)
 
 
-def _written(
-    masks: Iterable[np.ndarray], folders: Sequence[Path], source: FrameSource
-) -> Generator[np.ndarray, None, None]:
-    """Passes the masks on while threads write them."""
-    for folder in folders:
-        folder.mkdir(parents=True)
-    workers = min(os.cpu_count() or 1, 4)
-    with WorkerPool(workers, pending=4 * workers) as pool:
-        for index, of_frame in enumerate(masks):
-            for folder, mask in zip(folders, of_frame, strict=True):
-                pool.submit(write_mask, folder / f'{source.name(index)}.png', mask)
-            yield of_frame
+def _exported(masks: Iterable[np.ndarray], targets: Sequence[Exporter]) -> Generator[np.ndarray, None, None]:
+    """Passes the masks on while they are exported."""
+    for index, of_frame in enumerate(masks):
+        for exporter in targets:
+            exporter.add(index, of_frame)
+        yield of_frame
 
 
 def check_texts(texts: str | Sequence[str]) -> list[str]:

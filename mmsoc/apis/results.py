@@ -20,6 +20,11 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed
 
 MASKS, VIDEO, OVERLAY_IMAGE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
+# What runs write, apart from hidden folders; the others are those of `mmsoc.apis.exports`.
+RESULTS = (
+    *(MASKS, VIDEO, OVERLAY_IMAGE, SCORES, 'davis', 'coco.json', 'ytvis.json', 'cvat.xml'),
+    *('label_studio.json', 'label_studio.xml', 'matte'),
+)
 
 # Hidden folders beside the results, with a suffix per run; see `_Replacement`.
 PARTIAL, NEW, EARLIER, REPLACED = '.mmsoc-partial-', '.mmsoc-new-', '.mmsoc-earlier-', '.mmsoc-replaced-'
@@ -134,7 +139,7 @@ class _Replacement:
         """Steps 2 and 3, resumed where they were interrupted."""
         if not self.replaced.exists():
             self.earlier.mkdir(exist_ok=True)
-            for name in sorted({MASKS, VIDEO, OVERLAY_IMAGE, SCORES, *(path.name for path in self.new.iterdir())}):
+            for name in sorted({*RESULTS, *(path.name for path in self.new.iterdir())}):
                 if os.path.lexists(self.out / name):
                     self._move(self.out / name, self.earlier / name)
             self._move(self.earlier, self.replaced)

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import mmsoc.apis
-from mmsoc.apis import SOCInferencer, frame_pipeline, inferencer, open_frames, results, video_io
+from mmsoc.apis import SOCInferencer, exports, frame_pipeline, inferencer, open_frames, results, video_io
 from mmsoc.apis.results import ResultFolder, mask_folders, write_mask
 from mmsoc.apis.video_io import WorkerPool, prefetch
 from tests.conftest import ROOT
@@ -404,7 +404,7 @@ def test_errors_of_threads_are_raised(infer, tmp_path, monkeypatch):
     def full(path, mask):
         raise OSError('no space left on device')
 
-    monkeypatch.setattr(inferencer, 'write_mask', full)
+    monkeypatch.setattr(exports, 'write_mask', full)
     with pytest.raises(OSError, match='no space left'):
         infer(noise(3), TEXTS[0], out_dir=out)
     monkeypatch.undo()
