@@ -1,4 +1,4 @@
-# Sourced by the other scripts: sets PYTHON to the interpreter to use.
+# Sourced by the other scripts, with TOOLS set: sets PYTHON to the interpreter to use, and defines `preflight`.
 # $PYTHON if set, else the active `python` if MMEngine is installed there, else .venv of this checkout.
 if [ -z "${PYTHON:-}" ]; then
   for candidate in python python3 "$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python"; do
@@ -13,3 +13,11 @@ if [ -z "${PYTHON:-}" ]; then
     exit 1
   fi
 fi
+
+# `preflight TASK NPROC CONFIG [ARGS...]` ends the script if something is missing. NPROC 0: the processes run on another machine.
+preflight() {
+  [ -z "${MMSOC_PREFLIGHT:-}" ] || return 0
+  [[ "$2" =~ ^[0-9]+$ ]] || return 0  # an error that `launch` names
+  "$PYTHON" "$TOOLS/preflight.py" --task "$1" --nproc "$2" "${@:3}" || exit $?
+  export MMSOC_PREFLIGHT=done
+}

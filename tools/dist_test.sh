@@ -9,4 +9,5 @@ if [ $# -lt 3 ]; then
 fi
 source "$TOOLS/_python.sh"
 source "$TOOLS/_launch.sh"
+preflight test "$3" "$1" --checkpoint "$2" "${@:4}"
 launch "$3" "$TOOLS/test.py" "$1" "$2" "${@:4}"

@@ -9,4 +9,5 @@ if [ $# -lt 2 ]; then
 fi
 source "$TOOLS/_python.sh"
 source "$TOOLS/_launch.sh"
+preflight train "$2" "$1" "${@:3}"
 launch "$2" "$TOOLS/train.py" "$1" "${@:3}"

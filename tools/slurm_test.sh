@@ -9,4 +9,5 @@ if [ $# -lt 4 ]; then
 fi
 source "$TOOLS/_python.sh"
 source "$TOOLS/_slurm.sh"
+preflight test 0 "$3" --checkpoint "$4" "${@:5}"
 slurm "$1" "$2" "$TOOLS/test.py" "$3" "$4" "${@:5}"

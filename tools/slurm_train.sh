@@ -9,4 +9,5 @@ if [ $# -lt 4 ]; then
 fi
 source "$TOOLS/_python.sh"
 source "$TOOLS/_slurm.sh"
+preflight train 0 "$3" --work-dir="$4" "${@:5}"
 slurm "$1" "$2" "$TOOLS/train.py" "$3" --work-dir="$4" "${@:5}"

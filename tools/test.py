@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mmsoc.engine.cli import (
     speed_options,
 )
 from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
+from mmsoc.engine.preflight import DONE, preflight, report
 from mmsoc.registry import METRICS
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.weights import register_loader
@@ -89,6 +91,8 @@ def set_show_dir(cfg, show_dir):
 def main():
     _, args = parse_args()
     cfg = load_config(args)
+    if args.launcher == 'none' and not os.environ.get(DONE):
+        report(preflight(cfg, 'test', checkpoint=args.checkpoint), args.config)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.merge_from_dict(speed_options(args))
     for out in args.out:

@@ -1,6 +1,8 @@
 """Train a model: ``python tools/train.py configs/soc/NAME.py``; several processes: tools/dist_train.sh."""
 
 import argparse
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments, require_file
 from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
+from mmsoc.engine.preflight import DONE, preflight, report, without_unscored_validation
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.memory import keep_freed_memory
 from mmsoc.weights import register_loader
@@ -117,6 +120,11 @@ def newest_checkpoint(work_dir):
     )
 
 
+def explicit(resume):
+    """The checkpoint that ``--resume`` names, if it names one."""
+    return None if resume in (None, 'auto') else resume
+
+
 def set_resume(cfg, resume):
     if resume == 'auto':
         path = newest_checkpoint(cfg.work_dir)
@@ -134,6 +142,15 @@ def set_resume(cfg, resume):
 def main():
     _, args = parse_args()
     cfg = load_config(args)
+    if args.launcher == 'none' and not os.environ.get(DONE):
+        report(preflight(cfg, 'train', checkpoint=explicit(args.resume), resume=args.resume is not None), args.config)
+    reason = without_unscored_validation(cfg)
+    if reason is not None and int(os.environ.get('RANK', '0')) == 0:
+        print_log(
+            f'Nothing is validated, and no checkpoint is chosen as the best: {reason}',
+            logger='current',
+            level=logging.WARNING,
+        )
     if get_device() == 'cpu':
         keep_freed_memory()
     if args.amp:

@@ -138,15 +138,44 @@ class ReferringVideoDataset(BaseDataset):
 
     # ---------------------------------------------------------------------------------------------------------------
 
-    def load_data_list(self) -> list[dict]:
+    def check(self) -> int:
+        """Checks what can be checked in seconds: the files of videos and sentences, the frames, and whether there are masks.
+
+        Returns:
+            The number of videos.
+
+        Raises:
+            FileNotFoundError, UserError: as when the data set is loaded.
+        """
+        videos = self._check_videos()
+        missing = self._missing_masks()
+        if missing is not None and not self.test_mode:
+            raise FileNotFoundError(missing)
+        return len(videos)
+
+    def why_not_scored(self) -> str | None:
+        """Why a test split with ``require_masks`` cannot be scored; None if it can be, or its files are not there at all."""
+        if not (self.test_mode and self.require_masks and os.path.isfile(self.ann_file)):
+            return None
+        try:
+            self._check_masks_given(self._select_videos(self._load_videos()), self._missing_masks())
+        except (FileNotFoundError, UserError) as error:
+            return str(error) if str(error).startswith('require_masks') else None
+        return None
+
+    def _check_videos(self) -> dict[str, dict]:
         check_root(self.data_root, self.LAYOUT)
         videos = self._select_videos(self._load_videos())
         for video, record in videos.items():
             check_files(self.data_prefix['img'], video, record['frames'], '.jpg', "data_prefix['img']")
-        missing = self._missing_masks()
         if self.test_mode and self.require_masks:
-            self._check_masks_given(videos, missing)
-        elif self.test_mode and missing is not None:
+            self._check_masks_given(videos, self._missing_masks())
+        return videos
+
+    def load_data_list(self) -> list[dict]:
+        videos = self._check_videos()
+        missing = self._missing_masks()
+        if self.test_mode and missing is not None and not self.require_masks:
             MMLogger.get_current_instance().info(f'{self.ann_file}: no masks ({missing}), good for predictions only')
         objects = self._load_objects(videos, missing is None)
         if self.test_mode:

@@ -29,6 +29,7 @@ def script(tmp_path):
             'SRUN_ARGS',
         ):
             env.pop(variable, None)
+        env['MMSOC_PREFLIGHT'] = 'done'
         return subprocess.run(
             ['bash', str(TOOLS / name), *args], env={**env, **variables}, capture_output=True, text=True, cwd=tmp_path
         )
@@ -113,6 +114,26 @@ def test_slurm(script):
     lines = script('slurm_test.sh', 'gpu', 'job', 'c.py', 'a.pth', GPUS='2').stdout.splitlines()
     assert lines[2:5] == ['--gres=gpu:2', '--ntasks=2', '--ntasks-per-node=2']
     assert lines[9:-1] == [str(TOOLS / 'test.py'), 'c.py', 'a.pth', '--launcher', 'slurm']
+
+
+@pytest.mark.parametrize(
+    'name, args, expected',
+    [
+        ('dist_train.sh', ['c.py', '2', '--amp'], ['train', '--nproc', '2', 'c.py', '--amp']),
+        ('dist_test.sh', ['c.py', 'a.pth', '2'], ['test', '--nproc', '2', 'c.py', '--checkpoint', 'a.pth']),
+        ('slurm_train.sh', ['gpu', 'job', 'c.py', 'w'], ['train', '--nproc', '0', 'c.py', '--work-dir=w']),
+        ('slurm_test.sh', ['gpu', 'job', 'c.py', 'a.pth'], ['test', '--nproc', '0', 'c.py', '--checkpoint', 'a.pth']),
+    ],
+)
+def test_the_preflight_comes_first_and_stops_the_script(script, tmp_path, name, args, expected):
+    lines = script(name, *args, MMSOC_PREFLIGHT='').stdout.splitlines()
+    end = 2 + len(expected)
+    assert lines[:end] == [str(TOOLS / 'preflight.py'), '--task', *expected] and lines[end + 1 :]
+    failing = tmp_path / 'failing'
+    failing.write_text('#!/bin/bash\n[ "$1" = -c ] || { echo called; exit 2; }\n')
+    failing.chmod(0o755)
+    result = script(name, *args, MMSOC_PREFLIGHT='', PYTHON=str(failing))
+    assert result.returncode == 2 and result.stdout == 'called\n'
 
 
 @pytest.mark.parametrize(

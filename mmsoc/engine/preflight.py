@@ -1,0 +1,326 @@
+"""What would stop a run, or make it another one than expected, found in seconds and all at once, before any process starts."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DefaultScope
+from mmengine.runner import find_latest_checkpoint
+
+from mmsoc.registry import DATASETS
+from mmsoc.utils.errors import UserError
+from mmsoc.weights import TABLE, WeightsNotFoundError, find, is_name
+from mmsoc.weights.fetching import cache_dir
+
+Task = Literal['train', 'test']
+
+DONE = 'MMSOC_PREFLIGHT'
+"""environment variable: set to anything, tools/train.py and test.py skip it; tools/dist_train.sh sets it after its own"""
+SPLITS: dict[str, tuple[str, ...]] = {'train': ('train', 'val'), 'test': ('test',)}
+BYTES_PER_PIXEL = 5200
+"""of a training step with Video-Swin-T in float32: 9.5 GB for 8 frames of 360x640 (docs/benchmarks.md)"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault, or a thing to know."""
+
+    level: Literal['error', 'warning', 'note']
+    text: str
+    remedy: str | None = None
+    """a command, or what to change"""
+
+    def __str__(self) -> str:
+        lines = [f'{self.level}: {self.text}']
+        if self.remedy:
+            lines.append(f'    -> {self.remedy}')
+        return '\n'.join(lines)
+
+
+def preflight(
+    cfg: Config, task: Task, processes: int = 1, checkpoint: str | None = None, resume: bool = False
+) -> list[Finding]:
+    """Checks data, weights, devices, disk and settings of a run.
+
+    Args:
+        cfg: with the command line's options.
+        task: what the run does.
+        processes: on this machine; 0: they run on others.
+        checkpoint: that is tested, or resumed from.
+        resume: whether a training goes on.
+
+    Returns:
+        The findings, errors first.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmsoc'):
+        checks: list[Callable[[], Iterator[Finding]]] = [
+            lambda: _data(cfg, task),
+            lambda: _weights(cfg, task, checkpoint),
+        ]
+        if processes:
+            checks.append(lambda: _devices(processes))
+        if task == 'train':
+            checks.append(lambda: _work_dir(cfg, resume))
+            if processes:
+                checks.append(lambda: _batch(cfg, processes))
+        found = [finding for check in checks for finding in check()]
+    order = ('error', 'warning', 'note')
+    return sorted(found, key=lambda finding: order.index(finding.level))
+
+
+def report(found: Sequence[Finding], config: str) -> None:
+    """Prints the findings.
+
+    Raises:
+        UserError: one of them is an error.
+    """
+    for finding in found:
+        print(finding, file=sys.stderr)
+    errors = sum(finding.level == 'error' for finding in found)
+    if errors:
+        raise UserError(
+            f'{config}: {errors} of the above {"is an error" if errors == 1 else "are errors"}; nothing was started'
+        )
+
+
+def without_unscored_validation(cfg: Config) -> str | None:
+    """Removes the validation of a training whose validation split has no masks, as in the public download.
+
+    Returns:
+        The reason, or None if the validation stays.
+    """
+    loader = cfg.get('val_dataloader')
+    if not loader:
+        return None
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmsoc'):
+        reasons = [
+            reason
+            for dataset in _datasets(loader['dataset'])
+            if hasattr(dataset, 'why_not_scored') and (reason := dataset.why_not_scored())
+        ]
+    if not reasons:
+        return None
+    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if hook:
+        hook['save_best'] = None
+    return reasons[0]
+
+
+# ------------------------------------------------------------------------------------------------------------------- checks
+
+
+def _datasets(config: Mapping[str, Any]) -> Iterator[Any]:
+    """The data sets of a loader, without their files."""
+    if 'datasets' in config:
+        for part in config['datasets']:
+            yield from _datasets(part)
+    elif 'dataset' in config and 'data_root' not in config:
+        yield from _datasets(config['dataset'])
+    else:
+        kind = config['type'] if isinstance(config['type'], type) else DATASETS.get(config['type'])
+        if kind is not None and issubclass(kind, BaseDataset):  # others have no `lazy_init`
+            yield DATASETS.build({**config, 'lazy_init': True})
+
+
+def _data(cfg: Config, task: Task) -> Iterator[Finding]:
+    said: set[str] = set()
+    for split in SPLITS[task]:
+        loader = cfg.get(f'{split}_dataloader')
+        if not loader:
+            continue
+        try:
+            datasets = list(_datasets(loader['dataset']))
+        except (UserError, OSError, TypeError) as error:
+            yield Finding('error', f'{split} data: {error}')
+            continue
+        for dataset in datasets:
+            reason = dataset.why_not_scored() if task == 'train' and hasattr(dataset, 'why_not_scored') else None
+            if reason is not None:
+                yield Finding(
+                    'warning',
+                    f'the {split} split has no masks, so nothing is validated and no checkpoint is chosen ({_short(reason)})',
+                    'docs/data.md says where the masks are; without them, score on the server (`SubmissionWriter`)',
+                )
+                continue
+            try:
+                (dataset.check if hasattr(dataset, 'check') else partial(_check_paths, dataset))()
+            except (UserError, OSError) as error:
+                text = _short(str(error))
+                if text not in said:
+                    said.add(text)
+                    yield Finding('error', f'{split} data: {text}', _data_remedy(dataset))
+
+
+def _check_paths(dataset: Any) -> None:
+    """
+    Raises:
+        FileNotFoundError: a folder or file of the data set is not there.
+    """
+    if dataset.data_root and not os.path.isdir(dataset.data_root):
+        raise FileNotFoundError(f'data_root: there is no folder {dataset.data_root} (looked in {os.getcwd()})')
+    for name in ('ann_file', 'refs_file', 'mask_file', 'videoset_file', 'missed_file'):
+        path = getattr(dataset, name, None)
+        if path and not os.path.exists(path):
+            raise FileNotFoundError(f'{name}: there is no file {path}')
+
+
+def _data_remedy(dataset: Any) -> str:
+    root = getattr(dataset, 'data_root', None)
+    if root and not os.path.isdir(root):
+        return f'unpack the data set in {root} (docs/data.md), or set MMSOC_DATA to the folder that holds it'
+    return 'python tools/dataset_converters/check_data_root.py lists everything that is wrong with a data root'
+
+
+def _weights(cfg: Config, task: Task, checkpoint: str | None) -> Iterator[Finding]:
+    model = cfg.get('model') or {}
+    encoder = model.get('text_encoder') or {}
+    for key, value in (('checkpoint', checkpoint), ('load_from', cfg.get('load_from') if task == 'train' else None)):
+        if value:
+            yield from _source(key, str(value))
+    if task == 'train' and not (checkpoint or cfg.get('load_from')):
+        pretrained = (model.get('backbone') or {}).get('pretrained')
+        if pretrained:
+            yield from _source('model.backbone.pretrained', str(pretrained))
+    name = encoder.get('pretrained')
+    tokenizer = encoder.get('tokenizer')
+    if name and not isinstance(tokenizer, Mapping):
+        yield from _text_encoder(str(tokenizer or name), weights=task == 'train')
+
+
+def _source(key: str, source: str) -> Iterator[Finding]:
+    """A checkpoint's path, address or name."""
+    if is_name(source):
+        try:
+            weights = find(source)
+        except WeightsNotFoundError as error:
+            yield Finding('error', f'{key}: {error}')
+            return
+        local = weights.shipped_path or next(
+            (path for address in weights.addresses if (path := cache_dir() / address.file).is_file()), None
+        )
+        if local is None:
+            yield Finding(
+                'note',
+                f'{key}: {source} is downloaded first ({weights.size_text})',
+                f'python tools/weights.py get {source}',
+            )
+    elif '://' not in source and not Path(source).is_file():
+        yield Finding(
+            'error', f'{key}: there is no file {source} (looked in {Path.cwd()})', f'names: {", ".join(TABLE)}'
+        )
+
+
+def _text_encoder(name: str, weights: bool) -> Iterator[Finding]:
+    if Path(name).is_dir():
+        return
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError
+
+    wanted = ['config.json', *(['model.safetensors'] if weights else [])]
+    try:
+        absent = [file for file in wanted if not isinstance(try_to_load_from_cache(name, file), str)]
+    except HFValidationError:
+        yield Finding('error', f'model.text_encoder.pretrained: {name} is neither a folder nor a name on the hub')
+        return
+    if not absent:
+        return
+    offline = os.environ.get('HF_HUB_OFFLINE', '0') not in ('', '0')
+    yield Finding(
+        'error' if offline else 'note',
+        f'model.text_encoder.pretrained: {name} is not in the cache of the Hugging Face hub'
+        + (', and HF_HUB_OFFLINE is set' if offline else ' and is downloaded first'),
+        f'huggingface-cli download {name}, or a local folder: --cfg-options model.text_encoder.pretrained=FOLDER',
+    )
+
+
+def _devices(processes: int) -> Iterator[Finding]:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cores = len(os.sched_getaffinity(0))
+    if gpus and processes > gpus:
+        yield Finding(
+            'error',
+            f'{processes} processes, but PyTorch shows {gpus} GPUs',
+            f'start {gpus}, or set CUDA_VISIBLE_DEVICES= to run on the CPU',
+        )
+    if not gpus and processes > cores:
+        yield Finding(
+            'warning',
+            f'no GPU: {processes} processes share {cores} cores, and wait for each other',
+            f'start at most {cores}',
+        )
+    elif not gpus:
+        yield Finding('note', f'PyTorch {torch.__version__} shows no GPU: this runs on {cores} cores')
+    if gpus:
+        from mmcv.ops import get_compiling_cuda_version
+
+        if 'not available' in str(get_compiling_cuda_version()):
+            yield Finding(
+                'warning',
+                "mmcv's ops were built without CUDA: the deformable attention runs in PyTorch, several times slower",
+                'see docs/installation.md',
+            )
+
+
+def _work_dir(cfg: Config, resume: bool) -> Iterator[Finding]:
+    folder = Path(cfg.work_dir)
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    latest = find_latest_checkpoint(folder) if folder.is_dir() and not resume else None
+    if latest:
+        yield Finding(
+            'warning',
+            f'{folder} holds an unfinished or finished run ({Path(latest).name}), which this one would overwrite',
+            'go on with --resume, or choose another --work-dir',
+        )
+    if not os.access(existing, os.W_OK):
+        yield Finding('error', f'work_dir: {existing} is not writable', 'choose another --work-dir')
+        return
+    try:
+        need = _checkpoint_bytes(cfg)
+    except (UserError, OSError) as error:
+        yield Finding('error', f'model: {_short(str(error))}')
+        return
+    free = shutil.disk_usage(existing).free
+    if need > free:
+        yield Finding(
+            'error',
+            f'work_dir: the checkpoints need about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the disk of {existing}',
+            'free space, choose another --work-dir, or keep fewer: --cfg-options default_hooks.checkpoint.max_keep_ckpts=2',
+        )
+
+
+def _checkpoint_bytes(cfg: Config) -> int:
+    """Weights and AdamW's two moments of all checkpoints that are kept at once, the best and one being written."""
+    from mmsoc.registry import MODELS
+
+    parameters = list(MODELS.build(cfg.model).parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in parameters)
+    kept = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('max_keep_ckpts', -1)
+    kept = kept if kept > 0 else int((cfg.get('train_cfg') or {}).get('max_epochs') or 1)
+    return (kept + 1) * (4 * total + 8 * trained) + 4 * total
+
+
+def _batch(cfg: Config, processes: int) -> Iterator[Finding]:
+    loader = cfg.get('train_dataloader') or {}
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    batch = processes * int(loader.get('batch_size') or 1)
+    if base and batch != base and not (cfg.get('auto_scale_lr') or {}).get('enable'):
+        yield Finding(
+            'warning',
+            f'{processes} processes x batch_size {loader.get("batch_size")} = {batch}, but the learning rate is for {base}',
+            '--auto-scale-lr scales it',
+        )
+
+
+def _short(text: str, most: int = 300) -> str:
+    text = ' '.join(text.split())
+    return text if len(text) <= most else text[: most - 4] + ' ...'
