@@ -344,7 +344,6 @@ def run_on_ray(
     """
     import ray
 
-    @ray.remote(num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=attempts - 1)
     class Actor:
         def __init__(self, out: str, load: Mapping[str, Any], call: Mapping[str, Any]) -> None:
             self.segment = Segmenter(out, load, call)
@@ -352,7 +351,8 @@ def run_on_ray(
         def run(self, task: Task) -> Outcome:
             return self.segment(task)
 
-    actors = [Actor.remote(str(out), dict(load), dict(call)) for _ in range(min(workers, len(tasks)))]
+    remote: Any = ray.remote(num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=attempts - 1)(Actor)
+    actors = [remote.remote(str(out), dict(load), dict(call)) for _ in range(min(workers, len(tasks)))]
     todo = list(reversed(tasks))
     running = {actor.run.remote(task): (actor, task) for actor in actors if todo and (task := todo.pop())}
     while running:
