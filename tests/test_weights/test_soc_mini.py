@@ -1,15 +1,21 @@
 """The weights that come with mmsoc give the recorded scores: the test for whatever could spoil results but not shapes."""
 
 import json
+import re
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from safetensors import safe_open
 
 from mmsoc.apis.model_loading import load_model
+from mmsoc.conversion import ReleasedStateDictAdapter
 from mmsoc.datasets.transforms import LoadVideoFrames
 from mmsoc.preparation.moving_shapes import Settings, generate
+from mmsoc.registry import MODELS
+from mmsoc.weights import TABLE, load_checkpoint
+from mmsoc.weights.download import sha256_of
 from tests.conftest import ROOT
 
 # J&F in percent on 32 videos that no training saw, a fifth larger than those of training.
@@ -24,7 +30,7 @@ def videos(tmp_path_factory):
     return out
 
 
-def scores(videos, folder, options=(), model_options=None):
+def scores(videos, folder, options=(), model_options=None, change=lambda model: None):
     """J&F by family, through the test pipeline of the config."""
     cfg = Config.fromfile(ROOT / 'configs/soc/soc_mini_moving-shapes.py')
     out = folder / 'test.json'
@@ -36,8 +42,10 @@ def scores(videos, folder, options=(), model_options=None):
             **dict(options),
         }
     )
+    model = load_model(None, 'soc-mini', 'cpu', model_options).model
+    change(model)
     runner = Runner(
-        load_model(None, 'soc-mini', 'cpu', model_options).model,
+        model,
         str(folder),
         test_dataloader=cfg.test_dataloader,
         test_cfg=cfg.test_cfg,
@@ -92,3 +100,47 @@ def test_a_frame_late_is_noticed(videos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LoadVideoFrames, 'transform', late)
     assert differs(scores(videos, tmp_path))
+
+
+def test_the_released_names_and_back(videos, tmp_path):
+    """The released layout holds the same network: its weights, renamed there and back, give the recorded scores."""
+    adapter = ReleasedStateDictAdapter(strict=False)
+
+    def through_released_names(model):
+        weights = model.state_dict()
+        released = adapter.to_released({name: value.clone() for name, value in weights.items()})
+        assert (
+            'transformer.encoder.layers.0.self_attn.value_proj.weight' in released and released.keys() != weights.keys()
+        )
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+        model.load_state_dict(adapter.to_mmsoc(released))
+
+    found = scores(videos, tmp_path, change=through_released_names)
+    assert not differs(found), found
+
+
+def test_the_table_has_the_scores_of_the_file():
+    """What tools/weights.py prints is what tools/test.py measured and publish_model.py stored."""
+    for weights in TABLE.values():
+        if weights.shipped is None:
+            continue
+        path = weights.shipped_path
+        assert sha256_of(path).startswith(path.stem.rpartition('-')[2]) and path.stat().st_size <= 16e6
+        with safe_open(path, 'pt') as file:
+            stored = json.loads(file.metadata()['scores'])
+        for name, value in weights.scores.items():
+            assert 100 * stored[name] == pytest.approx(value, abs=0.051)
+
+
+def test_pretrained_parts_fit_the_short_recipe():
+    cfg = Config.fromfile(ROOT / 'configs/soc/soc_mini_moving-shapes_short.py')
+    assert cfg.load_from == 'soc-mini_pretrained'
+    weights = load_checkpoint(cfg.load_from)['state_dict']
+    model = MODELS.build(cfg.model)
+    (hook,) = (hook for hook in cfg.custom_hooks if hook.type == 'StartingPointHook')
+    (pattern,) = hook.from_scratch
+    own = model.state_dict()
+    taken = {name for name in own if not re.search(pattern, name)}
+    assert taken == weights.keys() and all(weights[name].shape == own[name].shape for name in taken)
+    assert {name.split('.')[0] for name in taken} == {'backbone', 'neck', 'text_encoder', 'auxiliary_heads'}
