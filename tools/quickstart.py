@@ -107,6 +107,8 @@ def parse_args() -> argparse.Namespace:
             parser.error(f'--procs {args.procs} with --gpus {args.gpus}: one process per GPU')
         args.procs = args.gpus
     args.procs = args.procs or min(len(os.sched_getaffinity(0)), 2)
+    if 8 % args.procs:  # they share a batch of 8
+        parser.error(f'expected 1, 2, 4 or 8 processes, found {args.procs}')
     args.work_dir = Path(args.work_dir).resolve()
     args.recipe = FROM_SCRATCH if args.from_scratch else PRETRAINED
     args.data_root = Path(os.environ.get('MMSOC_DATA') or ROOT / 'data') / 'moving-shapes'
@@ -178,7 +180,7 @@ def train(args, config: Path, folder: Path, options: Sequence[str], minutes: flo
         minutes: that it takes; None: as the number of epochs in the config says.
     """
     cfg = Config.fromfile(config)
-    iterations = cfg.epoch_size // (cfg.batch_size * args.procs)
+    iterations = cfg.epoch_size // total_batch(cfg)
 
     def progress() -> str:
         records = scalars(folder)
@@ -197,11 +199,18 @@ def train(args, config: Path, folder: Path, options: Sequence[str], minutes: flo
         '--work-dir',
         folder,
         '--resume',
-        *(['--cfg-options', *options] if options else []),
+        '--cfg-options',
+        f'train_dataloader.batch_size={total_batch(cfg) // args.procs}',
+        *options,
         gpus=args.gpus,
         log=log,
         progress=progress,
     )
+
+
+def total_batch(cfg: Config) -> int:
+    """Of all processes, whatever their number: the learning rate is for it."""
+    return cfg.auto_scale_lr.base_batch_size
 
 
 def scalars(folder: Path) -> list[dict]:
@@ -244,7 +253,7 @@ def measure_speed(args, steps: Steps) -> None:
     """Records how long an epoch takes on this machine, from a few iterations, and says what to expect."""
     cfg = Config.fromfile(args.recipe.config)
     probe = args.work_dir / 'probe'
-    batch = cfg.batch_size * args.procs
+    batch = total_batch(cfg)
     switch = next(i for i, hook in enumerate(cfg.custom_hooks) if hook.type == 'mmdet.PipelineSwitchHook')
     late = [f'train_dataloader.sampler.family_starts.{name}={int(start > 0)}' for name, start in starts(cfg).items()]
     run(
@@ -255,6 +264,7 @@ def measure_speed(args, steps: Steps) -> None:
         '--work-dir',
         probe,
         '--cfg-options',
+        f'train_dataloader.batch_size={batch // args.procs}',
         'train_cfg.max_epochs=2',
         f'custom_hooks.{switch}.switch_epoch=1',
         *late,
@@ -521,7 +531,7 @@ def plot_loss(args, steps: Steps) -> None:
     cfg, plan = Config.fromfile(args.recipe.config), plan_of(args.work_dir)
     for family, start in plan['family_starts'].items():  # each adds new, harder sentences
         if start:
-            step = start * cfg.epoch_size / (cfg.batch_size * args.procs)
+            step = start * cfg.epoch_size / total_batch(cfg)
             axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
             axis.text(step, 1.01, family, transform=axis.get_xaxis_transform(), rotation=40, fontsize=7, color='grey')
     axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))

@@ -62,7 +62,7 @@ def test_progress_says_how_long_it_will_take(tmp_path, monkeypatch):
     args = SimpleNamespace(procs=1, gpus=0)
     config = quickstart.FROM_SCRATCH.config
     quickstart.train(args, config, tmp_path, (), 4)
-    step = 3 * Config.fromfile(config).epoch_size // Config.fromfile(config).batch_size // 2
+    step = 3 * Config.fromfile(config).epoch_size // quickstart.total_batch(Config.fromfile(config)) // 2
     write_scalars(tmp_path, '1', [dict(step=step - 1, loss=3.0, time=60), dict(step=step, loss=3.0, time=60)])
     quickstart.train(args, config, tmp_path, (), 4)
     assert said == [f'starting (log: {tmp_path / "train.log"})', 'epoch 2, loss 3.00, about 2.0 min left']
