@@ -141,6 +141,7 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--seeds must be at least 1, found {args.seeds}')
     args.jobs = args.jobs or args.gpus or len(os.sched_getaffinity(0))
     args.out, args.work_dir = Path(args.out).resolve(), Path(args.work_dir).resolve()
+    args.data_root = Path(os.environ.get('MMSOC_DATA') or ROOT / 'data') / 'moving-shapes'
     return args
 
 
@@ -368,6 +369,30 @@ def plot(title: str, found: dict[Row, list[dict[str, Any]]], path: Path) -> None
     plt.close(figure)
 
 
+def draw_models(configs: Sequence[str], runs: Runs, data_root: Path, path: Path, count: int = 4) -> bool:
+    """A contact sheet in the manner of the paper's Figures 6 and 7: sentences about change, each model's masks side by side.
+
+    Returns:
+        Whether the checkpoints of seed 0 are there.
+    """
+    checkpoints = {config: sorted((runs.work_dir / f'{config}_seed0').glob('epoch_*.pth')) for config in configs}
+    if not all(checkpoints.values()):
+        return False
+    from mmsoc.apis import SOCInferencer
+    from tools.quickstart import draw_sheet
+
+    models = {
+        config: SOCInferencer(weights=found[-1], device='cpu', show_progress=False)
+        for config, found in checkpoints.items()
+    }
+    reports = {
+        config: load_json(runs.work_dir / f'{config}_seed0' / f'{config}_0.json', 'report') for config in configs
+    }
+    rows = [row for row in reports[configs[0]]['rows'] if row['family'] == 'change'][:count]
+    draw_sheet(data_root, rows, models, path)
+    return True
+
+
 @user_errors()
 def main() -> None:
     args = parse_args()
@@ -407,6 +432,9 @@ def main() -> None:
         if found:
             write_table(name, title, found, args.out)
             print(args.out / f'table_{name}.md')
+    picture = args.out / 'soc_and_referformer.png'
+    if 'referformer' in args.tables and draw_models(('base', 'referformer'), runs, args.data_root, picture):
+        print(picture)
 
 
 if __name__ == '__main__':
