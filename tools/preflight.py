@@ -21,10 +21,14 @@ def parse_args() -> argparse.Namespace:
         '--task', choices=('train', 'test'), default='train', help='what would run (default: %(default)s)'
     )
     parser.add_argument(
-        '--nproc', type=int, default=1, help='processes on this machine; 0: on others (default: %(default)s)'
+        '--nproc',
+        type=int,
+        default=1,
+        help='processes on this machine; 0 if they run on other machines (default: %(default)s)',
     )
-    parser.add_argument('--checkpoint', metavar='FILE_OR_NAME', help='that is tested')
+    parser.add_argument('--checkpoint', metavar='FILE_OR_NAME', help='the checkpoint to test')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='as in tools/train.py')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='as in tools/train.py')
     args, unknown = parser.parse_known_args()
     del unknown  # options of train.py and test.py that change nothing here
     require_file(parser, args.config, 'config')
@@ -40,7 +44,10 @@ def main() -> None:
 
     MMLogger.get_instance('mmengine', log_level='ERROR')  # what data sets log is said again by the run
     cfg = load_config(args)
-    found = preflight(cfg, args.task, args.nproc, args.checkpoint, args.resume is not None)
+    if args.auto_scale_lr and cfg.get('auto_scale_lr'):
+        cfg.auto_scale_lr.enable = True
+    checkpoint = args.checkpoint or (args.resume if args.resume != 'auto' else None)
+    found = preflight(cfg, args.task, args.nproc, checkpoint, args.resume is not None)
     report(found, args.config)
     if not found:
         print(f'{args.config}: nothing is missing')

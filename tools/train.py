@@ -142,15 +142,6 @@ def set_resume(cfg, resume):
 def main():
     _, args = parse_args()
     cfg = load_config(args)
-    if args.launcher == 'none' and not os.environ.get(DONE):
-        report(preflight(cfg, 'train', checkpoint=explicit(args.resume), resume=args.resume is not None), args.config)
-    reason = without_unscored_validation(cfg)
-    if reason is not None and int(os.environ.get('RANK', '0')) == 0:
-        print_log(
-            f'Nothing is validated, and no checkpoint is chosen as the best: {reason}',
-            logger='current',
-            level=logging.WARNING,
-        )
     if get_device() == 'cpu':
         keep_freed_memory()
     if args.amp:
@@ -159,6 +150,15 @@ def main():
         turn_on_tf32(cfg)
     if args.auto_scale_lr:
         turn_on_lr_scaling(cfg)
+    if args.launcher == 'none' and not os.environ.get(DONE):
+        report(preflight(cfg, 'train', checkpoint=explicit(args.resume), resume=args.resume is not None), args.config)
+    reason = without_unscored_validation(cfg)
+    if reason is not None and int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))) == 0:
+        print_log(
+            f'Nothing is validated, and no checkpoint is chosen as the best: {reason}',
+            logger='current',
+            level=logging.WARNING,
+        )
     if args.resume is not None:
         set_resume(cfg, args.resume)
     register_loader()

@@ -1,10 +1,14 @@
-"""What would stop a run, or make it another one than expected, found in seconds and all at once, before any process starts."""
+"""What would stop a run, or make it a different one from the one intended: found in seconds and all at once, before it starts.
 
+tools/train.py, test.py and the scripts around them run it. `mim` and a launcher that is called directly do not.
+"""
+
+import copy
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +21,20 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
-from mmsoc.weights import TABLE, WeightsNotFoundError, find, is_name
+from mmsoc.weights import WeightsNotFoundError, find, is_name
 from mmsoc.weights.fetching import cache_dir
 
 Task = Literal['train', 'test']
 
 DONE = 'MMSOC_PREFLIGHT'
 """environment variable: set to anything, tools/train.py and test.py skip it; tools/dist_train.sh sets it after its own"""
+_WEIGHT_FILES = (
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+)
+_TOKENIZER_FILES = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer_config.json')
 SPLITS: dict[str, tuple[str, ...]] = {'train': ('train', 'val'), 'test': ('test',)}
 BYTES_PER_PIXEL = 5200
 """of a training step with Video-Swin-T in float32: 9.5 GB for 8 frames of 360x640 (docs/benchmarks.md)"""
@@ -53,9 +64,9 @@ def preflight(
     Args:
         cfg: with the command line's options.
         task: what the run does.
-        processes: on this machine; 0: they run on others.
-        checkpoint: that is tested, or resumed from.
-        resume: whether a training goes on.
+        processes: on this machine; 0 if they run on others, whose files and devices may differ: then errors become warnings.
+        checkpoint: the checkpoint to test or resume from.
+        resume: whether a training is resumed.
 
     Returns:
         The findings, errors first.
@@ -63,15 +74,22 @@ def preflight(
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmsoc'):
         checks: list[Callable[[], Iterator[Finding]]] = [
             lambda: _data(cfg, task),
-            lambda: _weights(cfg, task, checkpoint),
+            lambda: _weights(cfg, task, checkpoint, resume),
         ]
         if processes:
             checks.append(lambda: _devices(processes))
         if task == 'train':
             checks.append(lambda: _work_dir(cfg, resume))
             if processes:
-                checks.append(lambda: _batch(cfg, processes))
+                checks.append(lambda: _batch(cfg, processes * int(os.environ.get('NNODES', '1'))))
         found = [finding for check in checks for finding in check()]
+    if not processes:
+        found = [
+            replace(finding, level='warning', text=f'{finding.text} (on this machine)')
+            if finding.level == 'error'
+            else finding
+            for finding in found
+        ]
     order = ('error', 'warning', 'note')
     return sorted(found, key=lambda finding: order.index(finding.level))
 
@@ -97,15 +115,8 @@ def without_unscored_validation(cfg: Config) -> str | None:
     Returns:
         The reason, or None if the validation stays.
     """
-    loader = cfg.get('val_dataloader')
-    if not loader:
-        return None
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmsoc'):
-        reasons = [
-            reason
-            for dataset in _datasets(loader['dataset'])
-            if hasattr(dataset, 'why_not_scored') and (reason := dataset.why_not_scored())
-        ]
+        reasons = [reason for dataset in _datasets(cfg.get('val_dataloader')) if (reason := _why_not_scored(dataset))]
     if not reasons:
         return None
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
@@ -118,32 +129,45 @@ def without_unscored_validation(cfg: Config) -> str | None:
 # ------------------------------------------------------------------------------------------------------------------- checks
 
 
-def _datasets(config: Mapping[str, Any]) -> Iterator[Any]:
-    """The data sets of a loader, without their files."""
-    if 'datasets' in config:
-        for part in config['datasets']:
+def _datasets(config: Any) -> Iterator[Any]:
+    """The data sets of a loader, or of a list of loaders, without their files; only those that can be built without.
+
+    Raises:
+        UserError: a data set refuses its config.
+    """
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        for part in config:
             yield from _datasets(part)
+    if not isinstance(config, Mapping):
+        return
+    if 'datasets' in config:
+        yield from _datasets(config['datasets'])
     elif 'dataset' in config and 'data_root' not in config:
         yield from _datasets(config['dataset'])
-    else:
+    elif 'type' in config:
         kind = config['type'] if isinstance(config['type'], type) else DATASETS.get(config['type'])
-        if kind is not None and issubclass(kind, BaseDataset):  # others have no `lazy_init`
+        if kind is None or not issubclass(kind, BaseDataset):  # it has no `lazy_init`
+            return
+        try:
             yield DATASETS.build({**config, 'lazy_init': True})
+        except (KeyError, TypeError, AttributeError):
+            return  # the run itself will say what is wrong
+
+
+def _why_not_scored(dataset: Any) -> str | None:
+    return dataset.why_not_scored() if hasattr(dataset, 'why_not_scored') else None
 
 
 def _data(cfg: Config, task: Task) -> Iterator[Finding]:
     said: set[str] = set()
     for split in SPLITS[task]:
-        loader = cfg.get(f'{split}_dataloader')
-        if not loader:
-            continue
         try:
-            datasets = list(_datasets(loader['dataset']))
-        except (UserError, OSError, TypeError) as error:
+            datasets = list(_datasets(cfg.get(f'{split}_dataloader')))
+        except (UserError, OSError) as error:
             yield Finding('error', f'{split} data: {error}')
             continue
         for dataset in datasets:
-            reason = dataset.why_not_scored() if task == 'train' and hasattr(dataset, 'why_not_scored') else None
+            reason = _why_not_scored(dataset) if task == 'train' else None
             if reason is not None:
                 yield Finding(
                     'warning',
@@ -165,8 +189,11 @@ def _check_paths(dataset: Any) -> None:
     Raises:
         FileNotFoundError: a folder or file of the data set is not there.
     """
-    if dataset.data_root and not os.path.isdir(dataset.data_root):
-        raise FileNotFoundError(f'data_root: there is no folder {dataset.data_root} (looked in {os.getcwd()})')
+    root = str(dataset.data_root or '')
+    if '://' in root or getattr(dataset, 'backend_args', None):
+        return  # another storage
+    if root and not os.path.isdir(root) and not os.path.isabs(dataset.ann_file):
+        raise FileNotFoundError(f'data_root: there is no folder {root} (looked in {os.getcwd()})')
     for name in ('ann_file', 'refs_file', 'mask_file', 'videoset_file', 'missed_file'):
         path = getattr(dataset, name, None)
         if path and not os.path.exists(path):
@@ -180,20 +207,22 @@ def _data_remedy(dataset: Any) -> str:
     return 'python tools/dataset_converters/check_data_root.py lists everything that is wrong with a data root'
 
 
-def _weights(cfg: Config, task: Task, checkpoint: str | None) -> Iterator[Finding]:
+def _weights(cfg: Config, task: Task, checkpoint: str | None, resume: bool) -> Iterator[Finding]:
     model = cfg.get('model') or {}
     encoder = model.get('text_encoder') or {}
-    for key, value in (('checkpoint', checkpoint), ('load_from', cfg.get('load_from') if task == 'train' else None)):
-        if value:
-            yield from _source(key, str(value))
-    if task == 'train' and not (checkpoint or cfg.get('load_from')):
+    start = cfg.get('load_from') if task == 'train' and not resume else None
+    for key, value in (('checkpoint', checkpoint), ('load_from', start)):
+        if isinstance(value, str) and value:
+            yield from _source(key, value)
+    if task == 'train':  # initial weights are read even where a checkpoint replaces them
         pretrained = (model.get('backbone') or {}).get('pretrained')
-        if pretrained:
-            yield from _source('model.backbone.pretrained', str(pretrained))
-    name = encoder.get('pretrained')
-    tokenizer = encoder.get('tokenizer')
-    if name and not isinstance(tokenizer, Mapping):
-        yield from _text_encoder(str(tokenizer or name), weights=task == 'train')
+        if isinstance(pretrained, str):
+            yield from _source('model.backbone.pretrained', pretrained)
+        if isinstance(encoder.get('pretrained'), str):
+            yield from _from_hub('model.text_encoder.pretrained', encoder['pretrained'], _WEIGHT_FILES)
+    tokenizer = encoder.get('tokenizer') or encoder.get('pretrained')
+    if isinstance(tokenizer, str):
+        yield from _from_hub('the tokenizer (model.text_encoder.tokenizer or pretrained)', tokenizer, _TOKENIZER_FILES)
 
 
 def _source(key: str, source: str) -> Iterator[Finding]:
@@ -213,30 +242,31 @@ def _source(key: str, source: str) -> Iterator[Finding]:
                 f'{key}: {source} is downloaded first ({weights.size_text})',
                 f'python tools/weights.py get {source}',
             )
-    elif '://' not in source and not Path(source).is_file():
+    elif '://' not in source and not Path(source).exists():  # a folder: DeepSpeed's
         yield Finding(
-            'error', f'{key}: there is no file {source} (looked in {Path.cwd()})', f'names: {", ".join(TABLE)}'
+            'error',
+            f'{key}: there is no file {source} (looked in {Path.cwd()})',
+            'python tools/weights.py list shows names',
         )
 
 
-def _text_encoder(name: str, weights: bool) -> Iterator[Finding]:
+def _from_hub(key: str, name: str, files: Sequence[str]) -> Iterator[Finding]:
+    """A folder, or a repository of the hub with one of ``files``."""
     if Path(name).is_dir():
         return
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.utils import HFValidationError
 
-    wanted = ['config.json', *(['model.safetensors'] if weights else [])]
     try:
-        absent = [file for file in wanted if not isinstance(try_to_load_from_cache(name, file), str)]
+        if any(isinstance(try_to_load_from_cache(name, file), str) for file in files):
+            return
     except HFValidationError:
-        yield Finding('error', f'model.text_encoder.pretrained: {name} is neither a folder nor a name on the hub')
+        yield Finding('error', f'{key}: {name} is neither a folder nor a name on the Hugging Face hub')
         return
-    if not absent:
-        return
-    offline = os.environ.get('HF_HUB_OFFLINE', '0') not in ('', '0')
+    offline = constants.HF_HUB_OFFLINE
     yield Finding(
         'error' if offline else 'note',
-        f'model.text_encoder.pretrained: {name} is not in the cache of the Hugging Face hub'
+        f'{key}: {name} is not in the cache of the Hugging Face hub'
         + (', and HF_HUB_OFFLINE is set' if offline else ' and is downloaded first'),
         f'huggingface-cli download {name}, or a local folder: --cfg-options model.text_encoder.pretrained=FOLDER',
     )
@@ -273,39 +303,46 @@ def _devices(processes: int) -> Iterator[Finding]:
 def _work_dir(cfg: Config, resume: bool) -> Iterator[Finding]:
     folder = Path(cfg.work_dir)
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    resume = resume or bool(cfg.get('resume'))
     latest = find_latest_checkpoint(folder) if folder.is_dir() and not resume else None
     if latest:
         yield Finding(
             'warning',
-            f'{folder} holds an unfinished or finished run ({Path(latest).name}), which this one would overwrite',
+            f'{folder} already holds a run ({Path(latest).name}), which this one would overwrite',
             'go on with --resume, or choose another --work-dir',
         )
     if not os.access(existing, os.W_OK):
         yield Finding('error', f'work_dir: {existing} is not writable', 'choose another --work-dir')
         return
     try:
-        need = _checkpoint_bytes(cfg)
+        need = 0 if resume else _checkpoint_bytes(cfg)
     except (UserError, OSError) as error:
         yield Finding('error', f'model: {_short(str(error))}')
+        return
+    except Exception:  # the run itself will say what is wrong
         return
     free = shutil.disk_usage(existing).free
     if need > free:
         yield Finding(
-            'error',
+            'warning',
             f'work_dir: the checkpoints need about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the disk of {existing}',
             'free space, choose another --work-dir, or keep fewer: --cfg-options default_hooks.checkpoint.max_keep_ckpts=2',
         )
 
 
 def _checkpoint_bytes(cfg: Config) -> int:
-    """Weights and AdamW's two moments of all checkpoints that are kept at once, the best and one being written."""
+    """Weights and two moments of each, as AdamW's, in all checkpoints that are kept at once, the best and one being written."""
     from mmsoc.registry import MODELS
 
-    parameters = list(MODELS.build(cfg.model).parameters())
+    parameters = list(MODELS.build(copy.deepcopy(cfg.model)).parameters())
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in parameters)
-    kept = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('max_keep_ckpts', -1)
-    kept = kept if kept > 0 else int((cfg.get('train_cfg') or {}).get('max_epochs') or 1)
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    written = int((cfg.get('train_cfg') or {}).get('max_epochs') or 1) // max(int(hook.get('interval') or 1), 1)
+    kept = hook.get('max_keep_ckpts', -1)
+    kept = min(kept, written) if kept > 0 else written
+    if not hook.get('save_optimizer', True):
+        trained = 0
     return (kept + 1) * (4 * total + 8 * trained) + 4 * total
 
 

@@ -44,18 +44,17 @@ def test_nothing_is_missing(cfg):
 
 
 def test_everything_at_once(cfg, monkeypatch, tmp_path):
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path / 'hub'))
     cfg.train_dataloader.dataset.data_root = str(tmp_path / 'absent')
     cfg.val_dataloader.dataset.ann_file = 'nothing.json'
     cfg.model.backbone.pretrained = 'backbone.pth'
     cfg.load_from = None
-    cfg.default_hooks.checkpoint.max_keep_ckpts = 10**9
+    cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+    cfg.train_cfg.max_epochs = 10**8
     found = preflight(cfg, 'train', processes=3)
     errors = '\n'.join(texts(found, 'error'))
     assert 'train data: data_root: there is no folder' in errors and 'val data: ' in errors and 'nothing.json' in errors
     assert 'model.backbone.pretrained: there is no file backbone.pth' in errors
-    assert 'work_dir: the checkpoints need about' in errors
+    assert 'work_dir: the checkpoints need about' in '\n'.join(texts(found, 'warning'))
     assert '3 processes x batch_size 4 = 12, but the learning rate is for 8' in '\n'.join(texts(found, 'warning'))
     assert [finding.level for finding in found] == sorted(
         (f.level for f in found), key=['error', 'warning', 'note'].index
@@ -67,12 +66,18 @@ def test_the_roberta_of_the_full_configs(monkeypatch, tmp_path):
     cfg = Config.fromfile(ROOT / 'configs/soc/soc_swin-t_ytvos.py')
     cfg.work_dir = str(tmp_path)
     monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *_: None)
-    for offline, level in (('0', 'note'), ('1', 'error')):
-        monkeypatch.setenv('HF_HUB_OFFLINE', offline)
+    for offline, level in ((False, 'note'), (True, 'error')):
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', offline)
         said = '\n'.join(texts(preflight(cfg, 'train'), level))
         assert 'model.text_encoder.pretrained: roberta-base is not in the cache' in said
     monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *_: '/some/file')
     assert not any('text_encoder' in finding.text for finding in preflight(cfg, 'train'))
+    monkeypatch.setattr(
+        'huggingface_hub.try_to_load_from_cache', lambda _, file: '/a' if file == 'vocab.json' else None
+    )
+    (said,) = [finding.text for finding in preflight(cfg, 'train') if 'text_encoder' in finding.text]
+    assert said.startswith('model.text_encoder.pretrained: roberta-base is not in the cache')
+    assert not any('text_encoder' in finding.text for finding in preflight(cfg, 'test'))  # it needs the tokenizer alone
     cfg.model.text_encoder.pretrained = str(tmp_path)
     assert not any('text_encoder' in finding.text for finding in preflight(cfg, 'test'))
 
@@ -110,7 +115,7 @@ def test_an_earlier_run(cfg):
     (folder / 'epoch_3.pth').touch()
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))
     (said,) = [text for text in texts(preflight(cfg, 'train', processes=2), 'warning') if 'epoch_3' in text]
-    assert 'holds an unfinished or finished run (epoch_3.pth)' in said
+    assert 'already holds a run (epoch_3.pth)' in said
     assert not [
         text for text in texts(preflight(cfg, 'train', processes=2, resume=True), 'warning') if 'epoch_3' in text
     ]
@@ -167,3 +172,32 @@ def test_the_report(capsys):
     assert capsys.readouterr().err == 'note: a\nwarning: b\n    -> c\n'
     with pytest.raises(UserError, match='x.py: 1 of the above is an error; nothing was started'):
         report([Finding('error', 'a')], 'x.py')
+
+
+def test_on_other_machines_errors_are_warnings(cfg, tmp_path):
+    cfg.train_dataloader.dataset.data_root = str(tmp_path / 'absent')
+    found = preflight(cfg, 'train', processes=0)
+    assert not texts(found, 'error') and any(text.endswith('(on this machine)') for text in texts(found, 'warning'))
+
+
+def test_a_resumed_run_needs_no_load_from(cfg):
+    cfg.load_from = 'gone.pth'
+    assert any('gone.pth' in text for text in texts(preflight(cfg, 'train', processes=2), 'error'))
+    assert not texts(preflight(cfg, 'train', processes=2, resume=True), 'error')
+    assert any('gone.pth' in text for text in texts(preflight(cfg, 'train', 2, 'gone.pth', resume=True), 'error'))
+
+
+def test_what_cannot_be_inspected_is_left_alone(cfg):
+    cfg.train_dataloader.dataset = dict(type='RefYouTubeVOSDataset', no_such_argument=1)
+    cfg.val_dataloader = [dict(dataset=dict(type='NoSuchDataset'))]
+    cfg.model = dict(type='NoSuchModel')
+    assert not texts(preflight(cfg, 'train', processes=2), 'error')
+    assert without_unscored_validation(cfg) is None
+
+
+def test_a_scaled_learning_rate_and_several_nodes(cfg, monkeypatch):
+    assert not any('learning rate' in text for text in texts(preflight(cfg, 'train', processes=2), 'warning'))
+    monkeypatch.setenv('NNODES', '2')
+    assert any('= 16, but the learning rate' in text for text in texts(preflight(cfg, 'train', processes=2), 'warning'))
+    cfg.auto_scale_lr.enable = True
+    assert not any('learning rate' in text for text in texts(preflight(cfg, 'train', processes=2), 'warning'))

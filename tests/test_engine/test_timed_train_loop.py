@@ -65,7 +65,7 @@ def test_a_steady_machine_trains_for_the_time(train):
     rates = torch.tensor(hook.rates[4:])
     expected = 0.01 * (1 - torch.arange(4, 48) / 48)
     torch.testing.assert_close(rates, expected, atol=1e-3, rtol=0)
-    assert hook.rates[-1] < 3e-4
+    assert hook.rates[-1] < 3e-4 and runner.optim_wrapper.get_lr()['lr'][-1] == pytest.approx(0, abs=1e-9)
 
 
 def test_seconds_give_the_first_plan(train):
@@ -129,6 +129,67 @@ def test_a_resumed_run_has_the_time_that_is_left(train, tmp_path):
     # With more time
     runner, hook = train('d', lambda epoch: 30, minutes=6, edit=edit)
     assert runner.epoch == 12
+
+
+def test_a_resumed_run_keeps_its_stages(train, tmp_path):
+    """Twenty epochs are planned instead of ten, so the switch is at 12 and the families start later than in the config."""
+
+    def edit(cfg):
+        cfg.train_dataloader.dataset = dict(type='ToyFamilies')
+        cfg.train_dataloader.sampler = dict(
+            type='ShortEpochSampler', epoch_size=8, family_starts=dict(easy=0, hard=6, last=7)
+        )
+        cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+
+    def resumed(epoch):
+        def change(cfg):
+            edit(cfg)
+            cfg.load_from, cfg.resume = str(tmp_path / 'a' / f'epoch_{epoch}.pth'), True
+
+        return change
+
+    def speed(epoch):
+        return 20 if epoch < 12 else 60
+
+    options = dict(minutes=12, switch=6, seconds=(20, 60))
+    runner, whole = train('a', speed, edit=edit, **options)
+    assert runner.epoch == 20 and whole.starts[-1] == dict(easy=0, hard=12, last=14)
+    for epoch in (8, 13):
+        runner, hook = train(f'b{epoch}', speed, edit=resumed(epoch), **options)
+        assert runner.epoch == 20
+        assert hook.pipelines == whole.pipelines[epoch:] and hook.starts == whole.starts[epoch:]
+        assert hook.rates == pytest.approx(whole.rates[epoch * ITERATIONS :])
+    # A finished run stays finished.
+    runner, hook = train('c', speed, edit=resumed(20), **options)
+    assert hook.pipelines == []
+
+
+def test_the_last_epoch_is_known_to_the_hooks(train, tmp_path):
+    """The machine becomes so slow that the running epoch is the last: it is saved, though the interval does not ask for it."""
+
+    def edit(cfg):
+        cfg.default_hooks.checkpoint.interval = 4
+
+    runner, _ = train('a', lambda epoch: 30 if epoch < 4 else 500, minutes=6, edit=edit)
+    assert runner.epoch == 5 and (tmp_path / 'a' / 'epoch_5.pth').is_file()
+
+
+def test_the_beginning_of_a_schedule_moves_as_well(train):
+    def edit(cfg):
+        cfg.param_scheduler[1].begin = 8
+
+    runner, hook = train('a', lambda epoch: 30, minutes=10, edit=edit)
+    assert runner.epoch == 20
+    constant = [rate == pytest.approx(0.01) for rate in hook.rates[8:]]
+    assert all(constant[: 16 * ITERATIONS - 8]) and not any(constant[16 * ITERATIONS - 7 :])
+
+
+def test_other_schedules_are_refused(train):
+    def edit(cfg):
+        cfg.param_scheduler[1] = dict(type='CosineAnnealingLR', begin=0, end=EPOCHS, T_max=EPOCHS)
+
+    with pytest.raises(ValueError, match='TimedTrainLoop: CosineAnnealingLR ends with the training .* use PolyLR'):
+        train('a', lambda epoch: 30, minutes=10, edit=edit)
 
 
 @pytest.mark.parametrize(
