@@ -5,12 +5,13 @@
     python tools/infer_many.py manifest.csv --weights best.pth --out /shared/results --ray auto --jobs 16
 
 One process for each GPU, or core, keeps the model. Each video has a folder in OUT, as tools/infer.py writes it, which appears when
-it is complete: run the command again after an interruption, and what is finished is not repeated. A video that cannot be
-segmented is recorded (broken.json with the reason), and the rest goes on; a worker that dies is replaced. OUT/summary.csv has a row
-for each sentence. Videos may be addresses of fsspec (s3://, gs://, https://, ...).
+it is complete: run the command again after an interruption, and what is finished with the same settings is not repeated. A
+video that cannot be segmented is recorded (broken.json with the reason), and the rest goes on; a worker that dies is replaced.
+OUT/summary.csv has a row for each sentence. Videos may be URLs that fsspec can open (s3://, gs://, https://, ...).
 """
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -70,16 +71,22 @@ def main() -> None:
     from mmsoc.apis.exports import check_formats
 
     check_formats(args.format)
-    tasks = archive.tasks_of(args.sources, args.text)
+    # Absolute paths: workers of Ray are in another folder.
+    tasks = [archive.Task(resolved(task.video), task.texts) for task in archive.tasks_of(args.sources, args.text)]
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    outcomes = [found for task in tasks if (found := archive.earlier(out, task, args.weights)) is not None]
+    load = dict(
+        config=resolved(args.config),
+        weights=resolved(args.weights),
+        cfg_options={**args.cfg_options, **speed_options(args)},
+    )
+    call = dict(formats=args.format)
+    settings = archive.settings_of(load, call)
+    outcomes = [found for task in tasks if (found := archive.earlier(out, task, settings)) is not None]
     finished = {outcome.task for outcome in outcomes}
     todo = [task for task in tasks if task not in finished]
     if outcomes:
         print(f'{len(outcomes)} of {len(tasks)} videos are finished already')
-    load = dict(config=args.config, weights=args.weights, cfg_options={**args.cfg_options, **speed_options(args)})
-    call = dict(formats=args.format)
     start = time.monotonic()
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -94,15 +101,15 @@ def main() -> None:
                 if not console.is_interactive:
                     report_line(len(outcomes) - len(finished), len(todo), time.monotonic() - start)
     except KeyboardInterrupt:
-        archive.write_summary(out / 'summary.csv', outcomes)
         print(
-            f'\nInterrupted: {len(outcomes)} of {len(tasks)} videos are finished; the same command goes on',
+            f'\nInterrupted: {len(outcomes)} of {len(tasks)} videos are finished; run the same command again to continue',
             file=sys.stderr,
         )
         raise SystemExit(130) from None
-    order = {task: index for index, task in enumerate(tasks)}
-    outcomes.sort(key=lambda outcome: order[outcome.task])
-    archive.write_summary(out / 'summary.csv', outcomes)
+    finally:
+        order = {task: index for index, task in enumerate(tasks)}
+        outcomes.sort(key=lambda outcome: order[outcome.task])
+        archive.write_summary(out / 'summary.csv', outcomes)
     seconds = time.monotonic() - start
     new = [outcome for outcome in outcomes if outcome.status != 'earlier']
     broken = sum(outcome.status == 'broken' for outcome in outcomes)
@@ -125,15 +132,25 @@ def run(args, archive, todo, out, load, call):
             import ray
         except ImportError as error:
             raise UserError(f'--ray needs Ray: pip install "ray" ({error})') from None
-        ray.init(None if args.ray == 'local' else args.ray, log_to_driver=False)
+        try:
+            ray.init(args.ray, log_to_driver=False)
+        except ConnectionError as error:
+            raise UserError(f'--ray {args.ray}: there is no Ray cluster at this address ({error})') from error
         cluster = ray.cluster_resources()
-        jobs = args.jobs or int(cluster.get('GPU') or cluster.get('CPU') or 1)
-        share = min(1.0, cluster.get('GPU', 0) / jobs) if cluster.get('GPU') else 0.0
+        cluster_gpus = int(cluster.get('GPU', 0))
+        jobs = args.jobs or cluster_gpus or int(cluster.get('CPU', 1))
+        # As many workers on a GPU as needed: fractions that do not divide it would leave some waiting.
+        share = 1 / math.ceil(jobs / cluster_gpus) if cluster_gpus else 0.0
         return archive.run_on_ray(todo, out.resolve(), load, call, workers=jobs, gpus_per_worker=share)
     cores = len(os.sched_getaffinity(0))
     jobs = args.jobs or gpus or cores
     loads = [dict(load, device=f'cuda:{index % gpus}' if gpus else 'cpu') for index in range(jobs)]
     return archive.run_on_workers(todo, out, loads, call, threads=max(cores // jobs, 1))
+
+
+def resolved(path):
+    """An absolute path, if it is one of something here."""
+    return str(Path(path).resolve()) if path is not None and Path(path).exists() else path
 
 
 def report_line(done: int, total: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Many videos: tasks, workers that keep the model, and what is left when something breaks (tools/infer_many.py)."""
+"""Many videos: tasks, workers that keep the model, and what remains after a failure (tools/infer_many.py)."""
 
 import csv
 import glob
@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from mmsoc.utils.errors import UserError
+from mmsoc.utils.errors import DISK_ERRORS, UserError, is_out_of_memory
 from mmsoc.utils.files import dump_json, load_json
 
 from .results import SCORES
@@ -25,6 +25,23 @@ from .video_io import IMAGE_SUFFIXES
 
 BROKEN = 'broken.json'
 """in the folder of a video that could not be segmented: its reason"""
+SETTINGS = 'settings.json'
+"""in the folder of a finished video: what it was made with"""
+VIDEO_SUFFIXES = (
+    '.mp4',
+    '.m4v',
+    '.mov',
+    '.mkv',
+    '.webm',
+    '.avi',
+    '.mpg',
+    '.mpeg',
+    '.ts',
+    '.wmv',
+    '.flv',
+    '.gif',
+    '.ogv',
+)
 ATTEMPTS = 2
 """of a video whose worker died"""
 
@@ -34,7 +51,7 @@ class Task:
     """A video and its sentences."""
 
     video: str
-    """path, or an address that fsspec can open"""
+    """path, or a URL that fsspec can open"""
     texts: tuple[str, ...]
 
     @property
@@ -71,21 +88,23 @@ def read_manifest(path: str | Path) -> list[Task]:
     if not path.is_file():
         raise FileNotFoundError(f'manifest {path}: there is no such file (looked in {os.getcwd()})')
     texts: dict[str, list[str]] = {}
-    with path.open(newline='', encoding='utf-8-sig') as stream:
-        reader = csv.DictReader(stream)
-        absent = {'video', 'text'} - set(reader.fieldnames or ())
-        if absent:
-            raise UserError(
-                f'manifest {path}: expected the columns video and text, found {", ".join(reader.fieldnames or ()) or "none"}'
-            )
-        for row in reader:
-            video, text = (row['video'] or '').strip(), (row['text'] or '').strip()
-            if not video or not text:
-                raise UserError(f'manifest {path}, line {reader.line_num}: expected a video and a text, found {row}')
-            if '://' not in video:
-                video = str(path.parent / video)
-            if text not in texts.setdefault(video, []):
-                texts[video].append(text)
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as stream:
+            reader = csv.DictReader(stream)
+            rows = [(reader.line_num, row) for row in reader]
+            columns = list(reader.fieldnames or ())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'manifest {path}: expected a csv file in UTF-8; {error}') from error
+    if not {'video', 'text'} <= set(columns):
+        raise UserError(f'manifest {path}: expected the columns video and text, found {", ".join(columns) or "none"}')
+    for line, row in rows:
+        video, text = (row['video'] or '').strip(), (row['text'] or '').strip()
+        if not video or not text:
+            raise UserError(f'manifest {path}, line {line}: expected a video and a text, found {row}')
+        if '://' not in video:
+            video = str(path.parent / video)
+        if text not in texts.setdefault(video, []):
+            texts[video].append(text)
     if not texts:
         raise UserError(f'manifest {path}: there are no rows')
     return [Task(video, tuple(of_video)) for video, of_video in texts.items()]
@@ -127,11 +146,15 @@ def _videos(source: str) -> Iterator[str]:
         return
     if os.path.isdir(source):
         inside = sorted(path for path in Path(source).iterdir() if not path.name.startswith('.'))
+        images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+        videos = [path for path in inside if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES]
+        if images and videos:
+            raise UserError(
+                f'{source}: expected a folder of videos or a folder of frames, found both ({images[0].name}, {videos[0].name}); '
+                'name the videos by a glob'
+            )
         # A folder of frames is one video.
-        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside):
-            yield source
-        else:
-            yield from map(str, inside)
+        yield from [source] if images else map(str, videos)
         return
     if os.path.exists(source):
         yield source
@@ -153,6 +176,7 @@ class Segmenter:
 
         self.out = Path(out)
         self.call = dict(call)
+        self.settings = settings_of(load, call)
         self.inferencer = SOCInferencer(**load, show_progress=False)
 
     def __call__(self, task: Task) -> Outcome:
@@ -165,13 +189,21 @@ class Segmenter:
                 found = self.inferencer(
                     path, list(task.texts), out_dir=folder, overwrite=folder.exists(), return_masks=False, **self.call
                 )['predictions']
-        except (UserError, OSError, RuntimeError, FloatingPointError) as error:
+            dump_json(self.settings, folder / SETTINGS)
+        except Exception as error:
+            # A full disk concerns every video, and so does a GPU after an error other than running out of memory.
+            if getattr(error, 'errno', None) in DISK_ERRORS or (
+                'CUDA error' in str(error) and not is_out_of_memory(error)
+            ):
+                raise
             return self._broken(task, error, time.monotonic() - start)
         scores = [sentence['score'] for sentence in found['sentences']]
         return Outcome(task, 'done', time.monotonic() - start, found['num_frames'], scores)
 
     def _broken(self, task: Task, error: Exception, seconds: float) -> Outcome:
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = ' '.join(str(error).split())
+        if not isinstance(error, UserError | OSError):
+            reason = f'{type(error).__name__}: {reason}'
         write_broken(self.out, task, reason)
         return Outcome(task, 'broken', seconds, reason=reason)
 
@@ -197,16 +229,26 @@ def _local(video: str) -> Iterator[str]:
         yield path
 
 
-def earlier(out: Path, task: Task, weights: str) -> Outcome | None:
-    """The outcome of an earlier run with these weights, which need not be repeated. Broken videos are tried again."""
-    path = out / task.folder / SCORES
-    if not path.is_file():
+def settings_of(load: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, str]:
+    """What determines the results of a video: a digest of the weights' file, if it is one, and of all arguments but the device."""
+    weights = Path(str(load.get('weights')))
+    stat = weights.stat() if weights.is_file() else None
+    used = {key: value for key, value in load.items() if key != 'device'}
+    content = [used, dict(call), stat and (stat.st_size, stat.st_mtime_ns)]
+    return dict(digest=hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest())
+
+
+def earlier(out: Path, task: Task, settings: Mapping[str, str]) -> Outcome | None:
+    """The outcome of an earlier run with the same settings, which need not be repeated. Broken videos are tried again."""
+    folder = out / task.folder
+    try:
+        if load_json(folder / SETTINGS, 'settings') != settings:
+            return None
+        content = load_json(folder / SCORES, 'results')
+        scores = [sentence['score'] for sentence in content['sentences']]
+        return Outcome(task, 'earlier', frames=content['num_frames'], scores=scores)
+    except (UserError, OSError, KeyError, TypeError):
         return None
-    content = load_json(path, 'results')
-    if content.get('weights') != weights or [s['text'] for s in content['sentences']] != list(task.texts):
-        return None
-    scores = [sentence['score'] for sentence in content['sentences']]
-    return Outcome(task, 'earlier', frames=content['num_frames'], scores=scores)
 
 
 # ------------------------------------------------------------------------------------------------------ one machine
@@ -220,8 +262,8 @@ def _work(connection: Connection, out: str, load: dict, call: dict, threads: int
     torch.set_num_threads(threads)
     try:
         segment = Segmenter(out, load, call)
-    except Exception as error:
-        connection.send(error)
+    except Exception as error:  # as text: not every exception can be sent
+        connection.send(f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error))
         return
     connection.send(None)  # ready
     while (task := connection.recv()) is not None:
@@ -243,7 +285,8 @@ class _Worker:
         with suppress(BrokenPipeError, ConnectionResetError):  # it is dead: the next `recv` will say so
             self.connection.send(task)
 
-    def end(self) -> None:
+    def end(self, patience: float = 0.0) -> None:
+        self.process.join(patience)
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -270,7 +313,7 @@ def run_on_workers(
         started: is called with the number and process id of each worker that starts.
 
     Raises:
-        Exception: what building the model raised.
+        UserError: the model cannot be built.
     """
     todo, tries = list(reversed(tasks)), dict.fromkeys(tasks, 0)
     workers: dict[int, _Worker] = {}
@@ -289,8 +332,8 @@ def run_on_workers(
                 worker = workers[index]
                 try:
                     message = worker.connection.recv()
-                except (EOFError, ConnectionResetError):
-                    worker.end()
+                except (EOFError, OSError):
+                    worker.end(patience=5)  # so that the exit code is its own
                     del workers[index]
                     task = worker.task
                     if task is not None:
@@ -309,8 +352,8 @@ def run_on_workers(
                     if todo:
                         start(index)
                     continue
-                if isinstance(message, Exception):
-                    raise message
+                if isinstance(message, str):
+                    raise UserError(message)
                 worker.ready = True
                 if message is not None:
                     worker.task = None
@@ -348,11 +391,18 @@ def run_on_ray(
         def __init__(self, out: str, load: Mapping[str, Any], call: Mapping[str, Any]) -> None:
             self.segment = Segmenter(out, load, call)
 
+        def ready(self) -> None:
+            return None
+
         def run(self, task: Task) -> Outcome:
             return self.segment(task)
 
     remote: Any = ray.remote(num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=attempts - 1)(Actor)
     actors = [remote.remote(str(out), dict(load), dict(call)) for _ in range(min(workers, len(tasks)))]
+    try:
+        ray.get([actor.ready.remote() for actor in actors])
+    except ray.exceptions.RayError as error:
+        raise UserError(f'a worker cannot load the model: {getattr(error, "cause", None) or error}') from error
     todo = list(reversed(tasks))
     running = {actor.run.remote(task): (actor, task) for actor in actors if todo and (task := todo.pop())}
     while running:
@@ -360,8 +410,8 @@ def run_on_ray(
         actor, task = running.pop(finished)
         try:
             outcome = ray.get(finished)
-        except ray.exceptions.RayActorError as error:
-            reason = f'its worker died {attempts} times ({type(error).__name__})'
+        except ray.exceptions.RayError as error:
+            reason = f'its worker died {attempts} times, or failed ({type(error).__name__})'
             write_broken(out, task, reason)
             outcome = Outcome(task, 'broken', reason=reason)
         yield outcome

@@ -1,12 +1,12 @@
 """Masks in the formats of other tools: the argument ``formats`` of `SOCInferencer` and ``--format`` of tools/infer.py."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -59,7 +59,7 @@ class Exporter(ABC):
     name: ClassVar[str]
     """of the format"""
     path: ClassVar[str]
-    """file or folder that it writes"""
+    """the file or folder it writes"""
 
     def __init__(self, what: Exported) -> None:
         self.what = what
@@ -68,7 +68,14 @@ class Exporter(ABC):
         self._stack = ExitStack()
 
     def __enter__(self) -> 'Exporter':
+        with ExitStack() as stack:
+            self.open(stack)
+            self._stack = stack.pop_all()
         return self
+
+    def open(self, stack: ExitStack) -> None:
+        """Opens what ``stack`` closes after `finish`, or after an error."""
+        return None
 
     def __exit__(self, *error: Any) -> None:
         with self._stack:
@@ -95,12 +102,11 @@ class MaskImages(Exporter):
 
     name, path = 'png', MASKS
 
-    def __init__(self, what: Exported) -> None:
-        super().__init__(what)
-        self.folders = [self.target / name for name in mask_folders(what.texts)]
+    def open(self, stack: ExitStack) -> None:
+        self.folders = [self.target / name for name in mask_folders(self.what.texts)]
         for folder in self.folders:
             folder.mkdir(parents=True)
-        self._pool = self._stack.enter_context(WorkerPool(4, pending=16))
+        self._pool = stack.enter_context(WorkerPool(4, pending=16))
 
     def write(self, index: int, masks: np.ndarray) -> None:
         for folder, mask in zip(self.folders, masks, strict=True):
@@ -121,8 +127,8 @@ class DavisImages(Exporter):
             raise UserError(f'format davis: at most 255 sentences fit into an image, found {len(what.texts)}')
         self.images = self.target / 'Annotations' / what.video_name
         self.images.mkdir(parents=True)
-        lines = (f'{number}\t{text}\n' for number, text in enumerate(what.texts, 1))
-        (self.target / 'objects.txt').write_text(''.join(lines))
+        lines = (f'{number}\t{" ".join(text.split())}\n' for number, text in enumerate(what.texts, 1))
+        (self.target / 'objects.txt').write_text(''.join(lines), encoding='utf-8')
 
     def write(self, index: int, masks: np.ndarray) -> None:
         ids = np.zeros(masks.shape[1:], np.uint8)
@@ -164,8 +170,7 @@ class _Codes(Exporter):
         return int(coco_mask.area(self.codes[sentence][frame]))
 
     def file_names(self) -> list[str]:
-        suffix = '.png' if self.what.source.kind in ('folder', 'image') else '.jpg'
-        return [f'{self.what.source.name(index)}{suffix}' for index in range(self.num_frames)]
+        return [self.what.source.file_name(index) for index in range(self.num_frames)]
 
     def categories(self) -> list[dict]:
         """A category for each sentence."""
@@ -322,12 +327,12 @@ class LabelStudioJson(Exporter):
             for sentence, (text, mask) in enumerate(zip(self.what.texts, masks, strict=True))
             if mask.any()
         ]
-        name = f'{self.what.video_name}/{self.what.source.name(index)}.jpg'
+        name = quote(f'{self.what.video_name}/{self.what.source.file_name(index)}')
         prediction = dict(model_version='mmsoc', score=float(np.mean(self.what.scores)), result=result)
         self.tasks.append(dict(data=dict(image=f'/data/local-files/?d={name}', frame=index), predictions=[prediction]))
 
     def finish(self) -> None:
-        self.target.write_text(json.dumps(self.tasks, ensure_ascii=False), encoding='utf-8')
+        dump_json(self.tasks, self.target, ensure_ascii=False)
         labels = ''.join(f'<Label value={quoteattr(text)}/>' for text in self.what.texts)
         self.target.with_suffix('.xml').write_text(
             f'<View><Image name="image" value="$image"/>'
@@ -341,12 +346,11 @@ class Mattes(Exporter):
 
     name, path = 'matte', 'matte'
 
-    def __init__(self, what: Exported) -> None:
-        super().__init__(what)
+    def open(self, stack: ExitStack) -> None:
         self.target.mkdir()
         self.writers = [
-            self._stack.enter_context(VideoWriter(self.target / f'{name}.mp4', fps=what.fps, crf=0))
-            for name in mask_folders(what.texts)
+            stack.enter_context(VideoWriter(self.target / f'{name}.mp4', fps=self.what.fps, crf=0))
+            for name in mask_folders(self.what.texts)
         ]
 
     def write(self, index: int, masks: np.ndarray) -> None:

@@ -66,6 +66,10 @@ class FrameSource(ABC):
         """The name of the frame with this 0-based index."""
         return f'{index:05d}'
 
+    def file_name(self, index: int) -> str:
+        """The name of the frame's image: of the file it was read from, else that which unpacking a video gives it."""
+        return f'{self.name(index)}.jpg'
+
 
 def open_frames(source: Any, fps: float | None = None) -> FrameSource:
     """Opens ``source`` as frames, whatever its kind.
@@ -244,6 +248,9 @@ class _Folder(FrameSource):
     def name(self, index: int) -> str:
         return self._names[index]
 
+    def file_name(self, index: int) -> str:
+        return os.path.basename(self._files[index])
+
 
 class _Image(FrameSource):
     kind = 'image'
@@ -252,6 +259,9 @@ class _Image(FrameSource):
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = _image_size(path)
+
+    def file_name(self, index: int) -> str:
+        return os.path.basename(os.fspath(self.path or ''))
 
     def read(self) -> Iterator[np.ndarray]:
         assert self.path is not None

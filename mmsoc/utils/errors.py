@@ -11,7 +11,7 @@ TRACEBACK = 'MMSOC_TRACEBACK'
 """environment variable: 1 also shows the traceback of user errors"""
 
 _FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OUT_OF_MEMORY = re.compile(
     "out of memory|not enough memory|can't allocate memory|insufficient memory|STATUS_ALLOC_FAILED", re.IGNORECASE
 )
@@ -65,7 +65,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _is_user_error(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return isinstance(error, _FILE_ERRORS) or error.filename is not None or error.errno in _DISK_ERRORS
+        return isinstance(error, _FILE_ERRORS) or error.filename is not None or error.errno in DISK_ERRORS
     return isinstance(error, UserError)
 
 

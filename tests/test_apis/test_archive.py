@@ -74,6 +74,9 @@ def test_a_manifest(tmp_path):
 def test_manifests_with_faults(tmp_path, rows, header, message):
     with pytest.raises(UserError, match=message):
         archive.read_manifest(manifest(tmp_path, rows, header))
+    (tmp_path / 'latin.csv').write_bytes('video,text\na.mp4,caf\xe9\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='latin.csv: expected a csv file in UTF-8'):
+        archive.read_manifest(tmp_path / 'latin.csv')
     with pytest.raises(FileNotFoundError, match='manifest no.csv: there is no such file'):
         archive.read_manifest('no.csv')
 
@@ -86,10 +89,15 @@ def test_folders_and_globs(tmp_path, videos):
     frames.mkdir()
     Image.new('RGB', (96, 64)).save(frames / '0.png')
     assert [task.video for task in archive.tasks_of([str(frames)], ['x'])] == [str(frames)]
+    Image.new('RGB', (96, 64)).save(tmp_path / 'videos' / 'cover.jpg')
+    with pytest.raises(
+        UserError, match=r'expected a folder of videos or a folder of frames, found both \(cover.jpg, a.mp4\)'
+    ):
+        archive.tasks_of([folder], ['x'])
     with pytest.raises(UserError, match='expected a manifest .* found nothing'):
         archive.tasks_of([f'{folder}/*.avi'], ['x'])
     with pytest.raises(UserError, match='--text: expected at least one sentence'):
-        archive.tasks_of([folder], [])
+        archive.tasks_of([str(frames)], [])
 
 
 def test_names_of_folders_are_unique():
@@ -124,11 +132,17 @@ def test_a_broken_video_does_not_stop_the_rest(videos, weights, tmp_path):
         inferencer(tmp_path / 'videos' / f'{name}.mp4', ['a red car', 'the dog'], out_dir=tmp_path / name)
         assert masks_of(out / found[name].task.folder) == masks_of(tmp_path / name) != {}
     # Finished videos are known, with these weights only.
-    assert archive.earlier(out, found['a'].task, weights).status == 'earlier'
-    assert (
-        archive.earlier(out, found['a'].task, 'other') is None
-        and archive.earlier(out, found['c'].task, weights) is None
-    )
+    load, call = dict(weights=weights, device='cuda'), dict(formats=['png'])
+    settings = archive.settings_of(load, call)  # those of the run but for the device
+    assert archive.earlier(out, found['a'].task, settings).status == 'earlier'
+    assert archive.earlier(out, found['c'].task, settings) is None
+    for other in (
+        archive.settings_of(load, dict(formats=['coco'])),
+        archive.settings_of(dict(load, config='c.py'), call),
+    ):
+        assert archive.earlier(out, found['a'].task, other) is None
+    (out / found['a'].task.folder / 'scores.json').write_text('{')
+    assert archive.earlier(out, found['a'].task, settings) is None
     # The broken one is repaired.
     write(tmp_path / 'videos' / 'c.mp4', 7)
     again = outcomes_of([tmp_path / 'videos' / 'c.mp4'], out, weights)
@@ -181,3 +195,9 @@ def test_the_tool_goes_on_where_it_was(videos, weights, tmp_path):
     assert again.returncode == 0 and '1 videos segmented, 3 earlier, 0 broken' in again.stdout, (
         again.stdout + again.stderr
     )
+
+
+def test_weights_that_cannot_be_loaded(tmp_path, videos):
+    tasks = [archive.Task(str(videos[0]), ('x',))]
+    with pytest.raises(UserError, match='nothing.pth'):
+        list(archive.run_on_workers(tasks, tmp_path / 'out', [dict(weights=str(tmp_path / 'nothing.pth'))], {}))

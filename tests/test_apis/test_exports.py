@@ -27,6 +27,7 @@ def source(kind='folder', **kwargs):
         fps=None,
         times=None,
         name=lambda index: f'{index:05d}',
+        file_name=lambda index: f'{index:05d}.png',
         **kwargs,
     )
 
@@ -151,7 +152,7 @@ def test_runs():
 def test_label_studio(export, masks):
     brush = pytest.importorskip('label_studio_sdk.converter.brush')
     tasks = json.loads((export('label-studio') / 'label_studio.json').read_text())
-    assert len(tasks) == 4 and tasks[1]['data'] == dict(image='/data/local-files/?d=street/00001.jpg', frame=1)
+    assert len(tasks) == 4 and tasks[1]['data'] == dict(image='/data/local-files/?d=street/00001.png', frame=1)
     seen = np.zeros_like(masks)
     for frame, task in enumerate(tasks):
         for result in task['predictions'][0]['result']:
@@ -198,3 +199,14 @@ def test_the_results_folder_knows_all_of_them():
 
     assert {kind.path for kind in FORMATS.values()} <= set(RESULTS)
     assert exports.LabelStudioJson.path in RESULTS
+
+
+def test_file_names_are_those_of_the_source(tmp_path):
+    from mmsoc.apis import open_frames
+
+    for name in ('10.jpg', '9.JPEG'):
+        Image.new('RGB', (32, 32)).save(tmp_path / name, format='JPEG')
+    folder = open_frames(tmp_path)
+    assert [folder.file_name(index) for index in range(2)] == ['9.JPEG', '10.jpg']
+    assert open_frames(tmp_path / '10.jpg').file_name(0) == '10.jpg'
+    assert open_frames(np.zeros((2, 8, 8, 3), np.uint8)).file_name(1) == '00001.jpg'
