@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout 
 import numpy as np
 from PIL import Image
 
-from mmsoc.engine.cli import OptionAction
+from mmsoc.engine.cli import OptionAction, require_file, require_weights
 from mmsoc.utils.errors import user_errors
 
 THUMBNAILS = 6  # frames whose masks are shown
@@ -45,6 +45,9 @@ def parse_args() -> argparse.Namespace:
         help='override config settings',
     )
     args = parser.parse_args()
+    require_weights(parser, args.weights, '--weights')
+    if args.config is not None and '::' not in args.config:
+        require_file(parser, args.config, '--config')
     if args.max_queries < 1:
         parser.error(f'--max-queries must be at least 1, found {args.max_queries}')
     return args

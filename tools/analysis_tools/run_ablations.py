@@ -5,7 +5,7 @@
 
 A run is one config of configs/soc/ablations/moving-shapes with one seed. All start from the same pre-trained backbone and text
 encoder, see the same clips in the same order for a seed, and get the same number of updates. One process trains a run, and as many
-run at once as there are cores, or GPUs (--gpus). A run that was interrupted goes on; one that is finished left a JSON file in
+run at once as there are cores, or GPUs (--gpus). An interrupted run is resumed; a finished one has left a JSON file in
 OUT/runs, and is not repeated as long as its config and the number of epochs are the same. Table and plot of each of the
 paper's tables, with mean and spread over the seeds, are made from all files there: OUT/table_3.md, .csv, .png.
 """
@@ -13,7 +13,6 @@ paper's tables, with mean and spread over the seeds, are made from all files the
 import argparse
 import csv
 import hashlib
-import json
 import os
 import re
 import statistics
@@ -30,9 +29,11 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
 
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.files import dump_json, load_json
+from tools.quickstart import minutes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs' / 'soc' / 'ablations' / 'moving-shapes'
@@ -171,6 +172,10 @@ class Runs:
         text = re.sub(r'data_root=.*', '', cfg.pretty_text) + repr((row.options, list(self.options)))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def folder(self, config: str, seed: int) -> Path:
+        """Of a training: another recipe must not resume it."""
+        return self.work_dir / f'{config}_seed{seed}_{self.recipe(Row("", config))[:8]}'
+
     def known(self, row: Row, seed: int) -> dict[str, Any] | None:
         """The record of a finished run of this recipe."""
         path = self.file(row, seed)
@@ -181,13 +186,13 @@ class Runs:
 
     def run(self, row: Row, seed: int) -> dict[str, Any]:
         """Trains, or goes on, tests, and writes the record."""
-        config, folder = CONFIGS / f'{row.config}.py', self.work_dir / f'{row.config}_seed{seed}'
+        config, folder = CONFIGS / f'{row.config}.py', self.folder(row.config, seed)
         with self._lock:
             training = self._config_locks.setdefault((row.config, seed), threading.Lock())
         with training, self._device() as environment:
             options = [f'randomness.seed={seed}', *self.options]
             self._call(folder, 'train.log', environment, 'train.py', config, '--resume', '--cfg-options', *options)
-            (checkpoint,) = folder.glob('epoch_*.pth')
+            checkpoint = find_latest_checkpoint(folder)
             report = folder / f'{row.name}.json'
             chosen = ['--cfg-options', *row.options] if row.options else []
             self._call(
@@ -217,13 +222,6 @@ class Runs:
             family: 100 * statistics.mean(r['J&F'] for r in jf['rows'] if family in ('all', r['family']))
             for family in COLUMNS
         }
-        log = [
-            json.loads(line)
-            for path in sorted(folder.glob('*/vis_data/scalars.json'))
-            for line in path.open()
-            if '"loss"' in line
-        ]
-        interval = Config.fromfile(CONFIGS / f'{row.config}.py').default_hooks.logger.interval
         return dict(
             config=row.config,
             options=list(row.options),
@@ -231,7 +229,7 @@ class Runs:
             recipe=self.recipe(row),
             jf={key: round(value, 2) for key, value in scores.items()},
             stability={key: round(value, 3) for key, value in stability['metrics'].items() if key.endswith('x100')},
-            training_minutes=round(sum(line['time'] for line in log) * interval / 60, 1),
+            training_minutes=round(minutes_of(folder), 1),
             parameters=_parameters(row),
             sentences=len(jf['rows']),
             commit=_commit(),
@@ -375,19 +373,17 @@ def draw_models(configs: Sequence[str], runs: Runs, data_root: Path, path: Path,
     Returns:
         Whether the checkpoints of seed 0 are there.
     """
-    checkpoints = {config: sorted((runs.work_dir / f'{config}_seed0').glob('epoch_*.pth')) for config in configs}
+    folders = {config: runs.folder(config, 0) for config in configs}
+    checkpoints = {config: folder.is_dir() and find_latest_checkpoint(folder) for config, folder in folders.items()}
     if not all(checkpoints.values()):
         return False
     from mmsoc.apis import SOCInferencer
     from tools.quickstart import draw_sheet
 
     models = {
-        config: SOCInferencer(weights=found[-1], device='cpu', show_progress=False)
-        for config, found in checkpoints.items()
+        config: SOCInferencer(weights=found, device='cpu', show_progress=False) for config, found in checkpoints.items()
     }
-    reports = {
-        config: load_json(runs.work_dir / f'{config}_seed0' / f'{config}_0.json', 'report') for config in configs
-    }
+    reports = {config: load_json(folders[config] / f'{config}_0.json', 'report') for config in configs}
     rows = [row for row in reports[configs[0]]['rows'] if row['family'] == 'change'][:count]
     draw_sheet(data_root, rows, models, path)
     return True
