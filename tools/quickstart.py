@@ -45,6 +45,8 @@ class Recipe:
     def expectation(self, clips: float) -> dict[str, float]:
         """J&F by family, interpolated between the logarithms of the measured numbers of clips, constant beyond them."""
         known = sorted(self.expected)
+        if not known:
+            return {}
         after = bisect.bisect_left(known, clips)
         if after in (0, len(known)):
             values = self.expected[known[min(after, len(known) - 1)]]
@@ -293,9 +295,10 @@ def measure_speed(args, steps: Steps) -> None:
         f'here: {minutes:.1f} minutes are about {clips:,.0f} clips'
     )
     expected = args.recipe.expectation(clips)
-    print('expected J&F after that: ' + ', '.join(f'{family} {value:.0f}' for family, value in expected.items()))
+    if expected:
+        print('expected J&F after that: ' + ', '.join(f'{family} {value:.0f}' for family, value in expected.items()))
     needed = args.recipe.clips_for(GOOD)
-    if expected['appearance'] < GOOD and needed < math.inf:
+    if expected.get('appearance', GOOD) < GOOD and needed < math.inf:
         print(
             f'That is poor, since this machine is slow: appearance gets to {GOOD} after about {needed:,.0f} clips. For these, '
             f'interrupt and run again with --minutes {math.ceil(needed / cfg.epoch_size * per_epoch / 60)}.'
