@@ -218,7 +218,7 @@ def test_two_steps_with_clipped_gradients():
 
 def test_auxiliary_heads():
     model = from_config('soc/soc_tiny_moving-shapes.py')
-    assert [type(head).__name__ for head in model.auxiliary_heads] == ['CategoryMapHead', 'FusionMaskHead']
+    assert [type(head).__name__ for head in model.auxiliary_heads] == ['FusionMaskHead', 'CategoryMapHead']
     assert_it_trains_as_on_the_cpu(
         model, make_batch(make_clip(2, TEXTS[:1]), make_clip(2, TEXTS[1:2], (45, 77), seed=1))
     )

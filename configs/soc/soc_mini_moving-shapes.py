@@ -26,6 +26,7 @@ model = dict(
     sim=dict(cluster=dict(frame_position=frame_position)),
     # At stride 4 an object of these images has too few cells for its corners.
     head=dict(mask_stride=2, pixel_decoder=dict(type='SubPixelDecoder')),
+    # The first is that of the pre-training, with its weights.
     auxiliary_heads=[
         dict(
             type='CategoryMapHead',

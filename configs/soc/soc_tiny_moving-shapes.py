@@ -36,8 +36,8 @@ model = dict(
         decoder=dict(layer_cfg=dict(cross_attn_cfg=_deformable))),
     # Nothing here is pre-trained on images and sentences: these heads supervise the fusion directly.
     auxiliary_heads=[
-        dict(type='CategoryMapHead', embed_dims=128, num_classes=len(_base_.categories), loss_weight=3.),
         dict(type='FusionMaskHead', embed_dims=128),
+        dict(type='CategoryMapHead', embed_dims=128, num_classes=len(_base_.categories), loss_weight=3.),
     ])
 
 # Only the last stage's checkpoints compete: before it, sentences about change and order were never seen.
