@@ -65,7 +65,7 @@ class Recipe:
 
 PRETRAINED = Recipe(
     CONFIGS / 'soc' / 'soc_mini_moving-shapes_short.py',
-    {},
+    {5_600: (55.9, 70.0, 74.1, 55.5)},
 )
 FROM_SCRATCH = Recipe(
     CONFIGS / 'soc' / 'soc_tiny_moving-shapes.py',
@@ -434,14 +434,11 @@ def draw_sheet(data_root: Path, rows: Iterable[dict], models: dict[str, Any], pa
     from pycocotools import mask as coco_mask
 
     from mmsoc.apis.video_io import open_frames
-    from mmsoc.registry import VISUALIZERS
     from mmsoc.utils.files import atomic_path
-    from mmsoc.visualization import contact_sheet
+    from mmsoc.visualization import RVOSLocalVisualizer, contact_sheet
 
     # White and mostly an outline: the sentences name colours, which a tint would change.
-    visualizer = VISUALIZERS.build(
-        dict(type='mmsoc.RVOSLocalVisualizer', name='quickstart', colors=((255, 255, 255),), alpha=0.15, contour=3)
-    )
+    visualizer = RVOSLocalVisualizer('quickstart', colors=((255, 255, 255),), alpha=0.15, contour=3)
     images: list = []
     num_columns = 1
     for row in rows:
