@@ -12,7 +12,9 @@ model = dict(
 train_dataloader = dict(
     batch_size=batch_size,
     sampler=dict(family_starts=dict(relation=2, change=image_epochs, order=image_epochs)))
-train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)  # no validation
+# No validation.
+train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)
+val_dataloader = dict(dataset=dict(indices=1))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', power=1., by_epoch=True, begin=0, end=max_epochs, eta_min=0., convert_to_iter_based=True),
