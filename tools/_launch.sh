@@ -1,7 +1,8 @@
 # Sourced by dist_train.sh and dist_test.sh:  launch NPROC SCRIPT [ARGS...]  runs SCRIPT in NPROC processes with torchrun.
 #
 # Environment: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (a free one; 29500 with several nodes, which must agree on it),
-# MMSOC_PREFLIGHT (set: skip tools/preflight.py), PYTHON, OMP_NUM_THREADS (cores / NPROC). GPUs are chosen by CUDA_VISIBLE_DEVICES; without any the processes talk through gloo.
+# MMSOC_PREFLIGHT (set: skip tools/preflight.py), PYTHON, OMP_NUM_THREADS (cores / NPROC). GPUs are chosen by CUDA_VISIBLE_DEVICES;
+# without any the processes talk through gloo.
 launch() {
   local nproc="$1"; shift
   if ! [[ "$nproc" =~ ^[1-9][0-9]*$ ]]; then

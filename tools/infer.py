@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
 
-from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, require_weights, speed_options
+from mmsoc.engine.cli import add_model_arguments, add_speed_arguments, check_model_arguments, speed_options
 from mmsoc.utils.errors import UserError, is_out_of_memory, user_errors
 
 
@@ -50,13 +50,7 @@ def parse_args():
         metavar='SENTENCE',
         help='sentence that names an object; may be repeated',
     )
-    parser.add_argument(
-        '--weights',
-        required=True,
-        metavar='FILE_OR_NAME',
-        help='checkpoint, or a name that `tools/weights.py list` shows',
-    )
-    parser.add_argument('--config', metavar='FILE', help='config file (default: the config in the checkpoint)')
+    add_model_arguments(parser)
     parser.add_argument(
         '--out', required=True, metavar='DIR', help='folder for masks, overlay and scores; must be empty'
     )
@@ -100,14 +94,6 @@ def parse_args():
         help='for long videos: choose the object query for each frame, not once for the video (model.test_cfg.selector)',
     )
     add_speed_arguments(parser)
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config settings, e.g. model.test_cfg.output.mask_threshold=0.4',
-    )
     args = parser.parse_args()
     if (args.source is None) == (args.live is None):
         parser.error('expected either a video, folder or image, or --live SOURCE')
@@ -133,9 +119,7 @@ def parse_args():
         parser.error(
             f'expected --chunk-frames of at least 1 and --overlap of at least 0, found {args.chunk_frames} and {args.overlap}'
         )
-    require_weights(parser, args.weights, 'weights')
-    if args.config is not None and '::' not in args.config:
-        require_file(parser, args.config, 'config')
+    check_model_arguments(parser, args)
     return args
 
 

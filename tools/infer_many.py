@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmsoc.engine.cli import OptionAction, add_speed_arguments, require_file, require_weights, speed_options
+from mmsoc.engine.cli import add_model_arguments, add_speed_arguments, check_model_arguments, speed_options
 from mmsoc.utils.errors import UserError, user_errors
 
 
@@ -34,10 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--text', action='append', default=[], metavar='SENTENCE', help='for all videos that are not in a manifest'
     )
-    parser.add_argument(
-        '--weights', required=True, metavar='FILE_OR_NAME', help='checkpoint, or a name of `tools/weights.py list`'
-    )
-    parser.add_argument('--config', metavar='FILE', help='config file (default: the config in the checkpoint)')
+    add_model_arguments(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of all results')
     parser.add_argument('--jobs', type=int, metavar='N', help='workers (default: one per GPU, else one per core)')
     parser.add_argument(
@@ -47,18 +44,8 @@ def parse_args() -> argparse.Namespace:
         '--format', nargs='+', default=['png'], metavar='NAME', help='of the masks, as in tools/infer.py'
     )
     add_speed_arguments(parser)
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config settings',
-    )
     args = parser.parse_args()
-    require_weights(parser, args.weights, '--weights')
-    if args.config is not None and '::' not in args.config:
-        require_file(parser, args.config, '--config')
+    check_model_arguments(parser, args)
     if args.jobs is not None and args.jobs < 1:
         parser.error(f'--jobs must be at least 1, found {args.jobs}')
     return args

@@ -45,8 +45,6 @@ class Recipe:
     def expectation(self, clips: float) -> dict[str, float]:
         """J&F by family, interpolated between the logarithms of the measured numbers of clips, constant beyond them."""
         known = sorted(self.expected)
-        if not known:
-            return {}
         after = bisect.bisect_left(known, clips)
         if after in (0, len(known)):
             values = self.expected[known[min(after, len(known) - 1)]]
@@ -295,10 +293,15 @@ def measure_speed(args, steps: Steps) -> None:
         f'here: {minutes:.1f} minutes are about {clips:,.0f} clips'
     )
     expected = args.recipe.expectation(clips)
-    if expected:
-        print('expected J&F after that: ' + ', '.join(f'{family} {value:.0f}' for family, value in expected.items()))
+    most = max(args.recipe.expected)
+    print(
+        'expected J&F after that'
+        + (f' (of {most:,} clips, the most that was measured)' if clips > most * 1.2 else '')
+        + ': '
+        + ', '.join(f'{family} {value:.0f}' for family, value in expected.items())
+    )
     needed = args.recipe.clips_for(GOOD)
-    if expected.get('appearance', GOOD) < GOOD and needed < math.inf:
+    if expected['appearance'] < GOOD and needed < math.inf:
         print(
             f'That is poor, since this machine is slow: appearance gets to {GOOD} after about {needed:,.0f} clips. For these, '
             f'interrupt and run again with --minutes {math.ceil(needed / cfg.epoch_size * per_epoch / 60)}.'
@@ -409,9 +412,9 @@ def table(columns: dict[str, dict[str, float]]) -> str:
     return '\n'.join(lines)
 
 
-LEGEND = """\
-random: the perfect mask of a random object, blind to the sentence; empty: no mask at all; frame: the whole frame;
-swapped: the model, given a sentence about another object"""
+BASELINES = (
+    'random: the perfect mask of a random object, blind to the sentence; empty: no mask at all; frame: the whole frame'
+)
 
 
 def baselines_of(data_root: Path, rows: list[dict]) -> dict[str, dict[str, float]]:
@@ -503,7 +506,7 @@ def show_shipped(args, steps: Steps) -> None:
     rows = json.loads((folder / 'test.json').read_text())['rows']
     text = table({SHIPPED: by_family(rows), **baselines_of(data_root, rows)})
     draw_sheet(data_root, shown(rows, SHOWN_PER_FAMILY), {SHIPPED: inferencer}, folder / 'contact_sheet.png')
-    text += f'\n{LEGEND.splitlines()[0]}\n\n  the same videos with its masks: {folder / "contact_sheet.png"}'
+    text += f'\n{BASELINES}\n\n  the same videos with its masks: {folder / "contact_sheet.png"}'
     text = f'J&F on {len(FIRST_VIDEOS)} held-out videos, {len(rows)} sentences:\n\n{text}'
     (folder / 'result.txt').write_text(text + '\n')
     print(text)
@@ -601,7 +604,7 @@ def main() -> None:
         training_minutes=round(minutes, 2),
     )
     dump_json(result, args.work_dir / 'result.json', indent=1)
-    text = f'{table(columns)}\n{LEGEND}'
+    text = f'{table(columns)}\n{BASELINES};\nswapped: the model, given a sentence about another object'
     (args.work_dir / 'result.txt').write_text(text + '\n')
     plot_loss(args, steps)
     models = {'trained': inferencer_of(args, checkpoint), SHIPPED: inferencer_of(args, SHIPPED)}

@@ -267,7 +267,13 @@ def _work(connection: Connection, out: str, load: dict, call: dict, threads: int
         return
     connection.send(None)  # ready
     while (task := connection.recv()) is not None:
-        connection.send(segment(task))
+        try:
+            connection.send(segment(task))
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            connection.send(str(error))
+            return
 
 
 class _Worker:

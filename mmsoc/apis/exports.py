@@ -10,20 +10,16 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
-from mmdet.structures.mask import encode_mask_results
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import dump_json
-from mmsoc.utils.masks import box_of_mask
+from mmsoc.utils.masks import box_of_mask, json_codes
 from mmsoc.visualization import VideoWriter
 
-from .results import MASKS, mask_folders, write_mask
+from .results import DEFAULT_FPS, FORMAT_FILES, mask_folders, write_mask
 from .video_io import FrameSource, WorkerPool
-
-FPS = 6
-"""of a matte, where the source has none"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Exported:
 
     @property
     def fps(self) -> float:
-        return float(self.source.fps or FPS)
+        return float(self.source.fps or DEFAULT_FPS)
 
 
 class Exporter(ABC):
@@ -57,15 +53,11 @@ class Exporter(ABC):
     """
 
     name: ClassVar[str]
-    """of the format"""
-    path: ClassVar[str]
-    """the file or folder it writes"""
+    """of the format, a key of `FORMAT_FILES`"""
 
     def __init__(self, what: Exported) -> None:
         self.what = what
-        self.target = what.folder / self.path
-        self.num_frames = 0
-        self._stack = ExitStack()
+        self.target = what.folder / FORMAT_FILES[self.name][0]
 
     def __enter__(self) -> 'Exporter':
         with ExitStack() as stack:
@@ -74,23 +66,19 @@ class Exporter(ABC):
         return self
 
     def open(self, stack: ExitStack) -> None:
-        """Opens what ``stack`` closes after `finish`, or after an error."""
+        """Makes folders, and opens what ``stack`` closes after `finish`, or after an error."""
         return None
 
     def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            self._stack.__exit__(*error)
+            return
         with self._stack:
-            if error[0] is None:
-                self.finish()
-            else:
-                self._stack.__exit__(*error)
-
-    def add(self, index: int, masks: np.ndarray) -> None:
-        """Takes bool (E, H, W) of the next frame."""
-        self.num_frames = index + 1
-        self.write(index, masks)
+            self.finish()
 
     @abstractmethod
-    def write(self, index: int, masks: np.ndarray) -> None: ...
+    def add(self, index: int, masks: np.ndarray) -> None:
+        """Takes bool (E, H, W) of the next frame."""
 
     def finish(self) -> None:
         """After the last frame."""
@@ -100,7 +88,7 @@ class Exporter(ABC):
 class MaskImages(Exporter):
     """``masks/NUMBER_SENTENCE/00000.png``, 8-bit, 0 and 255."""
 
-    name, path = 'png', MASKS
+    name = 'png'
 
     def open(self, stack: ExitStack) -> None:
         self.folders = [self.target / name for name in mask_folders(self.what.texts)]
@@ -108,7 +96,7 @@ class MaskImages(Exporter):
             folder.mkdir(parents=True)
         self._pool = stack.enter_context(WorkerPool(4, pending=16))
 
-    def write(self, index: int, masks: np.ndarray) -> None:
+    def add(self, index: int, masks: np.ndarray) -> None:
         for folder, mask in zip(self.folders, masks, strict=True):
             self._pool.submit(write_mask, folder / f'{self.what.source.name(index)}.png', mask)
 
@@ -119,18 +107,20 @@ class DavisImages(Exporter):
     An image has one object per pixel: where masks overlap, the sentence with the higher score has it.
     """
 
-    name, path = 'davis', 'davis'
+    name = 'davis'
 
     def __init__(self, what: Exported) -> None:
         super().__init__(what)
         if len(what.texts) > 255:
             raise UserError(f'format davis: at most 255 sentences fit into an image, found {len(what.texts)}')
-        self.images = self.target / 'Annotations' / what.video_name
+
+    def open(self, stack: ExitStack) -> None:
+        self.images = self.target / 'Annotations' / self.what.video_name
         self.images.mkdir(parents=True)
-        lines = (f'{number}\t{" ".join(text.split())}\n' for number, text in enumerate(what.texts, 1))
+        lines = (f'{number}\t{" ".join(text.split())}\n' for number, text in enumerate(self.what.texts, 1))
         (self.target / 'objects.txt').write_text(''.join(lines), encoding='utf-8')
 
-    def write(self, index: int, masks: np.ndarray) -> None:
+    def add(self, index: int, masks: np.ndarray) -> None:
         ids = np.zeros(masks.shape[1:], np.uint8)
         for sentence in np.argsort(self.what.scores, kind='stable'):
             ids[masks[sentence]] = sentence + 1
@@ -159,18 +149,17 @@ class _Codes(Exporter):
         self.codes: list[list[dict]] = [[] for _ in what.texts]
         self.boxes: list[list[list[float] | None]] = [[] for _ in what.texts]
 
-    def write(self, index: int, masks: np.ndarray) -> None:
-        for of_sentence, boxes, code, mask in zip(
-            self.codes, self.boxes, encode_mask_results(masks), masks, strict=True
-        ):
-            of_sentence.append(dict(size=[*map(int, code['size'])], counts=code['counts'].decode()))
+    def add(self, index: int, masks: np.ndarray) -> None:
+        for of_sentence, boxes, code, mask in zip(self.codes, self.boxes, json_codes(masks), masks, strict=True):
+            of_sentence.append(code)
             boxes.append(coco_mask.toBbox(code).tolist() if mask.any() else None)
 
     def area(self, sentence: int, frame: int) -> int:
         return int(coco_mask.area(self.codes[sentence][frame]))
 
     def file_names(self) -> list[str]:
-        return [self.what.source.file_name(index) for index in range(self.num_frames)]
+        """Of the T frames."""
+        return [self.what.source.file_name(index) for index in range(len(self.boxes[0]))]
 
     def categories(self) -> list[dict]:
         """A category for each sentence."""
@@ -180,7 +169,7 @@ class _Codes(Exporter):
 class CocoJson(_Codes):
     """``coco.json``: an image for each frame, an annotation for each mask with ``track_id`` (COCO-VID); read by pycocotools."""
 
-    name, path = 'coco', 'coco.json'
+    name = 'coco'
 
     def finish(self) -> None:
         height, width = self.what.source.size
@@ -197,7 +186,7 @@ class CocoJson(_Codes):
                 iscrowd=0,
                 score=self.what.scores[sentence],
             )
-            for frame in range(self.num_frames)
+            for frame in range(len(self.boxes[0]))
             for sentence in range(len(self.codes))
             if (box := self.boxes[sentence][frame]) is not None
         ]
@@ -213,11 +202,11 @@ class CocoJson(_Codes):
 class YouTubeVISJson(_Codes):
     """``ytvis.json``: an annotation for each sentence, with a mask or null for each frame."""
 
-    name, path = 'ytvis', 'ytvis.json'
+    name = 'ytvis'
 
     def finish(self) -> None:
         height, width = self.what.source.size
-        frames = range(self.num_frames)
+        names = self.file_names()
         annotations = [
             dict(
                 id=sentence + 1,
@@ -225,13 +214,13 @@ class YouTubeVISJson(_Codes):
                 category_id=sentence + 1,
                 segmentations=[code if box else None for code, box in zip(codes, boxes, strict=True)],
                 bboxes=boxes,
-                areas=[self.area(sentence, frame) if boxes[frame] else None for frame in frames],
+                areas=[self.area(sentence, frame) if boxes[frame] else None for frame in range(len(names))],
                 iscrowd=0,
                 score=self.what.scores[sentence],
             )
             for sentence, (codes, boxes) in enumerate(zip(self.codes, self.boxes, strict=True))
         ]
-        video = dict(id=1, width=width, height=height, length=self.num_frames, file_names=self.file_names())
+        video = dict(id=1, width=width, height=height, length=len(names), file_names=names)
         content = dict(videos=[video], categories=self.categories(), annotations=annotations)
         dump_json(content, self.target, ensure_ascii=False)
 
@@ -239,14 +228,16 @@ class YouTubeVISJson(_Codes):
 class CvatXml(Exporter):
     """``cvat.xml``, "CVAT for video 1.1": a track of masks for each sentence, which is its label."""
 
-    name, path = 'cvat', 'cvat.xml'
+    name = 'cvat'
 
     def __init__(self, what: Exported) -> None:
         super().__init__(what)
         self.tracks: list[list[str]] = [[] for _ in what.texts]
         self._was_visible = [False] * len(what.texts)
+        self.num_frames = 0
 
-    def write(self, index: int, masks: np.ndarray) -> None:
+    def add(self, index: int, masks: np.ndarray) -> None:
+        self.num_frames = index + 1
         for sentence, mask in enumerate(masks):
             visible = bool(mask.any())
             if visible:
@@ -298,7 +289,7 @@ class LabelStudioJson(Exporter):
         UserError: label-studio-sdk, which encodes the masks, is missing.
     """
 
-    name, path = 'label-studio', 'label_studio.json'
+    name = 'label-studio'
 
     def __init__(self, what: Exported) -> None:
         super().__init__(what)
@@ -311,7 +302,7 @@ class LabelStudioJson(Exporter):
         self._encode = mask2rle
         self.tasks: list[dict] = []
 
-    def write(self, index: int, masks: np.ndarray) -> None:
+    def add(self, index: int, masks: np.ndarray) -> None:
         height, width = self.what.source.size
         result = [
             dict(
@@ -334,7 +325,7 @@ class LabelStudioJson(Exporter):
     def finish(self) -> None:
         dump_json(self.tasks, self.target, ensure_ascii=False)
         labels = ''.join(f'<Label value={quoteattr(text)}/>' for text in self.what.texts)
-        self.target.with_suffix('.xml').write_text(
+        (self.what.folder / FORMAT_FILES[self.name][1]).write_text(
             f'<View><Image name="image" value="$image"/>'
             f'<BrushLabels name="sentence" toName="image">{labels}</BrushLabels></View>\n',
             encoding='utf-8',
@@ -344,7 +335,7 @@ class LabelStudioJson(Exporter):
 class Mattes(Exporter):
     """``matte/NUMBER_SENTENCE.mp4``: white on black, lossless H.264, as a luma matte (track matte) for video editors."""
 
-    name, path = 'matte', 'matte'
+    name = 'matte'
 
     def open(self, stack: ExitStack) -> None:
         self.target.mkdir()
@@ -353,7 +344,7 @@ class Mattes(Exporter):
             for name in mask_folders(self.what.texts)
         ]
 
-    def write(self, index: int, masks: np.ndarray) -> None:
+    def add(self, index: int, masks: np.ndarray) -> None:
         times = self.what.source.times
         for writer, mask in zip(self.writers, masks, strict=True):
             frame = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, 2)

@@ -1,13 +1,11 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
@@ -27,18 +25,17 @@ from mmsoc.inference import (
 )
 from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import clean_text, dump_json
-from mmsoc.utils.masks import box_of_mask
+from mmsoc.utils.masks import box_of_mask, json_codes
 from mmsoc.visualization import RVOSLocalVisualizer, VideoWriter
 
 from .exports import Exported, Exporter, MaskImages, check_formats, exporters
 from .frame_pipeline import FramePipeline
 from .hub import HubMixin
 from .model_loading import load_model
-from .results import MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFolder, mask_folders, versions
+from .results import DEFAULT_FPS, MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFolder, mask_folders, versions
 from .video_io import FrameSource, WorkerPool, open_frames, prefetch
 
-FPS = 6
-"""frame rate of the overlay when the source has none; that of the data sets' annotated frames"""
+OnProgress = Callable[[str, int, int | None], None]
 
 
 @dataclass
@@ -71,8 +68,8 @@ class _Record:
         for index, mask in enumerate(masks):
             self.boxes[index].append(box_of_mask(mask).astype(int).tolist() if mask.any() else None)
         if self.keep_masks:
-            for index, code in enumerate(encode_mask_results(masks)):
-                self.masks[index].append(dict(size=[*map(int, code['size'])], counts=code['counts'].decode()))
+            for of_sentence, code in zip(self.masks, json_codes(masks), strict=True):
+                of_sentence.append(code)
 
 
 class SOCInferencer(HubMixin):
@@ -136,6 +133,7 @@ class SOCInferencer(HubMixin):
         fps: float | None = None,
         return_masks: bool = True,
         return_vis: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """Segments what each sentence names.
 
@@ -157,6 +155,8 @@ class SOCInferencer(HubMixin):
             fps: frame rate of the overlay of a folder or an array; 6 by default. A video keeps its own.
             return_masks: whether ``predictions`` contain the masks.
             return_vis: whether ``visualization`` holds the drawn frames (all of them in memory).
+            on_progress: called with a stage's name, the frames it has finished, and their total or None. What it raises ends the
+                call; nothing is written then.
 
         Returns:
             ``predictions``, JSON-serializable numbers and strings, and ``visualization``: a list of T drawn frames,
@@ -195,7 +195,8 @@ class SOCInferencer(HubMixin):
             self.check_language(seen_texts)
             folder = None if out_dir is None else stack.enter_context(ResultFolder(out_dir, overwrite))
             progress = stack.enter_context(self._progress())
-            advance = _bar(progress, 'reading, network' if not whole else 'reading', source.length)
+            title = 'reading' if whole else 'reading, network'
+            advance = _bar(progress, title, source.length, on_progress)
             pieces = stack.enter_context(closing(prefetch(self.pipeline.pieces(source, seen_texts, advance))))
             if whole:
                 prediction = self._whole(list(pieces))
@@ -204,7 +205,7 @@ class SOCInferencer(HubMixin):
             scores = [round(score, 6) for score in prediction.scores.tolist()]
             above = [score >= score_threshold for score in scores]
             num_frames = prediction.frame_scores.shape[1]
-            masks = _recorded(prediction, above, record, _bar(progress, 'masks', num_frames))
+            masks = _recorded(prediction, above, record, _bar(progress, 'masks', num_frames, on_progress))
             if folder is not None:
                 # Closed before the folder, even after an error, so that nothing is written later.
                 what = Exported(folder, source, sentences, scores)
@@ -349,7 +350,7 @@ class SOCInferencer(HubMixin):
             images = stack.enter_context(closing(prefetch(source.read(), depth=2)))
             video = None
             if path is not None and path.suffix == '.mp4':
-                video = stack.enter_context(VideoWriter(path, fps=source.fps or FPS))
+                video = stack.enter_context(VideoWriter(path, fps=source.fps or DEFAULT_FPS))
             # One thread: frames are encoded in order.
             drawer = stack.enter_context(WorkerPool(1, pending=4))
 
@@ -405,9 +406,19 @@ def _for_people(config: PredictionConfig) -> PredictionConfig:
     )
 
 
-def _bar(progress: Progress, title: str, total: int | None) -> Callable[[int], None]:
+def _bar(progress: Progress, title: str, total: int | None, on_progress: OnProgress | None) -> Callable[[int], None]:
     """Adds a progress bar; returns the function that advances it."""
-    return partial(progress.advance, progress.add_task(f'{title:16s}', total=total))
+    bar = progress.add_task(f'{title:16s}', total=total)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress.advance(bar, count)
+        if on_progress is not None:
+            on_progress(title, done, total)
+
+    return advance
 
 
 def _recorded(

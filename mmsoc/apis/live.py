@@ -23,8 +23,8 @@ from mmsoc.utils.masks import box_of_mask
 from mmsoc.utils.video import VideoError, VideoReader, upright_pixels
 from mmsoc.visualization import VideoWriter
 
-from .inferencer import FPS, SOCInferencer, check_texts
-from .results import MASKS, SCORES, VIDEO, check_out_dir, mask_folders, versions, write_mask
+from .inferencer import SOCInferencer, check_texts
+from .results import DEFAULT_FPS, MASKS, SCORES, VIDEO, check_out_dir, mask_folders, versions, write_mask
 from .video_io import FrameSource, WorkerPool
 
 FRAMES = 'frames.jsonl'
@@ -338,7 +338,7 @@ class _Run:
     def _write(self, frames: Sequence[LiveFrame], chunk: LiveMasks, latency: float) -> None:
         masks, scores = chunk.masks.numpy(), chunk.frame_scores
         if self._overlay and self._video is None:
-            fps = self.source.fps or Fraction(FPS)
+            fps = self.source.fps or Fraction(DEFAULT_FPS)
             self._video = self._stack.enter_context(VideoWriter(self.out / VIDEO, fps=fps))
         for t, frame in enumerate(frames):
             for folder, mask in zip(self._folders, masks[:, t], strict=True):

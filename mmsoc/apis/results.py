@@ -20,11 +20,20 @@ from mmsoc.utils.errors import UserError
 from mmsoc.utils.files import listed
 
 MASKS, VIDEO, OVERLAY_IMAGE, SCORES = 'masks', 'overlay.mp4', 'overlay.png', 'scores.json'
-# What runs write, apart from hidden folders; the others are those of `mmsoc.apis.exports`.
-RESULTS = (
-    *(MASKS, VIDEO, OVERLAY_IMAGE, SCORES, 'davis', 'coco.json', 'ytvis.json', 'cvat.xml'),
-    *('label_studio.json', 'label_studio.xml', 'matte'),
-)
+FORMAT_FILES: dict[str, tuple[str, ...]] = {
+    'png': (MASKS,),
+    'davis': ('davis',),
+    'coco': ('coco.json',),
+    'ytvis': ('ytvis.json',),
+    'cvat': ('cvat.xml',),
+    'label-studio': ('label_studio.json', 'label_studio.xml'),
+    'matte': ('matte',),
+}
+"""files and folders of each format of masks (`mmsoc.apis.exports`)"""
+# What runs write, apart from hidden folders.
+RESULTS = (VIDEO, OVERLAY_IMAGE, SCORES, *(file for files in FORMAT_FILES.values() for file in files))
+DEFAULT_FPS = 6
+"""frame rate of videos made of frames without one; that of the data sets' annotated frames"""
 
 # Hidden folders beside the results, with a suffix per run; see `_Replacement`.
 PARTIAL, NEW, EARLIER, REPLACED = '.mmsoc-partial-', '.mmsoc-new-', '.mmsoc-earlier-', '.mmsoc-replaced-'

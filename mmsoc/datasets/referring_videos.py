@@ -158,18 +158,19 @@ class ReferringVideoDataset(BaseDataset):
         if not (self.test_mode and self.require_masks and os.path.isfile(self.ann_file)):
             return None
         try:
-            self._check_masks_given(self._select_videos(self._load_videos()), self._missing_masks())
-        except (FileNotFoundError, UserError) as error:
-            return str(error) if str(error).startswith('require_masks') else None
-        return None
+            error = self._masks_error(self._select_videos(self._load_videos()))
+        except (FileNotFoundError, UserError):
+            return None
+        return None if error is None else str(error)
 
     def _check_videos(self) -> dict[str, dict]:
         check_root(self.data_root, self.LAYOUT)
         videos = self._select_videos(self._load_videos())
         for video, record in videos.items():
             check_files(self.data_prefix['img'], video, record['frames'], '.jpg', "data_prefix['img']")
-        if self.test_mode and self.require_masks:
-            self._check_masks_given(videos, self._missing_masks())
+        error = self._masks_error(videos)
+        if error is not None:
+            raise error
         return videos
 
     def load_data_list(self) -> list[dict]:
@@ -260,17 +261,20 @@ class ReferringVideoDataset(BaseDataset):
             raise UserError(f'ann_file: no video is left of the {listed} in {self.ann_file}')
         return videos
 
-    def _check_masks_given(self, videos: dict, missing: str | None) -> None:
-        key = next(iter(self.OBJECT_KEYS))
+    def _masks_error(self, videos: dict) -> FileNotFoundError | UserError | None:
+        """What is wrong if ``require_masks`` is not met."""
+        if not (self.test_mode and self.require_masks):
+            return None
+        key, missing = next(iter(self.OBJECT_KEYS)), self._missing_masks()
         without_object = sum(item[key] is None for record in videos.values() for item in record['expressions'].values())
         if missing is None and not without_object:
-            return
-        error: type[Exception]
+            return None
+        error: type[FileNotFoundError | UserError]
         if missing is None:
             error, reason = UserError, f'{without_object} expressions of {self.ann_file} have no {key!r}'
         else:
             error, reason = FileNotFoundError, missing
-        raise error(
+        return error(
             f'require_masks: {reason}, so this split cannot be evaluated here. Add them, evaluate on another split, '
             'train without validation (--cfg-options val_dataloader=None val_evaluator=None val_cfg=None), or set '
             'require_masks=False to make predictions only'

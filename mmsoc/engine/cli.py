@@ -97,6 +97,32 @@ def require_weights(parser: argparse.ArgumentParser, source: str, what: str) -> 
         parser.error(f'{what}: {error}')
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--weights``, ``--config``, ``--cfg-options``: what `SOCInferencer` loads; `check_model_arguments` checks them."""
+    parser.add_argument(
+        '--weights',
+        required=True,
+        metavar='FILE_OR_NAME',
+        help='checkpoint, or a name that `tools/weights.py list` shows',
+    )
+    parser.add_argument('--config', metavar='FILE', help='config file (default: the config in the checkpoint)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override config settings, e.g. model.test_cfg.output.mask_threshold=0.4',
+    )
+
+
+def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program with a message if the weights or the config are not there."""
+    require_weights(parser, args.weights, '--weights')
+    if args.config is not None and '::' not in args.config:
+        require_file(parser, args.config, '--config')
+
+
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
     """``--precision``, ``--compile``; `speed_options` turns them into options of the config."""
     parser.add_argument(

@@ -36,8 +36,6 @@ _WEIGHT_FILES = (
 )
 _TOKENIZER_FILES = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer_config.json')
 SPLITS: dict[str, tuple[str, ...]] = {'train': ('train', 'val'), 'test': ('test',)}
-BYTES_PER_PIXEL = 5200
-"""of a training step with Video-Swin-T in float32: 9.5 GB for 8 frames of 360x640 (docs/benchmarks.md)"""
 
 
 @dataclass(frozen=True)
@@ -167,19 +165,17 @@ def _data(cfg: Config, task: Task) -> Iterator[Finding]:
             yield Finding('error', f'{split} data: {error}')
             continue
         for dataset in datasets:
-            reason = _why_not_scored(dataset) if task == 'train' else None
-            if reason is not None:
-                yield Finding(
-                    'warning',
-                    f'the {split} split has no masks, so nothing is validated and no checkpoint is chosen ({_short(reason)})',
-                    'docs/data.md says where the masks are; without them, score on the server (`SubmissionWriter`)',
-                )
-                continue
             try:
                 (dataset.check if hasattr(dataset, 'check') else partial(_check_paths, dataset))()
             except (UserError, OSError) as error:
                 text = _short(str(error))
-                if text not in said:
+                if task == 'train' and (reason := _why_not_scored(dataset)):
+                    yield Finding(
+                        'warning',
+                        f'the {split} split has no masks, so nothing is validated and no checkpoint is chosen ({_short(reason)})',
+                        'docs/data.md says where the masks are; without them, score on the server (`SubmissionWriter`)',
+                    )
+                elif text not in said:
                     said.add(text)
                     yield Finding('error', f'{split} data: {text}', _data_remedy(dataset))
 

@@ -111,5 +111,4 @@ def _similarity(model: SOC, video_queries: Tensor, guidance: Tensor | None) -> T
     loss = model.criterion.loss_contrastive
     if loss is None or guidance is None:
         return None
-    product = (video_queries.float() @ guidance.float()[..., None])[..., 0]
-    return (product / video_queries.shape[-1] ** getattr(loss, 'dim_exponent', 0.5)).softmax(-1)
+    return loss.similarity(video_queries.float(), guidance.float()).softmax(-1)

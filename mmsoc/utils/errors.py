@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRACEBACK = 'MMSOC_TRACEBACK'
+DEBUG = 'MMSOC_DEBUG'
 """environment variable: 1 also shows the traceback of user errors"""
 
 _FILE_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -29,7 +29,7 @@ def user_errors(status: int = 1) -> Iterator[None]:
     """Ends the program with only the message if the user or the machine is at fault: a `UserError`, or an `OSError`
     about a file or a full disk. All other exceptions pass through and keep their traceback.
 
-    For the ``main`` of a tool, as a decorator or around a block. ``MMSOC_TRACEBACK=1`` keeps the traceback of these
+    For the ``main`` of a tool, as a decorator or around a block. ``MMSOC_DEBUG=1`` keeps the traceback of these
     errors as well.
 
     Args:
@@ -41,7 +41,7 @@ def user_errors(status: int = 1) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_user_error(error) or os.environ.get(TRACEBACK, '0') not in ('', '0'):
+        if not _is_user_error(error) or os.environ.get(DEBUG, '0') not in ('', '0'):
             raise
         message = f'error: {_message(error)}'
         if status == 1:

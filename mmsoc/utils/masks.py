@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 MAX_DIGITS = 7
 """maximum number of digits of a run: 35 bits"""
@@ -55,6 +56,12 @@ def run_totals(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     areas = np.add.reduceat(pixels * (index % 2), run_starts)
     bad = np.logical_or.reduceat(wrong, ends - lengths) | np.array([not text for text in texts])
     return np.where(bad, -1, totals), np.where(bad, 0, areas)
+
+
+def json_codes(masks: np.ndarray) -> list[dict]:
+    """COCO's run-length codes of bool (n, H, W), with ``counts`` as a string, as JSON needs it."""
+    codes = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return [dict(size=[*map(int, code['size'])], counts=code['counts'].decode()) for code in codes]
 
 
 def box_of_mask(mask: np.ndarray) -> np.ndarray:

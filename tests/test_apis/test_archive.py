@@ -1,12 +1,14 @@
 """Many videos: what is done, broken, interrupted."""
 
 import csv
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +161,22 @@ def test_a_worker_that_is_killed_is_replaced(videos, weights, tmp_path):
             os.kill(pids[0], signal.SIGKILL)
     assert {name: outcome.status for name, outcome in found.items()} == dict(a='done', b='done', d='done')
     assert len(pids) == 2
+
+
+def test_a_full_disk_ends_the_run(monkeypatch, tmp_path):
+    def full(*args, **kwargs):
+        def segment(task):
+            raise OSError(errno.ENOSPC, 'No space left on device', 'mask.png')
+
+        return segment
+
+    monkeypatch.setattr(archive, 'Segmenter', full)
+    monkeypatch.setattr(archive.signal, 'signal', lambda *_: None)
+    sent = []
+    connection = SimpleNamespace(send=sent.append, recv=lambda: archive.Task('a.mp4', ('x',)))
+    archive._work(connection, str(tmp_path), {}, {}, threads=torch.get_num_threads())
+    # A text: the parent raises it.
+    assert sent == [None, "[Errno 28] No space left on device: 'mask.png'"]
 
 
 def test_the_summary(tmp_path):

@@ -156,6 +156,16 @@ def test_short_side_resize(size, expected):
     assert ShortSideResize.target_size(*size, (640, 360)) == expected
 
 
+def test_one_of_several_short_sides():
+    def sizes(**kwargs):
+        resize = for_each(dict(type='mmsoc.RandomShortSideResize', **kwargs))
+        return {tuple(run(clip_results(size=(20, 60)), resize)['img_shape'][0]) for _ in range(30)}
+
+    np.random.seed(0)
+    assert sizes(sides=[10, 30, 2000]) == {(10, 30), (30, 90), (2000, 6000)}
+    assert sizes(sides=[10, 30], longest=60) == {(10, 30), (20, 60)}
+
+
 def test_resize_scales_masks_and_boxes():
     packed = run(clip_results(size=(20, 30)), for_each(dict(type='ShortSideResize', scale=(640, 40))), PACK)
     clip = packed['data_samples']
@@ -168,8 +178,7 @@ def test_resize_scales_masks_and_boxes():
 
 
 def test_referformer_recipe():
-    scales = [(64, short) for short in (16, 24, 32)]
-    several = dict(type='mmcv.RandomChoiceResize', scales=scales, resize_type='mmsoc.ShortSideResize')
+    several = dict(type='mmsoc.RandomShortSideResize', sides=[16, 24, 32], longest=64)
     recipe = for_each(
         dict(FLIP, prob=0.5),
         dict(
@@ -177,7 +186,7 @@ def test_referformer_recipe():
             transforms=[
                 [several],
                 [
-                    dict(several, scales=[(10**4, 40), (10**4, 50)]),
+                    dict(type='mmsoc.RandomShortSideResize', sides=[40, 50]),
                     dict(type='mmsoc.RandomClipCrop', min_size=30, max_size=45),
                     several,
                 ],

@@ -24,9 +24,22 @@ def batch():
     return torch.randn(1, 3, 3, 64, 96), [sample]
 
 
-def test_it_is_what_the_prediction_uses(batch):
-    model = model_of()
+def recorded(function, results):
+    def call(*args, **kwargs):
+        results[function.__name__] = function(*args, **kwargs)
+        return results[function.__name__]
+
+    return call
+
+
+def test_it_is_what_the_prediction_uses(batch, monkeypatch):
+    model, seen = model_of(), {}
+    for module, name in ((model, 'run_frames'), (model, 'run_video'), (model.head, 'decode_masks')):
+        monkeypatch.setattr(module, name, recorded(getattr(module, name), seen))
     found = inspect_clips(model, *batch)
+    objects, _ = seen['run_video']
+    logits = seen['decode_masks']
+    monkeypatch.undo()
     with torch.no_grad():
         (predicted,) = predict_clips(model, *batch)
     assert len(found) == 2
@@ -36,7 +49,14 @@ def test_it_is_what_the_prediction_uses(batch):
         chosen = of_text.scores.gather(1, of_text.chosen[:, None])[:, 0]
         torch.testing.assert_close(chosen, predicted.pred_frame_scores[index])
         torch.testing.assert_close(of_text.attention.sum(1), torch.ones(8))
-        torch.testing.assert_close(of_text.similarity.sum(), torch.tensor(1.0))
+        assert torch.equal(of_text.masks, logits[index] > 0)
+        # The contrastive loss of a query is minus the logarithm of its similarity.
+        queries, guidance = objects.video_queries[0][index], seen['run_frames'].fused.guidance[index]
+        losses = [
+            model.criterion.loss_contrastive(queries[None], guidance[None], torch.tensor([query])) for query in range(8)
+        ]
+        weight = model.criterion.loss_contrastive.loss_weight
+        torch.testing.assert_close(-weight * of_text.similarity.log(), torch.stack(losses).detach())
 
 
 def test_attention_is_that_of_the_cluster(batch):

@@ -207,7 +207,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(call, weights, tmp_path, mon
 def test_tracebacks_of_mistakes_on_demand(call, weights, tmp_path, monkeypatch):
     from mmsoc.utils.errors import UserError
 
-    monkeypatch.setenv('MMSOC_TRACEBACK', '1')
+    monkeypatch.setenv('MMSOC_DEBUG', '1')
     (tmp_path / 'a.mp4').write_bytes(b'no video')
     with pytest.raises(UserError, match='cannot be read as a video'):
         call(tmp_path / 'a.mp4', *texts('x'), '--weights', weights, '--out', tmp_path / 'out')

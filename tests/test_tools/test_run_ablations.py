@@ -102,6 +102,18 @@ def test_what_is_missing_runs_and_a_failure_is_named(runs, monkeypatch, capsys):
     assert not started
 
 
+def test_runs_at_once_have_different_gpus(runs):
+    two = tool.Runs(runs.out, runs.work_dir, 2, ())
+    with two._device() as first, two._device() as second:
+        assert {first['CUDA_VISIBLE_DEVICES'], second['CUDA_VISIBLE_DEVICES']} == {'0', '1'}
+    with pytest.raises(KeyError), two._device():
+        raise KeyError
+    with two._device() as first, two._device() as second:  # all are free again
+        assert {first['CUDA_VISIBLE_DEVICES'], second['CUDA_VISIBLE_DEVICES']} == {'0', '1'}
+    with runs._device() as environment:
+        assert environment['CUDA_VISIBLE_DEVICES'] == '' and environment['OMP_NUM_THREADS'] == '1'
+
+
 def test_a_command_that_fails(runs, tmp_path):
     with pytest.raises(ValueError, match=r'(?s)train.py --no-such-option .*ended with status 2; its output: .*a.log'):
         runs._call(tmp_path / 'a', 'a.log', dict(), 'train.py', '--no-such-option')

@@ -102,9 +102,9 @@ def test_as_a_decorator_it_works_more_than_once():
 def test_the_environment_shows_the_traceback_of_all_errors(monkeypatch):
     error = UserError('x')
     for value in ('', '0'):
-        monkeypatch.setenv('MMSOC_TRACEBACK', value)
+        monkeypatch.setenv('MMSOC_DEBUG', value)
         assert shown(error) == 'error: x'
-    monkeypatch.setenv('MMSOC_TRACEBACK', '1')
+    monkeypatch.setenv('MMSOC_DEBUG', '1')
     with pytest.raises(UserError) as info, user_errors():
         raise error
     assert info.value is error
@@ -134,7 +134,7 @@ def test_a_tool_as_a_user_calls_it(root, tmp_path):
 
     done = call()
     assert done.returncode == 2 and done.stderr.startswith('error: ') and len(done.stderr.splitlines()) == 1
-    done = call(MMSOC_TRACEBACK='1')
+    done = call(MMSOC_DEBUG='1')
     assert done.returncode == 1 and 'Traceback' in done.stderr and str(tmp_path / 'none') in done.stderr
 
 

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout 
 import numpy as np
 from PIL import Image
 
-from mmsoc.engine.cli import OptionAction, require_file, require_weights
+from mmsoc.engine.cli import add_model_arguments, check_model_arguments
 from mmsoc.utils.errors import user_errors
 
 THUMBNAILS = 6  # frames whose masks are shown
@@ -27,27 +27,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='VIDEO_OR_FOLDER_OR_IMAGE')
     parser.add_argument('--text', action='append', required=True, metavar='SENTENCE', help='may be repeated')
-    parser.add_argument(
-        '--weights', required=True, metavar='FILE_OR_NAME', help='checkpoint, or a name of `tools/weights.py list`'
-    )
-    parser.add_argument('--config', metavar='FILE', help='config file (default: the config in the checkpoint)')
+    add_model_arguments(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of the pictures')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument(
         '--max-queries', type=int, default=10, metavar='N', help='show the N best (default: %(default)s)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config settings',
-    )
     args = parser.parse_args()
-    require_weights(parser, args.weights, '--weights')
-    if args.config is not None and '::' not in args.config:
-        require_file(parser, args.config, '--config')
+    check_model_arguments(parser, args)
     if args.max_queries < 1:
         parser.error(f'--max-queries must be at least 1, found {args.max_queries}')
     return args

@@ -20,10 +20,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout works where mmsoc is not installed
@@ -159,7 +161,9 @@ class Runs:
     options: Sequence[str]
 
     def __post_init__(self) -> None:
-        self._free = list(range(self.gpus))
+        self._free_gpus: Queue[int] = Queue()
+        for gpu in range(self.gpus):
+            self._free_gpus.put(gpu)
         self._lock = threading.Lock()
         self._config_locks: dict[tuple[str, int], threading.Lock] = {}
 
@@ -202,8 +206,15 @@ class Runs:
         dump_json(record, self.file(row, seed), indent=1)
         return record
 
-    def _device(self) -> '_Device':
-        return _Device(self._free, self._lock, self.gpus)
+    @contextmanager
+    def _device(self) -> Iterator[dict[str, str]]:
+        """The environment of one run: a free GPU, or one thread of the CPU."""
+        gpu = self._free_gpus.get() if self.gpus else None
+        try:
+            yield dict(os.environ, CUDA_VISIBLE_DEVICES='' if gpu is None else str(gpu), OMP_NUM_THREADS='1')
+        finally:
+            if gpu is not None:
+                self._free_gpus.put(gpu)
 
     @staticmethod
     def _call(folder: Path, log: str, environment: dict[str, str], tool: str, *arguments: Any) -> None:
@@ -234,27 +245,6 @@ class Runs:
             sentences=len(jf['rows']),
             commit=_commit(),
         )
-
-
-class _Device:
-    """The environment of one run: a free GPU, or one thread of the CPU."""
-
-    def __init__(self, free: list[int], lock: threading.Lock, gpus: int) -> None:
-        self.free, self.lock, self.gpus = free, lock, gpus
-        self.mine: int | None = None
-
-    def __enter__(self) -> dict[str, str]:
-        while self.gpus and self.mine is None:
-            with self.lock:
-                self.mine = self.free.pop() if self.free else None
-            if self.mine is None:
-                time.sleep(1)
-        return dict(os.environ, CUDA_VISIBLE_DEVICES='' if self.mine is None else str(self.mine), OMP_NUM_THREADS='1')
-
-    def __exit__(self, *_: Any) -> None:
-        if self.mine is not None:
-            with self.lock:
-                self.free.append(self.mine)
 
 
 def _parameters(row: Row) -> int:

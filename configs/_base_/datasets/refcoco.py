@@ -2,9 +2,10 @@
 # docs of RefCOCODataset. This reads the prepared form; for the original one, set in each of the four data sets
 # (refs(umd).p for RefCOCOg):
 #   ann_file='refcoco/instances.json', refs_file='refcoco/refs(unc).p', split='train'
+_base_ = './refcoco_train.py'
 
 # Knobs
-data_root = '{{$MMSOC_DATA:data}}/coco'
+data_root = _base_.coco_root
 batch_size = 8  # per GPU
 scale = (640, 360)  # longest long side, short side
 flip_prob = 0.5  # here the released loader flips with this probability
@@ -28,9 +29,6 @@ test_pipeline = [
     dict(type='PackReferringInputs', drop_unseen=False),
 ]
 
-# lazy_init: ConcatDataset loads them.
-_train = dict(type=dataset_type, data_root=data_root, pipeline=train_pipeline, lazy_init=True)
-
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=4,
@@ -40,11 +38,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='ConcatDataset',
-        datasets=[
-            dict(_train, ann_file='refcoco/instances_refcoco_train.json', expected_sentences=120624),
-            dict(_train, ann_file='refcoco+/instances_refcoco+_train.json', expected_sentences=120191),
-            dict(_train, ann_file='refcocog/instances_refcocog_train.json', expected_sentences=80512),
-        ]))
+        datasets=[dict(part, pipeline=train_pipeline) for part in _base_.refcoco_train]))
 
 # RefCOCO val alone, to monitor training and to select a checkpoint, in a third of the time of all three. RefCOCOg's
 # training images can include its images, with other sentences, so do not report this score.

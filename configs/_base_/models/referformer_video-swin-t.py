@@ -1,5 +1,5 @@
 # ReferFormer (Wu et al., CVPR 2022) with Video-Swin-T and RoBERTa-base, from SOC's parts: the differences are below.
-_base_ = './soc_swin-t.py'
+_base_ = ['./soc_swin-t.py', './referformer_criterion.py']
 
 # Knobs
 num_queries = 5  # per frame
@@ -29,17 +29,4 @@ model = dict(
                 self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.1, batch_first=True),
                 cross_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.1, batch_first=True),
                 ffn_cfg=dict(embed_dims=256, feedforward_channels=2048, ffn_drop=0.1)))),
-    criterion=dict(
-        type='ReferFormerCriterion',
-        assigner=dict(
-            match_costs=[
-                dict(type='ClipFocalCost', weight=2.),
-                dict(type='ClipBoxL1Cost', weight=5.),
-                dict(type='ClipGIoUCost', weight=2.),
-                dict(type='WholeClipFocalCost', weight=2.),
-                dict(type='WholeClipDiceCost', weight=5.),
-            ]),
-        loss_mask=dict(loss_weight=2.),
-        loss_dice=dict(loss_weight=5.),
-        loss_bbox=dict(loss_weight=5.),
-        loss_contrastive=None))
+    criterion=_base_.referformer_criterion)

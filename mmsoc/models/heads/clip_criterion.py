@@ -101,7 +101,8 @@ class ClipCriterion(nn.Module):
         }
 
     def compared(self, masks: Tensor) -> Tensor:
-        """The target masks (M, T, H, W) at the resolution of the comparison: the input's."""
+        """The target masks (M, T, H, W) at the resolution of the comparison: the input's, since stride 4 would match other
+        queries."""
         return masks
 
     def num_masks(self, targets: ClipTargets) -> int | Tensor:

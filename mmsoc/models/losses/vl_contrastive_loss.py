@@ -20,6 +20,10 @@ class VLContrastiveLoss(nn.Module):
         self.dim_exponent = dim_exponent
         self.loss_weight = loss_weight
 
+    def similarity(self, video_queries: Tensor, guidance: Tensor) -> Tensor:
+        """(..., N), the logits of the softmax over the N video queries; arguments as in `forward`."""
+        return (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1] ** self.dim_exponent
+
     def forward(
         self, video_queries: Tensor, guidance: Tensor, matched: Tensor, avg_factor: float | Tensor | None = None
     ) -> Tensor:
@@ -33,6 +37,6 @@ class VLContrastiveLoss(nn.Module):
         Returns:
             The mean over the M sentences, a scalar or (S,).
         """
-        similarity = (video_queries @ guidance[..., None]).squeeze(-1) / video_queries.shape[-1] ** self.dim_exponent
+        similarity = self.similarity(video_queries, guidance)
         loss = F.cross_entropy(similarity.flatten(0, -2), matched.flatten(), reduction='none').view(matched.shape)
         return self.loss_weight * (loss.sum(-1) / (matched.shape[-1] if avg_factor is None else avg_factor))

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from mmsoc.preparation.moving_shapes import Noun
 from mmsoc.preparation.moving_shapes.scene import COLORS, SHAPES
 from mmsoc.utils.files import dump_json
+from mmsoc.utils.masks import json_codes
 
 from .source import Clip, Source, save_images
 
@@ -47,8 +47,7 @@ def write_mevis(root: Path, source: Source) -> dict[str, int]:
 def run_lengths(mask: np.ndarray) -> dict | None:
     if not mask.any():
         return None
-    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return dict(size=code['size'], counts=code['counts'].decode())
+    return json_codes(mask[None])[0]
 
 
 def sentences_of_several(clip: Clip) -> Iterator[tuple[str, list[int]]]:

@@ -1,5 +1,5 @@
 # ReferFormer in place of SOC.
-_base_ = './base.py'
+_base_ = ['./base.py', '../../../_base_/models/referformer_criterion.py']
 
 _attention = dict(embed_dims=128, num_heads=8, dropout=0., batch_first=True)
 
@@ -21,17 +21,4 @@ model = dict(
                 self_attn_cfg=_attention,
                 cross_attn_cfg=_attention,
                 ffn_cfg=dict(embed_dims=128, feedforward_channels=256, ffn_drop=0.)))),
-    criterion=dict(
-        type='ReferFormerCriterion',
-        assigner=dict(
-            match_costs=[
-                dict(type='ClipFocalCost', weight=2.),
-                dict(type='ClipBoxL1Cost', weight=5.),
-                dict(type='ClipGIoUCost', weight=2.),
-                dict(type='WholeClipFocalCost', weight=2.),
-                dict(type='WholeClipDiceCost', weight=5.),
-            ]),
-        loss_mask=dict(loss_weight=2.),
-        loss_dice=dict(loss_weight=5.),
-        loss_bbox=dict(loss_weight=5.),
-        loss_contrastive=None))
+    criterion=_base_.referformer_criterion)
