@@ -38,7 +38,7 @@ class BuildWithMim(build_py):
                 shutil.copy2(source, target / name)
 
 
-EXTRAS = {name: requirements(name) for name in ('mminstall', 'optional', 'tests', 'docs')}
+EXTRAS = {name: requirements(name) for name in ('mminstall', 'optional', 'demo', 'tests', 'docs')}
 
 setup(
     name='mmsoc',

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 from mmengine.runner import find_latest_checkpoint
+from torch import nn
 
 from mmsoc.registry import DATASETS
 from mmsoc.utils.errors import UserError
@@ -36,6 +38,8 @@ _WEIGHT_FILES = (
 )
 _TOKENIZER_FILES = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer_config.json')
 SPLITS: dict[str, tuple[str, ...]] = {'train': ('train', 'val'), 'test': ('test',)}
+STEP_BYTES_PER_PIXEL = 4500
+"""activations of a training step in float32 with Video-Swin-T: docs/benchmarks.md, 8 x 360 x 640, without the weights"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def preflight(
         if processes:
             checks.append(lambda: _devices(processes))
         if task == 'train':
-            checks.append(lambda: _work_dir(cfg, resume))
+            checks.append(lambda: _work_dir(cfg, resume, processes))
             if processes:
                 checks.append(lambda: _batch(cfg, processes * int(os.environ.get('NNODES', '1'))))
         found = [finding for check in checks for finding in check()]
@@ -296,7 +300,7 @@ def _devices(processes: int) -> Iterator[Finding]:
             )
 
 
-def _work_dir(cfg: Config, resume: bool) -> Iterator[Finding]:
+def _work_dir(cfg: Config, resume: bool, processes: int) -> Iterator[Finding]:
     folder = Path(cfg.work_dir)
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     resume = resume or bool(cfg.get('resume'))
@@ -311,12 +315,16 @@ def _work_dir(cfg: Config, resume: bool) -> Iterator[Finding]:
         yield Finding('error', f'work_dir: {existing} is not writable', 'choose another --work-dir')
         return
     try:
-        need = 0 if resume else _checkpoint_bytes(cfg)
+        from mmsoc.registry import MODELS
+
+        model = MODELS.build(copy.deepcopy(cfg.model))
     except (UserError, OSError) as error:
         yield Finding('error', f'model: {_short(str(error))}')
         return
     except Exception:  # the run itself will say what is wrong
         return
+    yield from _memory(cfg, model, processes)
+    need = 0 if resume else _checkpoint_bytes(cfg, model)
     free = shutil.disk_usage(existing).free
     if need > free:
         yield Finding(
@@ -326,11 +334,68 @@ def _work_dir(cfg: Config, resume: bool) -> Iterator[Finding]:
         )
 
 
-def _checkpoint_bytes(cfg: Config) -> int:
-    """Weights and two moments of each, as AdamW's, in all checkpoints that are kept at once, the best and one being written."""
-    from mmsoc.registry import MODELS
+def _memory(cfg: Config, model: nn.Module, processes: int) -> Iterator[Finding]:
+    """Whether a step of a `VideoSwin` fits, roughly: activations by the pixels of a batch and the size of the backbone."""
+    backbone: Any = getattr(model, 'backbone', None)
+    loader = cfg.get('train_dataloader') or {}
+    pixels = max((_clip_pixels(part) for part in _dataset_configs(loader.get('dataset'))), default=0)
+    if (
+        not (pixels and hasattr(backbone, 'depths'))
+        or (cfg.model.get('backbone') or {}).get('with_cp')
+        or processes < 1
+    ):
+        return
+    # Blocks times channels times tokens; 456 is that of Video-Swin-T.
+    size = sum(depth * backbone.embed_dims / 2**stage for stage, depth in enumerate(backbone.depths)) / 456
+    # Weights, gradients and two moments.
+    fixed = sum((16 if weight.requires_grad else 4) * weight.numel() for weight in model.parameters())
+    need = fixed + int(loader.get('batch_size') or 1) * pixels * STEP_BYTES_PER_PIXEL * size
+    if torch.cuda.is_available():
+        where, free = 'the GPU', torch.cuda.get_device_properties(0).total_memory
+    else:
+        where, free = 'this machine', psutil.virtual_memory().available
+        need *= processes
+    if need > free:
+        yield Finding(
+            'warning',
+            f'a training step may need about {need / 1e9:.0f} GB of memory, and {where} has {free / 1e9:.0f} GB',
+            'smaller frames, a smaller batch, --amp, or recomputation: --cfg-options model.backbone.with_cp=True',
+        )
 
-    parameters = list(MODELS.build(copy.deepcopy(cfg.model)).parameters())
+
+def _dataset_configs(config: Any) -> Iterator[Mapping]:
+    """The innermost configs of data sets."""
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        for part in config:
+            yield from _dataset_configs(part)
+    elif isinstance(config, Mapping):
+        inner = config.get('datasets') or config.get('dataset')
+        if inner is None:
+            yield config
+        else:
+            yield from _dataset_configs(inner)
+
+
+def _clip_pixels(dataset: Mapping) -> int:
+    """Pixels of a training clip at the largest size that its pipeline can give; 0: not known."""
+
+    def sizes(part: Any) -> Iterator[int]:
+        if isinstance(part, Mapping):
+            if isinstance(scale := part.get('scale'), Sequence) and len(scale) == 2:
+                yield scale[0] * scale[1]
+            if part.get('sides') and part.get('longest'):
+                yield max(part['sides']) * part['longest']
+        for inner in part.values() if isinstance(part, Mapping) else part:
+            if isinstance(inner, Mapping | list | tuple):
+                yield from sizes(inner)
+
+    frames = (dataset.get('clip_sampler') or {}).get('num_frames', 1)
+    return frames * max(sizes(dataset.get('pipeline') or []), default=0)
+
+
+def _checkpoint_bytes(cfg: Config, model: nn.Module) -> int:
+    """Weights and two moments of each, as AdamW's, in all checkpoints that are kept at once, the best and one being written."""
+    parameters = list(model.parameters())
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in parameters)
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,6 +108,21 @@ def test_no_gpu_and_many_processes(cfg, monkeypatch):
     assert texts(preflight(cfg, 'test', processes=8), 'warning') == [
         'no GPU: 8 processes share 2 cores, and wait for each other'
     ]
+
+
+def test_memory(monkeypatch, tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs/soc/soc_swin-t_ytvos.py')
+    cfg.work_dir = str(tmp_path)
+
+    def said(processes):
+        found = texts(preflight(cfg, 'train', processes=processes), 'warning')
+        return [text for text in found if 'a training step may need' in text]
+
+    monkeypatch.setattr(module.psutil, 'virtual_memory', lambda: SimpleNamespace(available=12e9))
+    assert not said(1)  # docs/benchmarks.md measures 9.6 GB
+    assert said(2) == ['a training step may need about 19 GB of memory, and this machine has 12 GB']
+    cfg.model.backbone.with_cp = True
+    assert not said(2)
 
 
 def test_an_earlier_run(cfg):
