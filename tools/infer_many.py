@@ -84,7 +84,8 @@ def main() -> None:
                 outcomes.append(outcome)
                 bar.advance(shown)
                 if outcome.status == 'broken':
-                    bar.console.print(f'broken: {outcome.task.video}: {outcome.reason}', highlight=False)
+                    where = '' if outcome.task.video in outcome.reason else f'{outcome.task.video}: '
+                    bar.console.print(f'broken: {where}{outcome.reason}', highlight=False, soft_wrap=True)
                 if not console.is_interactive:
                     report_line(len(outcomes) - len(finished), len(todo), time.monotonic() - start)
     except KeyboardInterrupt:

@@ -241,7 +241,7 @@ class CvatXml(Exporter):
         for sentence, mask in enumerate(masks):
             visible = bool(mask.any())
             if visible:
-                left, top, right, bottom = box_of_mask(mask).astype(int).tolist()  # of the last row and column, too
+                left, top, right, bottom = map(int, box_of_mask(mask))  # of the last row and column, too
                 part = mask[top : bottom + 1, left : right + 1]
                 place = f'left="{left}" top="{top}" width="{right - left + 1}" height="{bottom - top + 1}"'
                 self._mask(sentence, index, ', '.join(map(str, runs_of(part))), place, outside=0)
