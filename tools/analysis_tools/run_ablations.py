@@ -275,9 +275,8 @@ def summary(records: Sequence[dict[str, Any]], key: str) -> tuple[float, float]:
 
 def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], out: Path) -> None:
     """``table_NAME.md`` and ``.csv`` of the rows that have runs, and a plot."""
-    label = f'Table {name}' if name.isdigit() else title.capitalize()
     lines = [
-        f'# {label}: {title}' if name.isdigit() else f'# {label}',
+        f'# Table {name}: {title}' if name.isdigit() else f'# {title[0].upper()}{title[1:]}',
         '',
         'J&F on 192 held-out videos of MovingShapes, mean ± sample standard deviation over the seeds. "Paper" is J&F on ',
         'Ref-YouTube-VOS as the paper prints it (ReferFormer: its README), not measured here. Variance: 100 times the variance ',
