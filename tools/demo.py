@@ -9,7 +9,6 @@ Needs Gradio: pip install 'mmsoc[demo]', or pip install -r requirements/demo.txt
 import argparse
 import logging
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
@@ -48,7 +47,6 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
-    warnings.filterwarnings('ignore', message='torch.meshgrid')
     logging.basicConfig(format='%(asctime)s %(levelname)s %(message)s')
     try:
         from mmsoc.apis import page

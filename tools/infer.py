@@ -10,7 +10,6 @@ as frames arrive:
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # lets a checkout run without installing mmsoc
@@ -216,7 +215,6 @@ def summary(result):
 
 def main():
     args = parse_args()
-    warnings.filterwarnings('ignore', message='torch.meshgrid')
     try:
         with user_errors():
             print(run(args))

@@ -6,7 +6,6 @@ and the scripts that start several processes do it first; it stops them if there
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that a checkout works where mmsoc is not installed
@@ -39,7 +38,6 @@ def parse_args() -> argparse.Namespace:
 @user_errors(status=2)
 def main() -> None:
     args = parse_args()
-    warnings.filterwarnings('ignore', message='torch.meshgrid')
     from mmengine.logging import MMLogger
 
     from mmsoc.engine.preflight import preflight, report

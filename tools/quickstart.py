@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -427,7 +426,6 @@ def baselines_of(data_root: Path, rows: list[dict]) -> dict[str, dict[str, float
 def inferencer_of(args, weights: str | Path) -> Any:
     from mmsoc.apis import SOCInferencer
 
-    warnings.filterwarnings('ignore', message='torch.meshgrid')
     return SOCInferencer(weights=weights, device=None if args.gpus else 'cpu', show_progress=False)
 
 

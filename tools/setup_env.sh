@@ -174,7 +174,7 @@ if ! mmcv_works || { [[ "$KIND" == *FORCE_CUDA=1* ]] && ! mmcv_has_cuda; }; then
   mmcv_works || die "mmcv was built but its ops cannot be imported" "the whole log: $LOG"
 fi
 step "mmengine, mmdet, mmaction2" pip_install -r "$ROOT/requirements/mminstall.txt"
-step "runtime and test packages" pip_install -r "$ROOT/requirements/runtime.txt" -r "$ROOT/requirements/optional.txt" -r "$ROOT/requirements/tests.txt"
+step "runtime and test packages" pip_install -r "$ROOT/requirements/runtime.txt" -r "$ROOT/requirements/optional.txt" -r "$ROOT/requirements/demo.txt" -r "$ROOT/requirements/tests.txt"
 without_display
 [ ! -f "$ROOT/setup.py" ] || step "mmsoc itself (editable)" pip_install --no-build-isolation --no-deps -e "$ROOT"
 has_everything "$PY" || { printf '%s\n' "$NOTES" >&2; die "the environment is still not complete (lines above)" "the whole log: $LOG"; }

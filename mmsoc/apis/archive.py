@@ -9,7 +9,6 @@ import re
 import signal
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -260,7 +259,6 @@ def _work(connection: Connection, out: str, load: dict, call: dict, threads: int
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     import torch
 
-    warnings.filterwarnings('ignore', message='torch.meshgrid')
     torch.set_num_threads(threads)
     try:
         segment = Segmenter(out, load, call)

@@ -2,6 +2,7 @@ import functools
 import importlib.util
 import math
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -373,18 +374,20 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
     ) -> None:
         kwargs: dict[str, Any] = {} if init_cfg is None else {'init_cfg': init_cfg}
         self.pretrained: str | None
-        super().__init__(
-            arch=arch,
-            pretrained=pretrained,
-            pretrained2d=False,
-            patch_size=(1, 4, 4),
-            window_size=tuple(window_size),
-            drop_path_rate=drop_path_rate,
-            frozen_stages=frozen_stages,
-            with_cp=with_cp,
-            out_indices=(0, 1, 2, 3),
-            **kwargs,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='torch.meshgrid')  # mmaction2 passes no `indexing`
+            super().__init__(
+                arch=arch,
+                pretrained=pretrained,
+                pretrained2d=False,
+                patch_size=(1, 4, 4),
+                window_size=tuple(window_size),
+                drop_path_rate=drop_path_rate,
+                frozen_stages=frozen_stages,
+                with_cp=with_cp,
+                out_indices=(0, 1, 2, 3),
+                **kwargs,
+            )
         if patch_embed is not None:
             self.patch_embed = MODELS.build(patch_embed)
         for index in self.out_indices:
