@@ -89,7 +89,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--from-scratch',
         action='store_true',
-        help='start from random weights instead of a pre-trained backbone and text encoder',
+        help="start from random weights instead of soc-mini's backbone, neck and text encoder",
     )
     parser.add_argument('--work-dir', default=str(ROOT / 'work_dirs' / 'quickstart'), help='output folder')
     args = parser.parse_args()

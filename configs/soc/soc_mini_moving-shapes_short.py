@@ -1,11 +1,11 @@
-# soc-mini in a quarter of an hour, from its pre-trained backbone and text encoder: for tools/quickstart.sh and short experiments.
+# soc-mini in a quarter of an hour: its backbone, neck and text encoder, and the rest from random weights. For tools/quickstart.sh.
 _base_ = ['./soc_mini_moving-shapes.py']
 
 # Knobs
 max_epochs = 30
 image_epochs = 18
 batch_size = 4  # per process, of two
-load_from = 'soc-mini_pretrained'
+load_from = 'soc-mini'
 
 train_dataloader = dict(
     batch_size=batch_size,

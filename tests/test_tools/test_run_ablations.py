@@ -124,7 +124,7 @@ def test_a_command_that_fails(runs, tmp_path):
 @pytest.mark.slow
 def test_a_real_run(tmp_path, monkeypatch):
     """From nothing to a record, two rows of one training, and the picture of both models."""
-    generate(tmp_path / 'data' / 'moving-shapes', Settings(train_videos=8, valid_videos=64), workers=1)
+    generate(tmp_path / 'data' / 'moving-shapes', Settings(train_videos=8, valid_videos=240), workers=1)
     monkeypatch.setenv('MMSOC_DATA', str(tmp_path / 'data'))
     folders = [f'--{name}={tmp_path / name}' for name in ('out', 'work-dir')]
     command = ['run_ablations', '--tables', 'query', 'referformer', '--seeds', '1', '--jobs', '1', *folders]
@@ -132,7 +132,7 @@ def test_a_real_run(tmp_path, monkeypatch):
     tool.main()
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / 'out' / 'runs').iterdir()}
     assert set(records) == {'base_seed0', 'base_QueryPerFrame_seed0', 'referformer_seed0'}
-    assert all(record['sentences'] == 32 and 0 <= record['jf']['all'] <= 100 for record in records.values())
+    assert all(record['sentences'] == 384 and 0 <= record['jf']['all'] <= 100 for record in records.values())
     assert records['referformer_seed0']['parameters'] > records['base_seed0']['parameters'] > 5e6
     assert len(list((tmp_path / 'work-dir').iterdir())) == 2
     assert (tmp_path / 'out' / 'soc_and_referformer.png').is_file()

@@ -19,7 +19,7 @@ from mmsoc.utils.files import atomic_path
 from mmsoc.visualization import contact_sheet
 
 WIDTH = 400  # of a video
-COLORS = 64
+COLORS = 96
 
 
 @user_errors()

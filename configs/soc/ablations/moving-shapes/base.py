@@ -5,6 +5,7 @@ _base_ = ['../../soc_mini_moving-shapes_short.py']
 max_epochs = 12
 image_epochs = 6
 batch_size = 8  # one process
+load_from = 'soc-mini_pretrained'  # a backbone that no SOC has trained
 
 model = dict(
     sim=dict(cluster=dict(frame_position=False)),
