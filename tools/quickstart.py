@@ -62,7 +62,7 @@ class Recipe:
 
 PRETRAINED = Recipe(
     CONFIGS / 'soc' / 'soc_mini_moving-shapes_short.py',
-    {5_600: (55.9, 70.0, 74.1, 55.5)},
+    {3_200: (76.4, 76.0, 82.8, 67.1), 11_200: (85.0, 88.5, 88.9, 72.0)},
 )
 FROM_SCRATCH = Recipe(
     CONFIGS / 'soc' / 'soc_tiny_moving-shapes.py',
