@@ -62,7 +62,7 @@ class Recipe:
 
 PRETRAINED = Recipe(
     CONFIGS / 'soc' / 'soc_mini_moving-shapes_short.py',
-    {3_200: (76.4, 76.0, 82.8, 67.1), 11_200: (85.0, 88.5, 88.9, 72.0)},
+    {3_200: (76.4, 76.0, 82.8, 67.1), 11_200: (85.0, 88.5, 88.9, 72.0), 28_800: (87.5, 92.0, 89.6, 73.7)},
 )
 FROM_SCRATCH = Recipe(
     CONFIGS / 'soc' / 'soc_tiny_moving-shapes.py',
@@ -530,11 +530,11 @@ def plot_loss(args, steps: Steps) -> None:
         title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n',
     )
     cfg, plan = Config.fromfile(args.recipe.config), plan_of(args.work_dir)
-    for family, start in plan['family_starts'].items():  # each adds new, harder sentences
-        if start:
-            step = start * cfg.epoch_size / total_batch(cfg)
-            axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
-            axis.text(step, 1.01, family, transform=axis.get_xaxis_transform(), rotation=40, fontsize=7, color='grey')
+    for start in sorted(set(plan['family_starts'].values()) - {0}):  # each adds new, harder sentences
+        families = ', '.join(family for family, begin in plan['family_starts'].items() if begin == start)
+        step = start * cfg.epoch_size / total_batch(cfg)
+        axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
+        axis.text(step, 1.01, families, transform=axis.get_xaxis_transform(), rotation=40, fontsize=7, color='grey')
     axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
     with atomic_path(args.work_dir / 'loss.png') as path:
         figure.savefig(path, dpi=120, bbox_inches='tight')
