@@ -54,10 +54,16 @@ class Recipe:
         return dict(zip(FAMILIES, values, strict=True))
 
     def clips_for(self, appearance: float) -> float:
-        """Clips after which appearance is this good; infinite if it never was."""
-        return next(
-            (float(clips) for clips in sorted(self.expected) if self.expected[clips][0] >= appearance), math.inf
-        )
+        """Clips after which appearance is this good, interpolated as in `expectation`; infinite if it never was."""
+        low, before = None, 0.0
+        for clips in sorted(self.expected):
+            value = self.expected[clips][0]
+            if value >= appearance:
+                return (
+                    float(clips) if low is None else low * (clips / low) ** ((appearance - before) / (value - before))
+                )
+            low, before = clips, value
+        return math.inf
 
 
 PRETRAINED = Recipe(

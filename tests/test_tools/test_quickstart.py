@@ -23,6 +23,8 @@ def test_the_expectation_is_interpolated(recipe):
         for value, a, b in zip(middle.values(), recipe.expected[low], recipe.expected[high], strict=True):
             assert value == pytest.approx((a + b) / 2)
     assert recipe.clips_for(0) == known[0] and recipe.clips_for(100) == float('inf')
+    first, second = (recipe.expected[clips][0] for clips in known[:2])
+    assert first < second and recipe.clips_for((first + second) / 2) == pytest.approx((known[0] * known[1]) ** 0.5)
 
 
 @pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
