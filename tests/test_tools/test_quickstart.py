@@ -70,6 +70,23 @@ def test_progress_says_how_long_it_will_take(tmp_path, monkeypatch):
     assert said == [f'starting (log: {tmp_path / "train.log"})', 'epoch 2, loss 3.00, about 2.0 min left']
 
 
+@pytest.mark.parametrize(('slow', 'epoch_size'), [(1, 800), (5, 448), (50, 320)])
+def test_a_slow_machine_gets_shorter_epochs(slow, epoch_size, tmp_path, monkeypatch, capsys):
+    """5.6 minutes hold 33 epochs of 800 clips, 6.7, or two thirds of one."""
+    monkeypatch.setattr(quickstart, 'run', lambda *command, **kwargs: None)
+    times = [dict(epoch=epoch, time=0.1 * slow) for epoch in (1, 2) for _ in range(4)]
+    monkeypatch.setattr(quickstart, 'scalars', lambda folder: times if folder.name == 'probe' else [])
+    args = SimpleNamespace(recipe=quickstart.PRETRAINED, work_dir=tmp_path, procs=2, gpus=0, minutes=5.6)
+    steps = quickstart.Steps(tmp_path, 1)
+    quickstart.measure_speed(args, steps)
+    assert steps.state['epoch_size'] == epoch_size
+    assert steps.state['seconds'] == pytest.approx([10 * slow * epoch_size / 800] * 2)
+    assert ('the fewest that was measured' in capsys.readouterr().out) == (slow == 50)
+    args.minutes = 0.1
+    quickstart.measure_speed(args, steps)
+    assert steps.state['epoch_size'] == epoch_size  # training may have begun
+
+
 def test_a_command_that_fails_is_shown_with_its_log(tmp_path, capsys):
     log = tmp_path / 'logs' / 'x.log'
     with pytest.raises(
