@@ -319,7 +319,7 @@ def run_on_workers(
         started: is called with the number and process id of each worker that starts.
 
     Raises:
-        UserError: the model cannot be built.
+        UserError: the model cannot be built, or the disk is full.
     """
     todo, tries = list(reversed(tasks)), dict.fromkeys(tasks, 0)
     workers: dict[int, _Worker] = {}

@@ -36,6 +36,7 @@ from .results import DEFAULT_FPS, MASKS, OVERLAY_IMAGE, SCORES, VIDEO, ResultFol
 from .video_io import FrameSource, WorkerPool, open_frames, prefetch
 
 OnProgress = Callable[[str, int, int | None], None]
+"""of a stage's name, the frames it has finished, and their total if it is known"""
 
 
 @dataclass
@@ -155,8 +156,7 @@ class SOCInferencer(HubMixin):
             fps: frame rate of the overlay of a folder or an array; 6 by default. A video keeps its own.
             return_masks: whether ``predictions`` contain the masks.
             return_vis: whether ``visualization`` holds the drawn frames (all of them in memory).
-            on_progress: called with a stage's name, the frames it has finished, and their total or None. What it raises ends the
-                call; nothing is written then.
+            on_progress: called as frames are finished; see `OnProgress`. What it raises ends the call, and nothing is written then.
 
         Returns:
             ``predictions``, JSON-serializable numbers and strings, and ``visualization``: a list of T drawn frames,

@@ -4,7 +4,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,8 +19,7 @@ from PIL import Image
 from mmsoc.preparation.moving_shapes.samples import FPS, sample_videos
 from mmsoc.utils.errors import UserError, is_out_of_memory
 from mmsoc.utils.files import dump_json
-from mmsoc.utils.video import VideoReader, upright_pixels
-from mmsoc.visualization import VideoWriter
+from mmsoc.visualization import write_video
 
 from .inferencer import SOCInferencer
 from .results import DEFAULT_FPS, MASKS, OVERLAY_IMAGE, VIDEO
@@ -52,7 +53,7 @@ class Limits:
     """visitors in the queue; one is served at a time"""
 
 
-class _StoppedError(Exception):
+class StoppedError(Exception):
     """The visitor stopped the run, or left."""
 
 
@@ -74,7 +75,8 @@ class Page:
         self.limits = limits
         self.device = device
         self._loaded: tuple[str, SOCInferencer] | None = None
-        self._stopped: set[str] = set()
+        self._session: str | None = None  # whose run it is
+        self._stop = threading.Event()
         self._load(self.weights[0])
 
     def _load(self, weights: str) -> SOCInferencer:
@@ -98,44 +100,52 @@ class Page:
             sentences: one per line.
             weights: one of those of the page.
             session: of the visitor; `stop` ends the run by it.
-            progress: called with ``(done, total)`` and ``desc``.
+            progress: `gradio.Progress`: called with ``(done, total)``, ``desc`` and ``unit``.
 
         Raises:
+            StoppedError: `stop` was called.
             UserError: the input is not as expected; the message has no path of this machine.
         """
-        self._stopped.discard(session)
         if path is None:
             raise UserError('there is no video; drop one on the left, or take a sample')
         texts = self._texts(sentences)
         if weights not in self.weights:
             raise UserError(f'weights: expected one of {", ".join(self.weights)}, found {weights!r}')
-        out = Path(tempfile.mkdtemp(prefix='result-', dir=self.folder))
-        try:
-            source = open_frames(path)
-            self._check_length(source.length or 0, source)
+        self._session = session
+        self._stop.clear()
+        with ExitStack() as failed:
+            out = Path(tempfile.mkdtemp(prefix='result-', dir=self.folder))
+            failed.callback(shutil.rmtree, out, ignore_errors=True)
+            try:
+                result = self._segment(path, texts, weights, out, progress)
+            except (UserError, FileNotFoundError) as error:
+                raise UserError(str(error).replace(path, Path(path).name)) from error
+            finally:
+                self._session = None
+            failed.pop_all()
+        return result
 
-            def on_progress(stage: str, done: int, total: int | None) -> None:
-                if session in self._stopped:
-                    raise _StoppedError
-                self._check_length(done, source)
-                progress((done, total), desc=stage, unit='frames')
+    def _segment(
+        self, path: str, texts: Sequence[str], weights: str, out: Path, progress: Callable[..., Any]
+    ) -> 'Result':
+        source = open_frames(path)
+        self._check_length(source.length or 0, source)
 
-            inferencer = self._load(weights)
-            found = inferencer(source, texts, out_dir=out / 'out', return_masks=False, on_progress=on_progress)[
-                'predictions'
-            ]
-            return Result.of(
-                out, found, Path(path).name, [inferencer.visualizer.color_of(i) for i in range(len(texts))]
-            )
-        except BaseException as error:
-            shutil.rmtree(out, ignore_errors=True)
-            if isinstance(error, UserError | FileNotFoundError):
-                raise UserError(str(error).replace(str(path), Path(path).name)) from error
-            raise
+        def on_progress(stage: str, done: int, total: int | None) -> None:
+            if self._stop.is_set():
+                raise StoppedError
+            self._check_length(done, source)
+            progress((done, total), desc=stage, unit='frames')
+
+        inferencer = self._load(weights)
+        found = inferencer(source, texts, out_dir=out / 'out', return_masks=False, on_progress=on_progress)
+        colors = [inferencer.visualizer.color_of(index) for index in range(len(texts))]
+        return Result.of(out, found['predictions'], Path(path).name, colors)
 
     def stop(self, session: str) -> None:
-        """Ends the session's run, if there is one, at its next frames."""
-        self._stopped.add(session)
+        """Ends the session's run, if it is running, at its next frames."""
+        if session == self._session:
+            self._stop.set()
 
     def _texts(self, sentences: str) -> list[str]:
         texts = [line.strip() for line in sentences.splitlines() if line.strip()]
@@ -184,7 +194,7 @@ class Result:
         overlay = image if image.exists() else out / VIDEO
         (folder / 'frames').mkdir()
         frames = [folder / 'frames' / f'{index:05d}.jpg' for index in range(found['num_frames'])]
-        for file, pixels in zip(frames, _pixels(overlay), strict=True):
+        for file, pixels in zip(frames, open_frames(overlay).read(), strict=True):
             Image.fromarray(pixels).save(file, quality=90)
         fps = found['fps'] or DEFAULT_FPS
         names = [f'{number}. {sentence["text"]}' for number, sentence in enumerate(found['sentences'], 1)]
@@ -211,48 +221,21 @@ class Result:
         )
 
 
-def _pixels(path: Path) -> Iterator[Any]:
-    if path.suffix == '.png':
-        with Image.open(path) as image:
-            yield image.convert('RGB').__array__()
-        return
-    with VideoReader(path) as video:
-        for frame in video.frames():
-            yield upright_pixels(frame)
-
-
 def write_samples(folder: Path) -> list[tuple[Path, list[str]]]:
     """Writes `sample_videos`; returns their paths and sentences."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for sample in sample_videos():
         path = folder / f'{sample.name}.mp4'
-        with VideoWriter(path, fps=FPS) as writer:
-            for frame in sample.frames:
-                writer.write(frame)
+        write_video(path, list(sample.frames), fps=FPS)
         samples.append((path, sample.texts))
     return samples
 
 
-def build_page(
-    weights: Sequence[str] = ('soc-mini',),
-    folder: str | Path | None = None,
-    limits: Limits = Limits(),
-    device: str | None = None,
-) -> gr.Blocks:
-    """The page; ``launch`` it, or let `serve`.
-
-    Args:
-        weights: checkpoints or names to choose from.
-        folder: where samples, uploads and results lie; None: a new temporary folder.
-        limits, device: see `Page`.
-
-    Raises:
-        FileNotFoundError, UserError: as `SOCInferencer`, for the first of ``weights``.
-    """
-    folder = Path(tempfile.mkdtemp(prefix='mmsoc-demo-') if folder is None else folder)
-    page = Page(weights, folder, limits, device)
-    samples = write_samples(folder / 'samples')
+def build_page(page: Page) -> gr.Blocks:
+    """The layout and its events; `serve` launches it."""
+    limits = page.limits
+    samples = write_samples(page.folder / 'samples')
 
     def run(
         path: str | None,
@@ -267,7 +250,7 @@ def build_page(
         try:
             result = page.segment(path, sentences, chosen, str(request.session_hash), progress)
             status = result.summary
-        except _StoppedError:
+        except StoppedError:
             status = 'Stopped.'
         except UserError as error:
             status = f'<b>Not possible:</b> {escape(str(error))}'
@@ -396,23 +379,26 @@ def serve(
     Args:
         host: address to listen on; ``0.0.0.0`` for all.
         port: None: the first free one from 7860 on.
-        weights, limits, device: see `build_page`.
+        weights, limits, device: see `Page`.
 
     Raises:
-        FileNotFoundError, UserError: as `build_page`; the port is taken.
+        FileNotFoundError, UserError: as `SOCInferencer`, for the first of ``weights``; the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix='mmsoc-demo-') as folder:
         # Gradio reads it at each upload.
         os.environ['GRADIO_TEMP_DIR'] = str(Path(folder) / 'uploads')
-        blocks = build_page(weights, folder, limits, device)
+        blocks = build_page(Page(weights, Path(folder), limits, device))
+        # Gradio's own fonts come from Google.
+        theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
         try:
-            blocks.launch(**launch_options(folder, limits), server_name=host, server_port=port)
+            blocks.launch(
+                server_name=host,
+                server_port=port,
+                theme=theme,
+                css=CSS,
+                allowed_paths=[folder],
+                max_file_size=limits.upload,
+                ssr_mode=False,
+            )
         except OSError as error:
             raise UserError(f'--host {host} --port {port}: {error}') from error
-
-
-def launch_options(folder: str | Path, limits: Limits) -> dict[str, Any]:
-    """For ``launch``: no request leaves the machine, and no file outside of ``folder`` is served."""
-    fonts = ['system-ui', 'sans-serif']
-    theme = gr.themes.Default(font=fonts, font_mono=['ui-monospace', 'monospace'])  # the default ones come from Google
-    return dict(theme=theme, css=CSS, allowed_paths=[str(folder)], max_file_size=limits.upload, ssr_mode=False)

@@ -81,7 +81,9 @@ def preflight(
         if processes:
             checks.append(lambda: _devices(processes))
         if task == 'train':
-            checks.append(lambda: _work_dir(cfg, resume, processes))
+            continues = resume or bool(cfg.get('resume'))
+            checks.append(lambda: _work_dir(cfg, continues))
+            checks.append(lambda: _model(cfg, continues, processes))
             if processes:
                 checks.append(lambda: _batch(cfg, processes * int(os.environ.get('NNODES', '1'))))
         found = [finding for check in checks for finding in check()]
@@ -131,29 +133,35 @@ def without_unscored_validation(cfg: Config) -> str | None:
 # ------------------------------------------------------------------------------------------------------------------- checks
 
 
+def _dataset_configs(config: Any) -> Iterator[Mapping]:
+    """Of the data sets of a loader, or of a list of loaders, without wrappers."""
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        for part in config:
+            yield from _dataset_configs(part)
+    if not isinstance(config, Mapping):
+        return
+    if 'datasets' in config:
+        yield from _dataset_configs(config['datasets'])
+    elif 'dataset' in config and 'data_root' not in config:
+        yield from _dataset_configs(config['dataset'])
+    elif 'type' in config:
+        yield config
+
+
 def _datasets(config: Any) -> Iterator[Any]:
-    """The data sets of a loader, or of a list of loaders, without their files; only those that can be built without.
+    """The data sets themselves, without their files; only those that can be built without.
 
     Raises:
         UserError: a data set refuses its config.
     """
-    if isinstance(config, Sequence) and not isinstance(config, str):
-        for part in config:
-            yield from _datasets(part)
-    if not isinstance(config, Mapping):
-        return
-    if 'datasets' in config:
-        yield from _datasets(config['datasets'])
-    elif 'dataset' in config and 'data_root' not in config:
-        yield from _datasets(config['dataset'])
-    elif 'type' in config:
-        kind = config['type'] if isinstance(config['type'], type) else DATASETS.get(config['type'])
+    for part in _dataset_configs(config):
+        kind = part['type'] if isinstance(part['type'], type) else DATASETS.get(part['type'])
         if kind is None or not issubclass(kind, BaseDataset):  # it has no `lazy_init`
-            return
+            continue
         try:
-            yield DATASETS.build({**config, 'lazy_init': True})
+            yield DATASETS.build({**part, 'lazy_init': True})
         except (KeyError, TypeError, AttributeError):
-            return  # the run itself will say what is wrong
+            continue  # the run itself will say what is wrong
 
 
 def _why_not_scored(dataset: Any) -> str | None:
@@ -300,10 +308,8 @@ def _devices(processes: int) -> Iterator[Finding]:
             )
 
 
-def _work_dir(cfg: Config, resume: bool, processes: int) -> Iterator[Finding]:
+def _work_dir(cfg: Config, resume: bool) -> Iterator[Finding]:
     folder = Path(cfg.work_dir)
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    resume = resume or bool(cfg.get('resume'))
     latest = find_latest_checkpoint(folder) if folder.is_dir() and not resume else None
     if latest:
         yield Finding(
@@ -311,9 +317,18 @@ def _work_dir(cfg: Config, resume: bool, processes: int) -> Iterator[Finding]:
             f'{folder} already holds a run ({Path(latest).name}), which this one would overwrite',
             'go on with --resume, or choose another --work-dir',
         )
+    existing = _existing(folder)
     if not os.access(existing, os.W_OK):
         yield Finding('error', f'work_dir: {existing} is not writable', 'choose another --work-dir')
-        return
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.resolve().parents) if path.exists())
+
+
+def _model(cfg: Config, resume: bool, processes: int) -> Iterator[Finding]:
+    """Whether the model can be built, and what it needs: memory for a step, disk for the checkpoints."""
     try:
         from mmsoc.registry import MODELS
 
@@ -323,7 +338,9 @@ def _work_dir(cfg: Config, resume: bool, processes: int) -> Iterator[Finding]:
         return
     except Exception:  # the run itself will say what is wrong
         return
-    yield from _memory(cfg, model, processes)
+    if processes:
+        yield from _memory(cfg, model, processes)
+    existing = _existing(Path(cfg.work_dir))
     need = 0 if resume else _checkpoint_bytes(cfg, model)
     free = shutil.disk_usage(existing).free
     if need > free:
@@ -338,12 +355,8 @@ def _memory(cfg: Config, model: nn.Module, processes: int) -> Iterator[Finding]:
     """Whether a step of a `VideoSwin` fits, roughly: activations by the pixels of a batch and the size of the backbone."""
     backbone: Any = getattr(model, 'backbone', None)
     loader = cfg.get('train_dataloader') or {}
-    pixels = max((_clip_pixels(part) for part in _dataset_configs(loader.get('dataset'))), default=0)
-    if (
-        not (pixels and hasattr(backbone, 'depths'))
-        or (cfg.model.get('backbone') or {}).get('with_cp')
-        or processes < 1
-    ):
+    pixels = max((_clip_pixels(part) for part in _dataset_configs(loader)), default=0)
+    if not pixels or not hasattr(backbone, 'depths') or (cfg.model.get('backbone') or {}).get('with_cp'):
         return
     # Blocks times channels times tokens; 456 is that of Video-Swin-T.
     size = sum(depth * backbone.embed_dims / 2**stage for stage, depth in enumerate(backbone.depths)) / 456
@@ -361,19 +374,6 @@ def _memory(cfg: Config, model: nn.Module, processes: int) -> Iterator[Finding]:
             f'a training step may need about {need / 1e9:.0f} GB of memory, and {where} has {free / 1e9:.0f} GB',
             'smaller frames, a smaller batch, --amp, or recomputation: --cfg-options model.backbone.with_cp=True',
         )
-
-
-def _dataset_configs(config: Any) -> Iterator[Mapping]:
-    """The innermost configs of data sets."""
-    if isinstance(config, Sequence) and not isinstance(config, str):
-        for part in config:
-            yield from _dataset_configs(part)
-    elif isinstance(config, Mapping):
-        inner = config.get('datasets') or config.get('dataset')
-        if inner is None:
-            yield config
-        else:
-            yield from _dataset_configs(inner)
 
 
 def _clip_pixels(dataset: Mapping) -> int:

@@ -104,10 +104,12 @@ def test_a_run_can_be_stopped(shown, samples):
     def progress(*args, **kwargs):
         shown.stop('me')
 
-    with pytest.raises(page._StoppedError):
+    with pytest.raises(page.StoppedError):
         shown.segment(str(samples[0][0]), 'the star', 'soc-mini', 'me', progress)
     assert set(shown.folder.iterdir()) == before
-    shown.segment(str(samples[0][0]), 'the star', 'soc-mini', 'me', nothing)  # the next one runs
+    shown.stop('me')  # too late: nothing runs
+    shown.segment(str(samples[0][0]), 'the star', 'soc-mini', 'me', nothing)
+    shown.segment(str(samples[0][0]), 'the star', 'soc-mini', 'me', lambda *args, **kwargs: shown.stop('another'))
 
 
 # ------------------------------------------------------------------------------------------------------------ the whole page

@@ -14,7 +14,7 @@ _VIDEOS = (4, 9, 14, 7)
 
 
 class Sample(NamedTuple):
-    """``frames``: uint8 (T, H, W, 3), RGB."""
+    """``name``: of the family; ``frames``: uint8 (T, H, W, 3), RGB; ``texts``: the video's sentences."""
 
     name: str
     frames: np.ndarray
@@ -22,6 +22,7 @@ class Sample(NamedTuple):
 
 
 def sample_videos() -> list[Sample]:
+    """The same four at each call: 16 frames of 384x256, to be shown at `FPS`."""
     samples = []
     for index in _VIDEOS:
         scene, video = draw_video(SETTINGS, 'valid', index)
