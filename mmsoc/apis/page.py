@@ -273,7 +273,7 @@ def build_page(page: Page) -> gr.Blocks:
 
     with gr.Blocks(title='mmsoc', analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         state = gr.State(None, time_to_live=3600, delete_callback=_remove)
-        allowed = f'A video may have {limits.frames} frames and {limits.upload.upper()}; at most {limits.sentences} sentences.'
+        allowed = f'At most {limits.frames} frames, {limits.upload.upper()} and {limits.sentences} sentences.'
         about_weights = f'\n\n{ABOUT_SOC_MINI}' if 'soc-mini' in page.weights else ''
         gr.Markdown(f'# mmsoc\n{ABOUT} {allowed}{about_weights}')
         with gr.Row():
