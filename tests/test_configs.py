@@ -45,6 +45,9 @@ TWINS = {  # the sub-modules in which each small twin differs from its base
     'vl_none': ('criterion', 'fusion.v2l'),
     'voc-vl_none': ('criterion', 'fusion.v2l', 'sim.cluster'),
     'frame-position': ('sim.cluster',),
+    'frame-backbone': ('backbone',),
+    'frame-backbone_voc_none': ('backbone', 'sim.cluster'),
+    'frame-backbone_frame-position': ('backbone', 'sim.cluster'),
     'referformer': ('criterion', 'fusion.v2l', 'head', 'sim.cluster', 'sim.query_content'),
 }
 FRAMES = {'frames_3': 3, 'frames_5': 5, 'frames_10': 10}

@@ -1,5 +1,5 @@
 from .backbone_pretrainer import BackbonePretrainer
-from .backbones import ConvPatchEmbed, FrameBackbone, VideoSwin
+from .backbones import ConvPatchEmbed, FrameBackbone, FrameVideoSwin, VideoSwin
 from .data_preprocessor import ClipDataPreprocessor
 from .heads import (
     CategoryMapHead,
@@ -63,6 +63,7 @@ __all__ = [
     'DynamicMaskHead',
     'FPNPixelDecoder',
     'FrameBackbone',
+    'FrameVideoSwin',
     'FusionMaskHead',
     'GIoULoss',
     'HashTokenizer',

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from mmsoc.models import VideoSwin
+from mmsoc.models import FrameVideoSwin, VideoSwin
 from mmsoc.models.backbones.video_swin import _Kept, _swin
 from mmsoc.registry import MODELS
 from mmsoc.utils.errors import UserError
@@ -39,6 +39,17 @@ def test_frames_see_each_other(seeded):
     before = backbone(clip)[0][0]
     clip[:, 3] += 1
     assert not torch.allclose(backbone(clip)[0][0], before)
+
+
+def test_one_frame_at_a_time(seeded):
+    clip = torch.randn(2, 4, 3, 32, 32)
+    video, frames = VideoSwin(arch=ARCH).eval(), FrameVideoSwin(arch=ARCH).eval()
+    frames.load_state_dict(video.state_dict())
+    found = frames(clip)
+    for frame in range(4):  # of each clip
+        expected = video(clip[:, frame])
+        assert all(torch.allclose(a[frame::4], b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    assert not torch.allclose(found[0], video(clip)[0], atol=1e-2)
 
 
 def test_sizes_of_the_paper():

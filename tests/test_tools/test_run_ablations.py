@@ -28,7 +28,8 @@ def record_of(runs, row, seed, **scores):
 
 
 @pytest.fixture
-def runs(tmp_path):
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMSOC_DATA', str(tmp_path))  # no data
     return tool.Runs(tmp_path / 'out', tmp_path / 'work', 0, ())
 
 
@@ -76,14 +77,32 @@ def test_runs_of_another_recipe_do_not_count(runs):
     assert runs.recipe(per_frame) != runs.recipe(base) and per_frame.name == 'base_QueryPerFrame'
 
 
-def test_what_is_missing_runs_and_a_failure_is_named(runs, monkeypatch, capsys):
+def test_runs_on_other_data_do_not_count(runs):
+    base = ROWS[0]
+    write(runs, base, 0, record_of(runs, base, 0) | dict(data=dict(seed=0)))
+    same, other = (tool.Runs(runs.out, runs.work_dir, 0, (), dict(seed=seed)) for seed in (0, 1))
+    assert same.known(base, 0) and runs.known(base, 0)  # without data at hand, the tables can still be written
+    assert other.known(base, 0) is None
+    assert same.folder('base', 0) != other.folder('base', 0)
+
+
+def test_without_data(runs, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['run_ablations', '--tables', 'position', '--out', str(runs.out)])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert 'moving_shapes.json does not exist; python tools/dataset_converters/mov' in capsys.readouterr().err
+
+
+def test_what_is_missing_runs_and_a_failure_is_named(runs, tmp_path, monkeypatch, capsys):
     base, other = ROWS
-    write(runs, base, 0, record_of(runs, base, 0))
+    (tmp_path / 'moving-shapes').mkdir()
+    (tmp_path / 'moving-shapes' / 'moving_shapes.json').write_text('{"parameters": {"seed": 0}}')
+    write(runs, base, 0, record_of(runs, base, 0) | dict(data=dict(seed=0)))
     started = []
 
     def run(self, row, seed):
         started.append((row.name, seed))
-        record = record_of(self, row, seed, order=33.0)
+        record = record_of(self, row, seed, order=33.0) | dict(data=self.data)
         write(self, row, seed, record)
         return record
 

@@ -8,6 +8,7 @@ encoder, see the same clips in the same order for a seed, and get the same numbe
 run at once as there are cores, or GPUs (--gpus). An interrupted run is resumed; a finished one has left a JSON file in
 OUT/runs, and is not repeated as long as its config and the number of epochs are the same. Table and plot of each of the
 paper's tables, with mean and spread over the seeds, are made from all files there: OUT/table_3.md, .csv, .png.
+Runs on another MovingShapes set than the one at hand do not count.
 """
 
 import argparse
@@ -33,6 +34,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # so that a checkout 
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
+from mmsoc.preparation.moving_shapes.writer import MANIFEST
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.files import dump_json, load_json
 from tools.quickstart import minutes_of
@@ -112,6 +114,14 @@ TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
         "the frame's position in the cluster",
         (_BASE, Row('with the position', 'frame-position')),
     ),
+    'frame-backbone': (
+        'the cluster, after a backbone that sees one frame at a time',
+        (
+            Row('without the cluster', 'frame-backbone_voc_none'),
+            Row('SOC', 'frame-backbone'),
+            Row('with the position', 'frame-backbone_frame-position'),
+        ),
+    ),
     'referformer': (
         'SOC and ReferFormer',
         (Row('ReferFormer', 'referformer', 56.0), _BASE),
@@ -159,6 +169,8 @@ class Runs:
     work_dir: Path
     gpus: int
     options: Sequence[str]
+    data: dict[str, Any] | None = None
+    """the parameters of the MovingShapes set at hand; None if there is none"""
 
     def __post_init__(self) -> None:
         self._free_gpus: Queue[int] = Queue()
@@ -177,16 +189,18 @@ class Runs:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def folder(self, config: str, seed: int) -> Path:
-        """Of a training: another recipe must not resume it."""
-        return self.work_dir / f'{config}_seed{seed}_{self.recipe(Row("", config))[:8]}'
+        """Of a training: another recipe, or other data, must not resume it."""
+        digest = hashlib.sha256(repr((self.recipe(Row('', config)), self.data)).encode()).hexdigest()
+        return self.work_dir / f'{config}_seed{seed}_{digest[:8]}'
 
     def known(self, row: Row, seed: int) -> dict[str, Any] | None:
-        """The record of a finished run of this recipe."""
+        """The record of a finished run of this recipe, on the data at hand if there is any."""
         path = self.file(row, seed)
         if not path.is_file():
             return None
         record = load_json(path, 'run')
-        return record if record.get('recipe') == self.recipe(row) else None
+        same_data = self.data is None or record.get('data') == self.data
+        return record if record.get('recipe') == self.recipe(row) and same_data else None
 
     def run(self, row: Row, seed: int) -> dict[str, Any]:
         """Trains, or goes on, tests, and writes the record."""
@@ -238,6 +252,7 @@ class Runs:
             options=list(row.options),
             seed=seed,
             recipe=self.recipe(row),
+            data=self.data,
             jf={key: round(value, 2) for key, value in scores.items()},
             stability={key: round(value, 3) for key, value in stability['metrics'].items() if key.endswith('x100')},
             training_minutes=round(minutes_of(folder), 1),
@@ -381,7 +396,9 @@ def draw_models(configs: Sequence[str], runs: Runs, data_root: Path, path: Path,
 @user_errors()
 def main() -> None:
     args = parse_args()
-    runs = Runs(args.out, args.work_dir, args.gpus, args.cfg_options)
+    manifest = args.data_root / MANIFEST
+    data = load_json(manifest, MANIFEST)['parameters'] if manifest.is_file() else None
+    runs = Runs(args.out, args.work_dir, args.gpus, args.cfg_options, data)
     args.out.mkdir(parents=True, exist_ok=True)
     rows = list(dict.fromkeys(row for name in args.tables for row in TABLES[name][1]))
     by_name = {row.name: row for row in rows}
@@ -390,6 +407,11 @@ def main() -> None:
     print(f'{len(wanted)} runs, of which {len(wanted) - len(missing)} are finished', flush=True)
     if args.tables_only:
         missing = []
+    if missing and data is None:
+        raise UserError(
+            f'{manifest} does not exist; python tools/dataset_converters/moving_shapes.py generates the data '
+            '(MMSOC_DATA names another folder than data/)'
+        )
     start, done = time.monotonic(), 0
     with ThreadPoolExecutor(args.jobs) as pool:
         futures = {pool.submit(runs.run, row, seed): (row, seed) for row, seed in missing}

@@ -3,6 +3,8 @@ from torch import Tensor
 
 from mmsoc.registry import MODELS
 
+from .video_swin import VideoSwin
+
 
 @MODELS.register_module()
 class FrameBackbone(BaseModule):
@@ -26,3 +28,18 @@ class FrameBackbone(BaseModule):
             One (B*T, C_i, h_i, w_i) per output level of the image backbone.
         """
         return tuple(self.backbone(clip.flatten(0, 1)))
+
+
+@MODELS.register_module()
+class FrameVideoSwin(VideoSwin):
+    """`VideoSwin` on one frame at a time, with the same weights: only later modules combine frames."""
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            clip: (B, T, 3, H, W), or (B, 3, H, W) for single images.
+
+        Returns:
+            (B*T, C_i, ceil(H / s), ceil(W / s)) for s = 4, 8, 16, 32.
+        """
+        return super().forward(clip.flatten(0, -4))
