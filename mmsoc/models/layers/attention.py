@@ -161,7 +161,8 @@ class _Attend(torch.autograd.Function):
         qkv, bias = ctx.saved_tensors
         num_heads, num_tokens = qkv.shape[2:4]
         grad_heads = grad.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-        grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias)
+        grad_qkv, grad_bias = torch.empty_like(qkv), torch.empty_like(bias)
+        of_windows = bias.dim() == 4
         step = max(1, MAX_WEIGHTS_IN_CACHE // (num_heads * num_tokens**2))
         start = 0
         for of_mask, mask in _by_mask(qkv, ctx.masks):
@@ -171,18 +172,26 @@ class _Attend(torch.autograd.Function):
                 start = part.stop
                 (q, k, v), (grad_q, grad_k, grad_v) = some.flatten(1, 2), grad_qkv[:, part].flatten(1, 2)
                 grad_out = grad_heads[part].flatten(0, 1)
-                weights = _weights(q, k, of_part if bias.dim() == 3 else of_part[part], ctx.scale)
+                weights = _weights(q, k, of_part[part] if of_windows else of_part, ctx.scale)
                 torch.bmm(weights.transpose(1, 2), grad_out, out=grad_v)
-                grad_scores = torch.ops.aten._softmax_backward_data(
-                    grad_out @ v.transpose(1, 2), weights, -1, weights.dtype
+                grad_scores = grad_out @ v.transpose(1, 2)
+                # In place, or where the gradient of the bias belongs.
+                grad_scores = torch.ops.aten._softmax_backward_data.out(
+                    grad_scores,
+                    weights,
+                    -1,
+                    weights.dtype,
+                    grad_input=grad_bias[part].flatten(0, 1) if of_windows else grad_scores,
                 )
                 torch.bmm(grad_scores, k, out=grad_q).mul_(ctx.scale)
                 torch.bmm(grad_scores.transpose(1, 2), q, out=grad_k).mul_(ctx.scale)
+                if of_windows:
+                    continue
                 grad_scores = grad_scores.unflatten(0, (-1, num_heads))
-                if bias.dim() == 3:
-                    grad_bias += grad_scores.sum(0)
+                if part.start == 0:
+                    torch.sum(grad_scores, 0, out=grad_bias)
                 else:
-                    grad_bias[part] = grad_scores
+                    grad_bias += grad_scores[0] if len(grad_scores) == 1 else grad_scores.sum(0)
         return grad_qkv, grad_bias, None, None
 
 
