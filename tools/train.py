@@ -17,7 +17,7 @@ from mmsoc.engine.cli import add_common_arguments, load_config, parse_arguments,
 from mmsoc.engine.dist import abort_on_failure, finish_distributed, prepare_distributed
 from mmsoc.engine.preflight import DONE, preflight, report, without_unscored_validation
 from mmsoc.utils.errors import UserError, user_errors
-from mmsoc.utils.memory import keep_freed_memory, use_huge_pages
+from mmsoc.utils.memory import keep_freed_memory
 from mmsoc.weights import register_loader
 
 # What --amp takes: AmpOptimWrapper's dtype and loss_scale. bfloat16 has float32's range and needs no scaling; a
@@ -143,7 +143,6 @@ def main():
     _, args = parse_args()
     cfg = load_config(args)
     if get_device() == 'cpu':
-        use_huge_pages()
         keep_freed_memory()
     if args.amp:
         turn_on_amp(cfg, args.amp)

@@ -1,7 +1,6 @@
 """Memory of a process on a CPU."""
 
 import ctypes
-import os
 import sys
 
 # Parameters of glibc's mallopt (malloc.h).
@@ -25,12 +24,3 @@ def keep_freed_memory() -> bool:
     if not hasattr(library, 'gnu_get_libc_version'):
         return False
     return bool(library.mallopt(_M_MMAP_THRESHOLD, _LARGEST) and library.mallopt(_M_TRIM_THRESHOLD, _LARGEST))
-
-
-def use_huge_pages() -> None:
-    """Let PyTorch ask the system for pages of 2 MB, not 4 kB, for large tensors on a CPU.
-
-    Takes effect only before the first tensor of the process, on Linux, and where transparent huge pages are on or left to the
-    program (``madvise``, the usual setting). The variable ``THP_MEM_ALLOC_ENABLE`` is PyTorch's; a value of the user's stays.
-    """
-    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')

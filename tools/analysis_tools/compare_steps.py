@@ -10,8 +10,8 @@ step, so that disturbances of the machine affect both. A step is `model.train_st
 uint8 clips and samples on the CPU through the data preprocessor, the losses and `parse_losses` to the update by the
 optimizer wrapper that MMEngine builds from the side's config. Data loading, hooks and schedules are excluded. In the
 cases ``predict-...`` it is `model.test_step`, from the clips to run-length codes, or a `StreamPredictor` from the first
-frame to the last mask. A side whose tools/train.py asks for huge pages, or lets the C library keep freed memory, does so
-here as well; --plain-memory switches off the latter.
+frame to the last mask. A side whose tools/train.py lets the C library keep freed memory does so here as well, unless
+--plain-memory is given.
 
 Both sides build the model from their own code and config, with random weights of the published sizes from the same
 seed; nothing is downloaded. The total loss verifies this: without dropout before the first step, and in the first step,
@@ -97,12 +97,9 @@ def work(root: Path, settings: dict) -> None:
     found = Path(spec.origin).resolve() if spec is not None else None
     if found is None or not found.is_relative_to(root):
         sys.exit(f'mmsoc is at {found}, expected it in {root}')
-    with contextlib.suppress(ImportError):  # an older revision
-        memory = importlib.import_module('mmsoc.utils.memory')
-        if hasattr(memory, 'use_huge_pages'):
-            memory.use_huge_pages()
-        if not settings['plain_memory']:
-            memory.keep_freed_memory()
+    if not settings['plain_memory']:
+        with contextlib.suppress(ImportError):  # an older revision
+            importlib.import_module('mmsoc.utils.memory').keep_freed_memory()
     benchmark = _load_benchmark()
     import torch
     from mmengine.logging import MMLogger
