@@ -66,6 +66,21 @@ def test_the_table(runs, monkeypatch, capsys):
     assert (runs.out / 'table_position.png').stat().st_size > 5000
 
 
+def test_differences_that_exceed_the_spread(runs):
+    base, other = ROWS
+    # Standard deviations 2 and 1: a distance of 3 is the sum of both, 4 exceeds it.
+    found = {
+        base: [record_of(runs, base, seed, order=value, change=value) for seed, value in enumerate((40.0, 42.0, 44.0))],
+        other: [record_of(runs, other, s, order=v, change=v - 1) for s, v in enumerate((45.0, 46.0, 47.0))],
+    }
+    heading, _, sentence = tool.differences(found)
+    assert heading.startswith('Differences from "SOC"') and sentence == '- with the position: order +4.0'
+    found[other].pop()
+    assert tool.differences(found)[2] == '- with the position: fewer than three seeds, no ordering is claimed'
+    without_soc = {other: found[other], tool.TABLES['query'][1][1]: found[base]}
+    assert tool.differences(without_soc)[0].startswith('Differences from "with the position"')
+
+
 def test_runs_of_another_recipe_do_not_count(runs):
     base = ROWS[0]
     record = record_of(runs, base, 0)

@@ -288,6 +288,32 @@ def summary(records: Sequence[dict[str, Any]], key: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def differences(found: dict[Row, list[dict[str, Any]]]) -> list[str]:
+    """A sentence for each row: where its J&F differs from SOC's (from the first row's without SOC) by more than the spread.
+
+    Two means differ if their distance exceeds the sum of the two standard deviations; fewer than three seeds tell nothing.
+    """
+    reference = next((row for row in found if row.name == 'base'), next(iter(found)))
+    sentences = []
+    for row, records in found.items():
+        if row is reference:
+            continue
+        if min(len(records), len(found[reference])) < 3:
+            sentences.append(f'{row.label}: fewer than three seeds, no ordering is claimed')
+            continue
+        parts = []
+        for key in COLUMNS:
+            (mean, spread), (other, of_other) = summary(records, key), summary(found[reference], key)
+            if abs(mean - other) > spread + of_other:
+                parts.append(f'{key} {mean - other:+.1f}')
+        sentences.append(f'{row.label}: {", ".join(parts) or "no difference"}')
+    return [
+        f'Differences from "{reference.label}" that exceed the sum of the two standard deviations:',
+        '',
+        *(f'- {sentence}' for sentence in sentences),
+    ]
+
+
 def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], out: Path) -> None:
     """``table_NAME.md`` and ``.csv`` of the rows that have runs, and a plot."""
     lines = [
@@ -342,7 +368,7 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
                     paper,
                 ]
             )
-    lines += ['', f'![](table_{name}.png)', '']
+    lines += ['', *differences(found), '', f'![](table_{name}.png)', '']
     (out / f'table_{name}.md').write_text('\n'.join(lines))
     plot(title, found, out / f'table_{name}.png')
 
