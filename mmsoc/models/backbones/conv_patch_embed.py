@@ -1,3 +1,4 @@
+import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -62,7 +63,8 @@ class ConvPatchEmbed(BaseModule):
         Returns:
             (B, embed_dims, T, ceil(H / 4), ceil(W / 4)).
         """
-        patches = self.convs(clip.transpose(1, 2).flatten(0, 1))
+        frames = clip.transpose(1, 2).flatten(0, 1)
+        patches = self.convs(frames.contiguous(memory_format=torch.channels_last))
         patches = self.norm(patches.permute(0, 2, 3, 1))
         patches = patches.unflatten(0, (clip.shape[0], clip.shape[2])).permute(0, 4, 1, 2, 3)
         return patches if self.temporal is None else patches + self.temporal(patches)
