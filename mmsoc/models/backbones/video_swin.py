@@ -421,7 +421,7 @@ class VideoSwin(_swin.SwinTransformer3D):  # type: ignore[name-defined, misc]
         grids = self._grids(num_clips, x_BTHWC.shape[1:4], x_BTHWC.device)
         for stage, of_blocks, kept in zip(self.layers, grids, depth, strict=True):
             level_BTHWC, x_BTHWC = stage(x_BTHWC, of_blocks, kept)
-            # Not copied: the convolutions after it are faster with the channels innermost, and the tokens of MMF and SIM have them there.
+            # Not copied: convolutions are faster with the channels innermost, and tokens have them there.
             outputs.append(rearrange(level_BTHWC, 'b t h w c -> (b t) c h w'))
         return tuple(outputs)
 
