@@ -161,6 +161,16 @@ def test_attention_in_windows(chunks, shape, seeded):
     assert torch.autograd.gradcheck(lambda *given: attend_with_bias(*given, 0.6), leaves)
 
 
+@pytest.mark.parametrize('shape', [(3, 7, 7), (5, 3, 7, 7)], ids=['a bias for all windows', 'a bias for each window'])
+def test_attention_in_windows_in_half_precision(chunks, shape, seeded):
+    """Under autocast queries, keys and values are bfloat16, and the bias is a float32 parameter."""
+    qkv, bias = torch.randn(3, 5, 3, 7, 4), torch.randn(shape)
+    found = outputs_and_gradients(lambda qkv, bias: attend_with_bias(qkv.bfloat16(), bias, 0.6), qkv, bias)
+    expected = outputs_and_gradients(lambda *given: attend_by_hand(*given, 0.6), qkv, bias)
+    assert found[2].dtype == torch.float32
+    assert_same([found[0].float(), *found[1:]], expected, rtol=0.1, atol=0.1)
+
+
 def test_attention_in_windows_with_masks(chunks, seeded):
     """Two windows without a mask, three with one; as if each group were alone with the mask in its bias."""
     qkv, bias = torch.randn(3, 5, 3, 7, 4, dtype=torch.float64), torch.randn(3, 7, 7, dtype=torch.float64)

@@ -161,8 +161,9 @@ class _Attend(torch.autograd.Function):
         qkv, bias = ctx.saved_tensors
         num_heads, num_tokens = qkv.shape[2:4]
         grad_heads = grad.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-        grad_qkv, grad_bias = torch.empty_like(qkv), torch.empty_like(bias)
         of_windows = bias.dim() == 4
+        # Under autocast the bias is float32, and the scores are not.
+        grad_qkv, grad_bias = torch.empty_like(qkv), torch.empty_like(bias, dtype=qkv.dtype if of_windows else None)
         step = max(1, MAX_WEIGHTS_IN_CACHE // (num_heads * num_tokens**2))
         start = 0
         for of_mask, mask in _by_mask(qkv, ctx.masks):
@@ -192,7 +193,7 @@ class _Attend(torch.autograd.Function):
                     torch.sum(grad_scores, 0, out=grad_bias)
                 else:
                     grad_bias += grad_scores[0] if len(grad_scores) == 1 else grad_scores.sum(0)
-        return grad_qkv, grad_bias, None, None
+        return grad_qkv, grad_bias.to(bias.dtype), None, None
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
