@@ -81,6 +81,16 @@ def test_differences_that_exceed_the_spread(runs):
     assert tool.differences(without_soc)[0].startswith('Differences from "with the position"')
 
 
+def test_a_pause_does_not_count_as_training_time(tmp_path):
+    log = tmp_path / '1' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    # Two epochs of 30 iterations, logged every ten; the process was stopped for an hour in the first.
+    times = [0.5, 360.5, 0.5, 1.0, 1.0, 1.0]
+    rows = (dict(loss=1.0, step=10 * (i + 1), epoch=1 + i // 3, time=time) for i, time in enumerate(times))
+    log.write_text('\n'.join(json.dumps(row) for row in rows))
+    assert tool.training_minutes(tmp_path) == pytest.approx((30 * 0.5 + 30 * 1.0) / 60)
+
+
 def test_runs_of_another_recipe_do_not_count(runs):
     base = ROWS[0]
     record = record_of(runs, base, 0)
@@ -92,12 +102,18 @@ def test_runs_of_another_recipe_do_not_count(runs):
     assert runs.recipe(per_frame) != runs.recipe(base) and per_frame.name == 'base_QueryPerFrame'
 
 
-def test_runs_on_other_data_do_not_count(runs):
+def test_runs_on_other_data_do_not_count(runs, monkeypatch, capsys):
     base = ROWS[0]
     write(runs, base, 0, record_of(runs, base, 0) | dict(data=dict(seed=0)))
     same, other = (tool.Runs(runs.out, runs.work_dir, 0, (), dict(seed=seed)) for seed in (0, 1))
     assert same.known(base, 0) and runs.known(base, 0)  # without data at hand, the tables can still be written
     assert other.known(base, 0) is None
+    monkeypatch.setenv('MMSOC_DATA', str(runs.work_dir))
+    (runs.work_dir / 'moving-shapes').mkdir(parents=True)
+    (runs.work_dir / 'moving-shapes' / 'moving_shapes.json').write_text('{"parameters": {"seed": 1}}')
+    monkeypatch.setattr('sys.argv', ['run_ablations', '--tables', 'position', '--tables-only', '--out', str(runs.out)])
+    tool.main()
+    assert '6 runs, of which 0 are finished (1 more have another recipe or other data' in capsys.readouterr().out
     assert same.folder('base', 0) != other.folder('base', 0)
 
 

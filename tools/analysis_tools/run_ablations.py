@@ -37,7 +37,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmsoc.preparation.moving_shapes.writer import MANIFEST
 from mmsoc.utils.errors import UserError, user_errors
 from mmsoc.utils.files import dump_json, load_json
-from tools.quickstart import minutes_of
+from tools.quickstart import scalars
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs' / 'soc' / 'ablations' / 'moving-shapes'
@@ -255,11 +255,21 @@ class Runs:
             data=self.data,
             jf={key: round(value, 2) for key, value in scores.items()},
             stability={key: round(value, 3) for key, value in stability['metrics'].items() if key.endswith('x100')},
-            training_minutes=round(minutes_of(folder), 1),
+            training_minutes=round(training_minutes(folder), 1),
             parameters=_parameters(row),
             sentences=len(jf['rows']),
             commit=_commit(),
         )
+
+
+def training_minutes(folder: Path) -> float:
+    """Of an undisturbed training: in each epoch the median iteration counts, so that a pause of the process does not."""
+    records = scalars(folder)
+    interval = records[0]['step']
+    times: dict[int, list[float]] = {}
+    for record in records:
+        times.setdefault(record['epoch'], []).append(record['time'])
+    return sum(statistics.median(of_epoch) * len(of_epoch) for of_epoch in times.values()) * interval / 60
 
 
 def _parameters(row: Row) -> int:
@@ -430,7 +440,12 @@ def main() -> None:
     by_name = {row.name: row for row in rows}
     wanted = [(row, seed) for seed in range(args.seeds) for row in by_name.values()]
     missing = [(row, seed) for row, seed in wanted if runs.known(row, seed) is None]
-    print(f'{len(wanted)} runs, of which {len(wanted) - len(missing)} are finished', flush=True)
+    others = sum(runs.file(row, seed).is_file() for row, seed in missing)
+    print(
+        f'{len(wanted)} runs, of which {len(wanted) - len(missing)} are finished'
+        + (f' ({others} more have another recipe or other data, and do not count)' if others else ''),
+        flush=True,
+    )
     if args.tables_only:
         missing = []
     if missing and data is None:

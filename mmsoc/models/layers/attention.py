@@ -192,6 +192,7 @@ class _Attend(torch.autograd.Function):
                 if part.start == 0:
                     torch.sum(grad_scores, 0, out=grad_bias)
                 else:
+                    # The sum of one would be a copy.
                     grad_bias += grad_scores[0] if len(grad_scores) == 1 else grad_scores.sum(0)
         return grad_qkv, grad_bias.to(bias.dtype), None, None
 
