@@ -247,6 +247,7 @@ class Runs:
             family: 100 * statistics.mean(r['J&F'] for r in jf['rows'] if family in ('all', r['family']))
             for family in COLUMNS
         }
+        cfg = Config.fromfile(CONFIGS / f'{row.config}.py')
         return dict(
             config=row.config,
             options=list(row.options),
@@ -255,21 +256,26 @@ class Runs:
             data=self.data,
             jf={key: round(value, 2) for key, value in scores.items()},
             stability={key: round(value, 3) for key, value in stability['metrics'].items() if key.endswith('x100')},
-            training_minutes=round(training_minutes(folder), 1),
+            training_minutes=round(training_minutes(folder, cfg.image_epochs), 1),
             parameters=_parameters(row),
             sentences=len(jf['rows']),
             commit=_commit(),
         )
 
 
-def training_minutes(folder: Path) -> float:
-    """Of an undisturbed training: in each epoch the median iteration counts, so that a pause of the process does not."""
+def training_minutes(folder: Path, image_epochs: int) -> float:
+    """Of an undisturbed training: all iterations at the lower quartile of their stage, images or videos.
+
+    A pause, or other work on the machine, may slow a part of the logged iterations; MMEngine smooths their times.
+    """
     records = scalars(folder)
     interval = records[0]['step']
-    times: dict[int, list[float]] = {}
-    for record in records:
-        times.setdefault(record['epoch'], []).append(record['time'])
-    return sum(statistics.median(of_epoch) * len(of_epoch) for of_epoch in times.values()) * interval / 60
+    minutes = 0.0
+    for is_image in (True, False):
+        times = sorted(record['time'] for record in records if (record['epoch'] <= image_epochs) == is_image)
+        if times:
+            minutes += times[len(times) // 4] * len(times) * interval / 60
+    return minutes
 
 
 def _parameters(row: Row) -> int:
