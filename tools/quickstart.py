@@ -559,14 +559,17 @@ def plot_loss(args, steps: Steps) -> None:
         xlabel='iteration',
         ylabel='loss (weighted)',
         yscale='log',
-        title='MovingShapes, small SOC; sentences come in at the dotted lines\n\n',
+        title='MovingShapes, small SOC; further kinds of sentences start at the dotted lines',
     )
     cfg, plan = Config.fromfile(args.recipe.config), plan_of(args.work_dir)
     for start in sorted(set(plan['family_starts'].values()) - {0}):  # each adds new, harder sentences
         families = ', '.join(family for family, begin in plan['family_starts'].items() if begin == start)
         step = start * steps.state['epoch_size'] / total_batch(cfg)
         axis.axvline(step, color='grey', linestyle=':', linewidth=0.8)
-        axis.text(step, 1.01, families, transform=axis.get_xaxis_transform(), rotation=40, fontsize=7, color='grey')
+        # Inside, where it cannot meet the title.
+        axis.text(
+            step, 0.98, families, transform=axis.get_xaxis_transform(), rotation=90, ha='right', va='top', fontsize=7
+        )
     axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
     with atomic_path(args.work_dir / 'loss.png') as path:
         figure.savefig(path, dpi=120, bbox_inches='tight')
