@@ -56,7 +56,7 @@ def test_the_table(runs, monkeypatch, capsys):
     assert '6 runs, of which 4 are finished' in capsys.readouterr().out
     text = (runs.out / 'table_position.md').read_text()
     assert (
-        '| SOC | 3 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 42.0 ± 2.0 | 50.0 ± 0.0 | 2.00 | 2.00 | 11 | 5.00 M | 59.2 |'
+        '| SOC | 3 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 42.0 ± 2.0 | 50.0 ± 0.0 | 2.00 ± 1.00 | 2.00 ± 0.00 | 11 | 5.00 M | 59.2 |'
         in text
     )
     assert '| with the position | 1 | 50.0 ± 0.0 |' in text and '| 60.0 ± 0.0 |' in text
@@ -75,6 +75,9 @@ def test_differences_that_exceed_the_spread(runs):
     }
     heading, _, sentence = tool.differences(found)
     assert heading.startswith('Differences from "SOC"') and sentence == '- with the position: order +4.0'
+    for record in found[other]:
+        record['stability']['var_J&F_x100'] = 1.75
+    assert tool.differences(found)[2] == '- with the position: order +4.0, variance of J&F -0.25'
     found[other].pop()
     assert tool.differences(found)[2] == '- with the position: fewer than three seeds, no ordering is claimed'
     without_soc = {other: found[other], tool.TABLES['query'][1][1]: found[base]}
@@ -100,6 +103,13 @@ def test_runs_of_another_recipe_do_not_count(runs):
     assert other.recipe(base) != runs.recipe(base) and other.known(base, 0) is None
     per_frame = tool.TABLES['query'][1][1]
     assert runs.recipe(per_frame) != runs.recipe(base) and per_frame.name == 'base_QueryPerFrame'
+
+
+def test_a_recipe_does_not_depend_on_where_the_data_lies_or_on_how_a_config_is_printed(runs, monkeypatch):
+    recipe = runs.recipe(ROWS[0])
+    monkeypatch.setenv('MMSOC_DATA', '/elsewhere')
+    monkeypatch.setattr('mmengine.config.Config.pretty_text', 'other layout')
+    assert runs.recipe(ROWS[0]) == recipe
 
 
 def test_runs_on_other_data_do_not_count(runs, monkeypatch, capsys):

@@ -14,8 +14,8 @@ Runs on another MovingShapes set than the one at hand do not count.
 import argparse
 import csv
 import hashlib
+import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs' / 'soc' / 'ablations' / 'moving-shapes'
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 COLUMNS = (*FAMILIES, 'all')
+STABILITY = {'var_J_x100': 'variance of J', 'var_J&F_x100': 'variance of J&F'}
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,9 @@ class Runs:
 
     def recipe(self, row: Row) -> str:
         """A digest of everything that determines a run but the seed and where the data lies."""
-        cfg = Config.fromfile(CONFIGS / f'{row.config}.py')
-        text = re.sub(r'data_root=.*', '', cfg.pretty_text) + repr((row.options, list(self.options)))
+        cfg = Config.fromfile(CONFIGS / f'{row.config}.py').to_dict()
+        # Not Config.pretty_text: its layout depends on the version of yapf.
+        text = json.dumps([_without_data_root(cfg), row.options, list(self.options)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def folder(self, config: str, seed: int) -> Path:
@@ -263,6 +265,12 @@ class Runs:
         )
 
 
+def _without_data_root(cfg: Any) -> Any:
+    if isinstance(cfg, dict):
+        return {key: _without_data_root(value) for key, value in cfg.items() if key != 'data_root'}
+    return [_without_data_root(value) for value in cfg] if isinstance(cfg, list | tuple) else cfg
+
+
 def training_minutes(folder: Path, image_epochs: int) -> float:
     """Of an undisturbed training: all iterations at the lower quartile of their stage, images or videos.
 
@@ -299,13 +307,13 @@ def _commit() -> str:
 
 
 def summary(records: Sequence[dict[str, Any]], key: str) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 of one run) of a J&F."""
-    values = [record['jf'][key] for record in records]
+    """Mean and sample standard deviation (0 of one run) of a J&F, or of a key of STABILITY."""
+    values = [(record['jf'] | record['stability'])[key] for record in records]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def differences(found: dict[Row, list[dict[str, Any]]]) -> list[str]:
-    """A sentence for each row: where its J&F differs from SOC's (from the first row's without SOC) by more than the spread.
+    """A sentence for each row: where it differs from SOC (from the first row without SOC) by more than the spread.
 
     Two means differ if their distance exceeds the sum of the two standard deviations; fewer than three seeds tell nothing.
     """
@@ -318,10 +326,10 @@ def differences(found: dict[Row, list[dict[str, Any]]]) -> list[str]:
             sentences.append(f'{row.label}: fewer than three seeds, no ordering is claimed')
             continue
         parts = []
-        for key in COLUMNS:
+        for key in (*COLUMNS, *STABILITY):
             (mean, spread), (other, of_other) = summary(records, key), summary(found[reference], key)
             if abs(mean - other) > spread + of_other:
-                parts.append(f'{key} {mean - other:+.1f}')
+                parts.append(f'{STABILITY.get(key, key)} {mean - other:+.{2 if key in STABILITY else 1}f}')
         sentences.append(f'{row.label}: {", ".join(parts) or "no difference"}')
     return [
         f'Differences from "{reference.label}" that exceed the sum of the two standard deviations:',
@@ -339,7 +347,7 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
         'Ref-YouTube-VOS as the paper prints it (ReferFormer: its README), not measured here. Variance: 100 times the variance ',
         'of J and of J&F over the frames of a video, as in Figure 4; lower is better.',
         '',
-        '| | seeds | ' + ' | '.join(COLUMNS) + ' | variance of J | of J&F | minutes | parameters | paper |',
+        '| | seeds | ' + ' | '.join((*COLUMNS, *STABILITY.values())) + ' | minutes | parameters | paper |',
         '|---|---:|' + '---:|' * (len(COLUMNS) + 5),
     ]
     with (out / f'table_{name}.csv').open('w', newline='') as stream:
@@ -348,26 +356,19 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
             [
                 'row',
                 'seeds',
-                *(f'{key}_{part}' for key in COLUMNS for part in ('mean', 'std')),
-                'var_J',
-                'var_J&F',
+                *(f'{key}_{part}' for key in (*COLUMNS, *STABILITY) for part in ('mean', 'std')),
                 'minutes',
                 'parameters',
                 'paper',
             ]
         )
         for row, records in found.items():
-            values = {key: summary(records, key) for key in COLUMNS}
-            stability = [
-                statistics.mean(record['stability'][key] for record in records)
-                for key in ('var_J_x100', 'var_J&F_x100')
-            ]
+            values = [(*summary(records, key), 2 if key in STABILITY else 1) for key in (*COLUMNS, *STABILITY)]
             minutes = statistics.mean(record['training_minutes'] for record in records)
             parameters = records[0]['parameters']
             paper = '' if row.paper is None else f'{row.paper:g}'
             cells = [
-                *(f'{mean:.1f} ± {spread:.1f}' for mean, spread in values.values()),
-                *(f'{value:.2f}' for value in stability),
+                *(f'{mean:.{digits}f} ± {spread:.{digits}f}' for mean, spread, digits in values),
                 f'{minutes:.0f}',
                 f'{parameters / 1e6:.2f} M',
                 paper,
@@ -377,8 +378,7 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
                 [
                     row.label,
                     len(records),
-                    *(f'{number:.2f}' for pair in values.values() for number in pair),
-                    *(f'{value:.3f}' for value in stability),
+                    *(f'{number:.{digits + 1}f}' for *pair, digits in values for number in pair),
                     f'{minutes:.1f}',
                     parameters,
                     paper,
