@@ -57,8 +57,7 @@ def test_the_table(runs, monkeypatch, capsys):
     text = (runs.out / 'table_position.md').read_text()
     assert (
         '| SOC | 3 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 42.0 ± 2.0 | 50.0 ± 0.0 | 2.00 ± 1.00 | 2.00 ± 0.00 '
-        '| 11 | 5.00 M | 59.2 |'
-        in text
+        '| 11 | 5.00 M | 59.2 |' in text
     )
     assert '| with the position | 1 | 50.0 ± 0.0 |' in text and '| 60.0 ± 0.0 |' in text
     rows = list(csv.DictReader((runs.out / 'table_position.csv').open()))
