@@ -103,6 +103,7 @@ def test_runs_of_another_recipe_do_not_count(runs):
     assert other.recipe(base) != runs.recipe(base) and other.known(base, 0) is None
     per_frame = tool.TABLES['query'][1][1]
     assert runs.recipe(per_frame) != runs.recipe(base) and per_frame.name == 'base_QueryPerFrame'
+    assert tool.TABLES['one-frame'][1][0].name == 'voc_none_frames_per_clip-1'
 
 
 def test_a_recipe_does_not_depend_on_where_the_data_lies_or_on_how_a_config_is_printed(runs, monkeypatch):

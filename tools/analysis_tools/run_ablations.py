@@ -61,10 +61,16 @@ class Row:
     @property
     def name(self) -> str:
         """Of the run's files, without the seed."""
-        return self.config + ''.join(f'_{option.rpartition("=")[2]}' for option in self.options)
+        parts = [self.config]
+        for option in self.options:
+            key, _, value = option.rpartition('=')
+            key = key.rpartition('.')[2]
+            parts.append(value if key == 'type' else f'{key}-{value}')
+        return '_'.join(parts)
 
 
 _BASE = Row('SOC', 'base', 59.2)
+_ONE_FRAME = ('model.test_cfg.frames_per_clip=1',)
 TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
     '3': (
         'components',
@@ -114,6 +120,15 @@ TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
     'position': (
         "the frame's position in the cluster",
         (_BASE, Row('with the position', 'frame-position')),
+    ),
+    'one-frame': (
+        'components, each frame predicted alone',
+        (
+            Row('without the cluster', 'voc_none', options=_ONE_FRAME),
+            Row('neither', 'voc-vl_none', options=_ONE_FRAME),
+            Row('without the contrastive loss', 'vl_none', options=_ONE_FRAME),
+            Row('SOC', 'base', options=_ONE_FRAME),
+        ),
     ),
     'frame-backbone': (
         'the cluster, after a backbone that sees one frame at a time',
