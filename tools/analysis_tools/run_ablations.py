@@ -358,9 +358,9 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
     lines = [
         f'# Table {name}: {title}' if name.isdigit() else f'# {title[0].upper()}{title[1:]}',
         '',
-        'J&F on 192 held-out videos of MovingShapes, mean ± sample standard deviation over the seeds. "Paper" is J&F on ',
-        'Ref-YouTube-VOS as the paper prints it (ReferFormer: its README), not measured here. Variance: 100 times the variance ',
-        'of J and of J&F over the frames of a video, as in Figure 4; lower is better.',
+        'J&F on the 192 test videos of MovingShapes, mean ± sample standard deviation over the seeds. Variance: 100 times the',
+        'variance of J and of J&F over the frames of a video, as in Figure 4. Paper: J&F on Ref-YouTube-VOS as the paper prints it',
+        '(ReferFormer: its README), not measured here.',
         '',
         '| | seeds | ' + ' | '.join((*COLUMNS, *STABILITY.values())) + ' | minutes | parameters | paper |',
         '|---|---:|' + '---:|' * (len(COLUMNS) + 5),
@@ -381,7 +381,7 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
             values = [(*summary(records, key), 2 if key in STABILITY else 1) for key in (*COLUMNS, *STABILITY)]
             minutes = statistics.mean(record['training_minutes'] for record in records)
             parameters = records[0]['parameters']
-            paper = '' if row.paper is None else f'{row.paper:g}'
+            paper = '' if row.paper is None else f'{row.paper:.1f}'
             cells = [
                 *(f'{mean:.{digits}f} ± {spread:.{digits}f}' for mean, spread, digits in values),
                 f'{minutes:.0f}',
