@@ -90,7 +90,7 @@ def parse_args():
     parser.add_argument(
         '--query-per-frame',
         action='store_true',
-        help='for long videos: choose the object query for each frame, not once for the video (model.test_cfg.selector)',
+        help='choose the object query for each frame also in videos of up to 36 frames (model.test_cfg.selector)',
     )
     add_speed_arguments(parser)
     args = parser.parse_args()

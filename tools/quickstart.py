@@ -461,8 +461,14 @@ def inferencer_of(args, weights: str | Path) -> Any:
     return SOCInferencer(weights=weights, device=None if args.gpus else 'cpu', show_progress=False)
 
 
-def draw_sheet(data_root: Path, rows: Iterable[dict], models: dict[str, Any], path: Path) -> list:
-    """Writes a contact sheet: a row per video, the frames with each model's masks side by side. Returns the images."""
+def draw_sheet(
+    data_root: Path, rows: Iterable[dict], models: dict[str, Any], path: Path, one_row_per_model: bool = False
+) -> list:
+    """Writes a contact sheet of the frames with each model's masks, a row per video, or per video and model.
+
+    Returns:
+        The images.
+    """
     from PIL import Image
     from pycocotools import mask as coco_mask
 
@@ -484,7 +490,7 @@ def draw_sheet(data_root: Path, rows: Iterable[dict], models: dict[str, Any], pa
                 visualizer.draw_sentences(image, [coco_mask.decode(mask)], [caption], scores=[found['score']], zoom=4)
                 for image, mask in zip(source.read(), found['masks'])
             ]
-        num_columns = len(images) - before
+        num_columns = (len(images) - before) // (len(models) if one_row_per_model else 1)
     with atomic_path(path) as temporary:
         Image.fromarray(contact_sheet(images, ncols=num_columns)).save(temporary)
     return images

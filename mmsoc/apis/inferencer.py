@@ -17,7 +17,7 @@ from torch import Tensor
 from mmsoc.inference import (
     Inspection,
     PredictionConfig,
-    QueryPerVideo,
+    QueryByLength,
     StreamPredictor,
     ThresholdedMasks,
     inspect_clips,
@@ -401,7 +401,7 @@ def _for_people(config: PredictionConfig) -> PredictionConfig:
         return config
     return replace(
         config,
-        selector=config.selector if config.selector.single else QueryPerVideo(),
+        selector=config.selector if config.selector.single else QueryByLength(),
         output=ThresholdedMasks(config.output.mask_threshold) if config.output.for_metric else config.output,
     )
 

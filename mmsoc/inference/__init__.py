@@ -10,7 +10,7 @@ from .inspection import Inspection, inspect_clips
 from .live import LivePredictor
 from .memory import FrameMemory, RecentFrames, ThinnedFrames
 from .outputs import A2DMasks, Masks, MasksAndLogits, MaskSizes, ThresholdedMasks
-from .selectors import AllQueries, QueryPerFrame, QueryPerVideo, QuerySelector, RunningScores, Selection
+from .selectors import AllQueries, QueryByLength, QueryPerFrame, QueryPerVideo, QuerySelector, RunningScores, Selection
 from .stream import StreamPredictor, StreamScores
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     'MasksAndLogits',
     'PRECISIONS',
     'PredictionConfig',
+    'QueryByLength',
     'QueryPerFrame',
     'QueryPerVideo',
     'QuerySelector',

@@ -204,5 +204,5 @@ def _check_streamable(config: PredictionConfig) -> None:
     if not config.selector.single:
         raise UserError(
             f'model.test_cfg.selector={type(config.selector).__name__}: a stream gives the masks of one query per frame; '
-            'use QueryPerVideo or QueryPerFrame'
+            'use QueryByLength, QueryPerVideo or QueryPerFrame'
         )

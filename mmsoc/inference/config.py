@@ -17,10 +17,11 @@ from mmsoc.utils.precision import use_tf32
 
 from .memory import FrameMemory, ThinnedFrames
 from .outputs import MaskOutput, ThresholdedMasks
-from .selectors import QueryPerVideo, QuerySelector
+from .selectors import QueryByLength, QuerySelector
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
-_SLOTS = dict(selector='QueryPerVideo', output='ThresholdedMasks', memory='ThinnedFrames')
+_SLOTS = dict(selector='QueryByLength', output='ThresholdedMasks', memory='ThinnedFrames')
+_EARLIER_DEFAULTS = dict(selector='QueryPerVideo')  # in base configs of earlier versions, hence not a choice
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class PredictionConfig:
     in float32."""
     compile: bool = False
     """compile the backbone with ``torch.compile`` for predictions"""
-    selector: QuerySelector = field(default_factory=QueryPerVideo)
-    """chooses the queries whose masks a sentence gets: `QueryPerVideo`, `QueryPerFrame`, `AllQueries`"""
+    selector: QuerySelector = field(default_factory=QueryByLength)
+    """chooses the queries whose masks a sentence gets: `QueryByLength`, `QueryPerVideo` (the paper), `QueryPerFrame`,
+    `AllQueries`"""
     output: MaskOutput = field(default_factory=ThresholdedMasks)
     """how logits become masks: `ThresholdedMasks`, `MasksAndLogits`, `A2DMasks`"""
     memory: FrameMemory = field(default_factory=ThinnedFrames)
@@ -141,7 +143,7 @@ def _with_new_keys(options: dict[str, Any]) -> dict[str, Any]:
         new = ', '.join(f'{slot}={_as_written(values)}' for slot, values in slots.items())
         print_log(f'model.test_cfg.{old} is now {new}', logger='current', level=logging.WARNING)
         for slot, values in slots.items():
-            if 'type' in values and given[slot] not in (_SLOTS[slot], values['type']):
+            if 'type' in values and given[slot] not in (_SLOTS[slot], _EARLIER_DEFAULTS.get(slot), values['type']):
                 # Set explicitly, for example by an option, while the stored config has the old key.
                 message = f'model.test_cfg.{slot}.type={given[slot]!r} counts, not {old}'
                 print_log(message, logger='current', level=logging.WARNING)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmsoc.registry import TASK_UTILS
+from mmsoc.utils.errors import UserError
 
 
 class Selection(NamedTuple):
@@ -71,6 +72,29 @@ class QueryPerFrame(QuerySelector):
     def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
         score_MT, query_MT = logits.float().sigmoid().amax(-1).max(-1)
         return Selection(query_MT[..., None], score_MT[..., None])
+
+
+@TASK_UTILS.register_module()
+class QueryByLength(QuerySelector):
+    """`QueryPerVideo` for videos and clips of up to ``max_frames`` frames, as in the paper; `QueryPerFrame` for longer ones.
+
+    In a long video another query may take over an object that moves, and the first one's masks are then empty. A live
+    stream's length is that of all frames so far.
+
+    Args:
+        max_frames: by default the clip length of the published protocol of Ref-DAVIS17, which is also that of the longest
+            video of Ref-YouTube-VOS's validation split.
+    """
+
+    def __init__(self, max_frames: int = 36) -> None:
+        if max_frames < 1:
+            raise UserError(f'model.test_cfg.selector.max_frames={max_frames}: expected at least 1')
+        self.max_frames = max_frames
+        self._short, self._long = QueryPerVideo(), QueryPerFrame()
+
+    def __call__(self, logits: Tensor, so_far: RunningScores | None = None) -> Selection:
+        num_frames = logits.shape[1] if so_far is None else so_far.num_frames
+        return (self._short if num_frames <= self.max_frames else self._long)(logits, so_far)
 
 
 @TASK_UTILS.register_module()

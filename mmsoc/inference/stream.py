@@ -30,7 +30,7 @@ class StreamScores(NamedTuple):
     frame_scores: Tensor
     """(E, T) float32 in [0, 1]"""
     queries: Tensor
-    """(E, T) int64, the query of each frame; the same in all frames with `QueryPerVideo`"""
+    """(E, T) int64, the query of each frame; the same in all frames if one query was chosen for the video"""
 
 
 class StreamPredictor(ChunkedPredictor):

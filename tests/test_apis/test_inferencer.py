@@ -88,9 +88,9 @@ def test_streamed_is_whole_where_a_chunk_holds_the_video(infer):
         assert a['frame_scores'] == pytest.approx(b['frame_scores'], abs=1e-5)
         assert np.std(a['frame_scores']) > 1e-5
     assert (decoded(whole) != decoded(streamed)).mean() < 1e-3  # half precision
-    assert whole['predictions']['prediction'] == dict(precision='fp32', selector='QueryPerVideo', whole=True)
+    assert whole['predictions']['prediction'] == dict(precision='fp32', selector='QueryByLength', whole=True)
     assert streamed['predictions']['prediction'] == dict(
-        precision='fp32', selector='QueryPerVideo', whole=False, chunk_frames=24, overlap=8
+        precision='fp32', selector='QueryByLength', whole=False, chunk_frames=24, overlap=8
     )
 
 

@@ -11,8 +11,8 @@ from mmsoc.inference import (
     AllQueries,
     MasksAndLogits,
     PredictionConfig,
+    QueryByLength,
     QueryPerFrame,
-    QueryPerVideo,
     RecentFrames,
     ThinnedFrames,
     ThresholdedMasks,
@@ -39,7 +39,7 @@ def kinds(found):
 @pytest.mark.parametrize('given', [None, {}])
 def test_defaults(given, said):
     found = from_dict(given)
-    assert kinds(found) == (QueryPerVideo, ThresholdedMasks, ThinnedFrames) and found.output.mask_threshold == 0.5
+    assert kinds(found) == (QueryByLength, ThresholdedMasks, ThinnedFrames) and found.output.mask_threshold == 0.5
     assert (found.predict_layer, found.frames_per_pass, found.frames_per_clip) == (-1, 32, None)
     assert (found.precision, found.compile, found.memory.num_frames) == ('fp32', False, 96) and not said
 
@@ -70,11 +70,15 @@ def test_slots(said):
         (dict(output=dict(mask_threshold=1)), r'mask_threshold=1: expected'),
         (dict(output=dict(type='A2DMasks', mask_threshold=-3)), r'mask_threshold=-3: expected'),
         (dict(mask_threshold=1.5), r'mask_threshold=1\.5: expected'),
+        (
+            dict(selector=dict(type='QueryByLength', max_frames=0)),
+            r'model\.test_cfg\.selector\.max_frames=0: expected at least 1',
+        ),
         (dict(memory=dict(num_frames=0)), r'model\.test_cfg\.memory\.num_frames=0: expected at least 1'),
         (dict(memory=dict(type='RecentFrames', num_frames=-1)), r'num_frames=-1: expected'),
         (
             dict(selector=dict(type='QueryPerVidoe')),
-            r"model\.test_cfg\.selector: there is no type 'QueryPerVidoe'; there are \['AllQueries', 'QueryPerFrame', ",
+            r"model\.test_cfg\.selector: there is no type 'QueryPerVidoe'; there are \['AllQueries', 'QueryByLength', ",
         ),
         (dict(output=dict(type='Thresholded')), r"model\.test_cfg\.output: .*'Thresholded'; .*'ThresholdedMasks'\]"),
         (dict(memory=dict(type='AllFrames')), r"model\.test_cfg\.memory: .*\['RecentFrames', 'ThinnedFrames'\]"),
@@ -136,8 +140,8 @@ def test_the_device_of_autocast(precision, dtype):
 OLD = {
     'query_per_frame': (True, "selector=dict(type='QueryPerFrame')", (QueryPerFrame, ThresholdedMasks)),
     'all_queries': (True, "selector=dict(type='AllQueries'), output=dict(type='A2DMasks')", (AllQueries, A2DMasks)),
-    'return_logits': (True, "output=dict(type='MasksAndLogits')", (QueryPerVideo, MasksAndLogits)),
-    'mask_threshold': (0.7, 'output=dict(mask_threshold=0.7)', (QueryPerVideo, ThresholdedMasks)),
+    'return_logits': (True, "output=dict(type='MasksAndLogits')", (QueryByLength, MasksAndLogits)),
+    'mask_threshold': (0.7, 'output=dict(mask_threshold=0.7)', (QueryByLength, ThresholdedMasks)),
 }
 
 
@@ -169,11 +173,13 @@ def test_old_and_new_keys_together(said):
     base = dict(selector=dict(type='QueryPerVideo'), output=dict(type='ThresholdedMasks', mask_threshold=0.4))
     found = from_dict(base | dict(query_per_frame=True, return_logits=True))
     assert kinds(found)[:2] == (QueryPerFrame, MasksAndLogits) and found.output.mask_threshold == 0.4
+    of_length = base | dict(selector=dict(type='QueryByLength'))
+    assert kinds(from_dict(of_length | dict(query_per_frame=True)))[0] is QueryPerFrame
     found = from_dict(base | dict(all_queries=True))
     assert kinds(found)[:2] == (AllQueries, A2DMasks) and found.output.mask_threshold == 0.4
     found = from_dict(dict(output=dict(type='A2DMasks')) | dict(mask_threshold=0.7))
     assert type(found.output) is A2DMasks and found.output.mask_threshold == 0.7
-    assert len(said) == 4 and base['output'] == dict(type='ThresholdedMasks', mask_threshold=0.4), 'it was changed'
+    assert len(said) == 5 and base['output'] == dict(type='ThresholdedMasks', mask_threshold=0.4), 'it was changed'
 
 
 def test_a_new_type_named_on_purpose_counts(said):

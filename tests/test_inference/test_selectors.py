@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmsoc.inference import AllQueries, QueryPerFrame, QueryPerVideo, RunningScores, StreamPredictor
+from mmsoc.inference import AllQueries, QueryByLength, QueryPerFrame, QueryPerVideo, RunningScores, StreamPredictor
 from mmsoc.registry import MODELS, TASK_UTILS
 from tests.conftest import ROOT
 from tests.helpers import make_sample, random_clip
@@ -42,6 +42,19 @@ def test_a_query_per_frame():
     found = QueryPerFrame()(LOGITS)
     assert_found(found, [[[0], [1]], [[0], [0]]], [[[0.75], [0.75]], [[0.5], [0.75]]])
     assert QueryPerFrame.single
+
+
+def test_a_query_per_video_up_to_a_length():
+    within, beyond = QueryByLength(2), QueryByLength(1)
+    for selector, expected in ((within, QueryPerVideo()), (beyond, QueryPerFrame())):
+        found = selector(LOGITS)
+        assert_found(found, expected(LOGITS).queries.tolist(), expected(LOGITS).scores.tolist())
+    assert within(LOGITS).queries.tolist() != beyond(LOGITS).queries.tolist()
+    # A live stream is as long as all its frames so far.
+    so_far = RunningScores(torch.zeros(()), 0).add(LOGITS).add(LOGITS)
+    assert QueryByLength(4)(LOGITS, so_far).queries.tolist() == within(LOGITS).queries.tolist()
+    assert QueryByLength(3)(LOGITS, so_far).queries.tolist() == beyond(LOGITS).queries.tolist()
+    assert QueryByLength().max_frames == 36 and QueryByLength.single
 
 
 def test_all_queries():

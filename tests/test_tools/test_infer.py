@@ -63,7 +63,7 @@ def test_a_telephones_video(call, weights, tmp_path):
     written = json.loads((out / 'scores.json').read_text())
     assert (written['width'], written['height'], written['num_frames'], written['fps']) == (48, 64, 6, 25)
     assert written['file'] == str(path) and written['prediction'] == dict(
-        precision='fp32', selector='QueryPerVideo', whole=False, chunk_frames=2, overlap=1
+        precision='fp32', selector='QueryByLength', whole=False, chunk_frames=2, overlap=1
     )
     for index, (name, text) in enumerate(zip(('0_a-red-box', '1_the-dog-on-the-left'), TEXTS)):
         sentence = written['sentences'][index]

@@ -185,14 +185,14 @@ def with_predictions(sample: dict, masks: Tensor, scores: Tensor) -> TrackDataSa
 def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
     # All sentences at once, so that each call of the cluster is the next window's.
     frames_per_pass = window * len(sample['data_samples'].texts)
-    config = replace(model.test_cfg, frames_per_clip=window, frames_per_pass=frames_per_pass)
+    config = replace(model.test_cfg, frames_per_clip=window, frames_per_pass=frames_per_pass, selector=QueryPerVideo())
     with cluster(model, CarryingCluster(model.sim.cluster)):
         return predict(model, sample, config)
 
 
 def thin(model: SOC, sample: dict, every: int) -> TrackDataSample:
     with cluster(model, ThinnedCluster(model.sim.cluster, every)):
-        return predict(model, sample, replace(model.test_cfg, frames_per_clip=None))
+        return predict(model, sample, replace(model.test_cfg, frames_per_clip=None, selector=QueryPerVideo()))
 
 
 def rows_of(
@@ -225,7 +225,8 @@ def main() -> None:
     indices = [i for i in range(len(dataset)) if families[dataset.get_data_info(i)['video_id']] in args.families]
     if not indices:
         raise SystemExit(f'{args.data}: no video of the families {args.families}')
-    whole, windows = (replace(model.test_cfg, frames_per_clip=frames) for frames in (None, args.window))
+    paper = replace(model.test_cfg, selector=QueryPerVideo())
+    whole, windows = (replace(paper, frames_per_clip=frames) for frames in (None, args.window))
     ways = dict(
         whole=lambda sample: predict(model, sample, whole),
         stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, QueryPerVideo()),

@@ -428,25 +428,30 @@ def plot(title: str, found: dict[Row, list[dict[str, Any]]], path: Path) -> None
     plt.close(figure)
 
 
-def draw_models(configs: Sequence[str], runs: Runs, data_root: Path, path: Path, count: int = 4) -> bool:
-    """A contact sheet in the manner of the paper's Figures 6 and 7: sentences about change, each model's masks side by side.
+def draw_models(configs: dict[str, str], runs: Runs, data_root: Path, path: Path, count: int = 4) -> bool:
+    """A contact sheet in the manner of the paper's Figures 6 and 7: sentences about change, each model's masks below the other's.
+
+    Args:
+        configs: of each model, by its name in the picture.
+        count: number of videos, the first ones of the test.
 
     Returns:
         Whether the checkpoints of seed 0 are there.
     """
-    folders = {config: runs.folder(config, 0) for config in configs}
-    checkpoints = {config: folder.is_dir() and find_latest_checkpoint(folder) for config, folder in folders.items()}
+    folders = {name: runs.folder(config, 0) for name, config in configs.items()}
+    checkpoints = {name: folder.is_dir() and find_latest_checkpoint(folder) for name, folder in folders.items()}
     if not all(checkpoints.values()):
         return False
     from mmsoc.apis import SOCInferencer
-    from tools.quickstart import draw_sheet
+    from tools.quickstart import draw_sheet, shown
 
     models = {
-        config: SOCInferencer(weights=found, device='cpu', show_progress=False) for config, found in checkpoints.items()
+        name: SOCInferencer(weights=found, device='cpu', show_progress=False) for name, found in checkpoints.items()
     }
-    reports = {config: load_json(folders[config] / f'{config}_0.json', 'report') for config in configs}
-    rows = [row for row in reports[configs[0]]['rows'] if row['family'] == 'change'][:count]
-    draw_sheet(data_root, rows, models, path)
+    name, config = next(iter(configs.items()))
+    report = load_json(folders[name] / f'{config}_0.json', 'report')
+    rows = [row for row in shown(report['rows'], count) if row['family'] == 'change']
+    draw_sheet(data_root, rows, models, path, one_row_per_model=True)
     return True
 
 
@@ -502,7 +507,8 @@ def main() -> None:
             write_table(name, title, found, args.out)
             print(args.out / f'table_{name}.md')
     picture = args.out / 'soc_and_referformer.png'
-    if 'referformer' in args.tables and draw_models(('base', 'referformer'), runs, args.data_root, picture):
+    models = {'SOC': 'base', 'ReferFormer': 'referformer'}
+    if 'referformer' in args.tables and draw_models(models, runs, args.data_root, picture):
         print(picture)
 
 

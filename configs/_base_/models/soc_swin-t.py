@@ -103,5 +103,5 @@ model = dict(
     # The other fields of mmsoc.inference.PredictionConfig keep their defaults.
     test_cfg=dict(
         predict_layer=-1,
-        selector=dict(type='QueryPerVideo'),
+        selector=dict(type='QueryByLength'),
         output=dict(type='ThresholdedMasks', mask_threshold=0.5)))

@@ -1,6 +1,6 @@
 # SANITY OVERFIT, not a benchmark: as soc_tiny_ref-davis17-mini.py, on seven sequences of Ref-DAVIS17 (411 frames, 28 sentences) in the
 # same layout. To compare one query for a whole video with one for each frame:
-#   --cfg-options model.test_cfg.frames_per_clip=None model.test_cfg.selector.type=QueryPerFrame
+#   --cfg-options model.test_cfg.frames_per_clip=None model.test_cfg.selector.type=QueryPerFrame, or QueryPerVideo
 _base_ = './soc_tiny_ref-davis17-mini.py'
 
 # Knobs
