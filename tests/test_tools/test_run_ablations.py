@@ -59,7 +59,7 @@ def test_the_table(runs, monkeypatch, capsys):
         '| SOC | 3 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 42.0 ± 2.0 | 50.0 ± 0.0 | 2.00 ± 1.00 | 2.00 ± 0.00 '
         '| 11 | 5.00 M | 59.2 |' in text
     )
-    assert '| with the position | 1 | 50.0 ± 0.0 |' in text and '| 60.0 ± 0.0 |' in text
+    assert '| with the position | 1 | 50.0 | 50.0 | 50.0 | 60.0 | 50.0 | 1.00 | 2.00 |' in text
     rows = list(csv.DictReader((runs.out / 'table_position.csv').open()))
     assert [row['row'] for row in rows] == ['SOC', 'with the position']
     assert rows[0]['order_mean'] == '42.00' and rows[0]['order_std'] == '2.00' and rows[1]['paper'] == ''

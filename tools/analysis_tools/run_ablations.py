@@ -383,7 +383,10 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
             parameters = records[0]['parameters']
             paper = '' if row.paper is None else f'{row.paper:.1f}'
             cells = [
-                *(f'{mean:.{digits}f} ± {spread:.{digits}f}' for mean, spread, digits in values),
+                *(
+                    f'{mean:.{digits}f}' + (f' ± {spread:.{digits}f}' if len(records) > 1 else '')
+                    for mean, spread, digits in values
+                ),
                 f'{minutes:.0f}',
                 f'{parameters / 1e6:.2f} M',
                 paper,
