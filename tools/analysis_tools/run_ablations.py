@@ -506,7 +506,7 @@ def main() -> None:
             for row in of_table
         }
         found = {row: records for row, records in found.items() if records}
-        if found:
+        if len(found) > 1:
             write_table(name, title, found, args.out)
             print(args.out / f'table_{name}.md')
     picture = args.out / 'soc_and_referformer.png'
