@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from mmsoc.inference import AllQueries, LivePredictor, QueryPerFrame, QueryPerVideo, RecentFrames
+from mmsoc.inference import AllQueries, LivePredictor, QueryByLength, QueryPerFrame, QueryPerVideo, RecentFrames
 from tests.helpers import set_test_cfg
 from tests.test_inference.conftest import LENGTH, ORI, SIZE, TEXTS, make_video, predict_whole
 
@@ -27,7 +27,11 @@ def assert_equal(found, expected):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize('selector', [QueryPerVideo(), QueryPerFrame()], ids=lambda selector: type(selector).__name__)
+@pytest.mark.parametrize(
+    'selector',
+    [QueryPerVideo(), QueryPerFrame(), QueryByLength(LENGTH), QueryByLength(LENGTH - 1)],
+    ids=lambda selector: type(selector).__name__,
+)
 @pytest.mark.parametrize('chunk_frames', [LENGTH, 100])
 def test_one_chunk_is_the_whole_video(model, video, monkeypatch, selector, chunk_frames):
     """Number by number: nothing is stored in half precision."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.structures.mask import encode_mask_results
 
-from mmsoc.inference import AllQueries, QueryPerFrame, StreamPredictor
+from mmsoc.inference import AllQueries, QueryByLength, QueryPerFrame, StreamPredictor
 from tests.helpers import set_test_cfg
 from tests.test_inference.conftest import LENGTH, ORI, SIZE, TEXTS, predict_whole
 
@@ -44,8 +44,10 @@ def test_it_is_the_whole_video_where_the_backbone_sees_it_whole(model, video, wh
     assert masks.shape == (3, LENGTH, *ORI) and differing <= 2, 'more than a pixel on the border here and there'
 
 
-def test_a_query_for_each_frame(model, video, monkeypatch):
-    set_test_cfg(model, monkeypatch, selector=QueryPerFrame())
+# Chunks are shorter than the limit; the video is longer.
+@pytest.mark.parametrize('selector', [QueryPerFrame(), QueryByLength(LENGTH - 1)], ids=lambda kind: type(kind).__name__)
+def test_a_query_for_each_frame(model, video, monkeypatch, selector):
+    set_test_cfg(model, monkeypatch, selector=selector)
     whole = predict_whole(model, video)
     scores, logits, _ = streamed(model, video, 4, chunk_frames=3, overlap=LENGTH)
     assert torch.equal(scores.queries, whole.pred_queries) and (scores.queries != scores.queries[:, :1]).any()

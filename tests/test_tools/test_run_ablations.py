@@ -6,6 +6,7 @@ import json
 import pytest
 
 from mmsoc.preparation.moving_shapes import Settings, generate
+from mmsoc.utils.files import load_json
 from tools.analysis_tools import run_ablations as tool
 
 ROWS = tool.TABLES['position'][1]
@@ -82,6 +83,32 @@ def test_differences_that_exceed_the_spread(runs):
     assert tool.differences(found)[2] == '- with the position: fewer than three seeds, no ordering is claimed'
     without_soc = {other: found[other], tool.TABLES['query'][1][1]: found[base]}
     assert tool.differences(without_soc)[0].startswith('Differences from "with the position"')
+
+
+def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path, monkeypatch):
+    """And the figures of the page are those of the tables."""
+    evidence = tool.ROOT / 'docs' / 'evidence'
+    monkeypatch.setattr(tool, 'plot', lambda *arguments: None)
+    for name, (title, rows) in tool.TABLES.items():
+        found = {
+            row: [load_json(path, 'run') for path in sorted(evidence.glob(f'runs/{row.name}_seed?.json'))]
+            for row in rows
+        }
+        found = {row: records for row, records in found.items() if records}
+        if len(found) < 2:
+            continue
+        tool.write_table(name, title, found, tmp_path)
+        for suffix in ('md', 'csv'):
+            made, committed = ((folder / f'table_{name}.{suffix}').read_text() for folder in (tmp_path, evidence))
+            assert made == committed, name
+    lines = [
+        line for line in (evidence / 'README.md').read_text().splitlines() if line.startswith('| ') and '±' in line
+    ]
+    assert len(lines) == 10
+    tables = ''.join(path.read_text() for path in evidence.glob('table_*.md'))
+    for line in lines:
+        figures = line.strip('| ').split(' | ', 1)[1]
+        assert f' | {figures} | ' in tables, line
 
 
 def test_a_pause_does_not_count_as_training_time(tmp_path):

@@ -185,14 +185,14 @@ def with_predictions(sample: dict, masks: Tensor, scores: Tensor) -> TrackDataSa
 def carry(model: SOC, sample: dict, window: int) -> TrackDataSample:
     # All sentences at once, so that each call of the cluster is the next window's.
     frames_per_pass = window * len(sample['data_samples'].texts)
-    config = replace(model.test_cfg, frames_per_clip=window, frames_per_pass=frames_per_pass, selector=QueryPerVideo())
+    config = replace(model.test_cfg, frames_per_clip=window, frames_per_pass=frames_per_pass)
     with cluster(model, CarryingCluster(model.sim.cluster)):
         return predict(model, sample, config)
 
 
 def thin(model: SOC, sample: dict, every: int) -> TrackDataSample:
     with cluster(model, ThinnedCluster(model.sim.cluster, every)):
-        return predict(model, sample, replace(model.test_cfg, frames_per_clip=None, selector=QueryPerVideo()))
+        return predict(model, sample, replace(model.test_cfg, frames_per_clip=None))
 
 
 def rows_of(
@@ -219,14 +219,14 @@ def main() -> None:
     model = MODELS.build(cfg.model).to(get_device()).eval()
     register_loader()
     load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
+    model.test_cfg = replace(model.test_cfg, selector=QueryPerVideo())  # the paper's, but where a mode names another
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': args.data, 'indices': None})
     expressions = load_json(Path(args.data) / 'meta_expressions/valid/meta_expressions.json', 'expressions')['videos']
     families = {name: next(iter(video['expressions'].values()))['family'] for name, video in expressions.items()}
     indices = [i for i in range(len(dataset)) if families[dataset.get_data_info(i)['video_id']] in args.families]
     if not indices:
         raise SystemExit(f'{args.data}: no video of the families {args.families}')
-    paper = replace(model.test_cfg, selector=QueryPerVideo())
-    whole, windows = (replace(paper, frames_per_clip=frames) for frames in (None, args.window))
+    whole, windows = (replace(model.test_cfg, frames_per_clip=frames) for frames in (None, args.window))
     ways = dict(
         whole=lambda sample: predict(model, sample, whole),
         stream=lambda sample: stream(model, sample, args.chunk_frames, args.overlap, QueryPerVideo()),

@@ -43,7 +43,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs' / 'soc' / 'ablations' / 'moving-shapes'
 FAMILIES = ('appearance', 'relation', 'change', 'order')
 COLUMNS = (*FAMILIES, 'all')
-STABILITY = {'var_J_x100': 'variance of J', 'var_J&F_x100': 'variance of J&F'}
+MEASURES = {column: (column, 1) for column in COLUMNS} | {
+    'var_J_x100': ('variance of J', 2),
+    'var_J&F_x100': ('variance of J&F', 2),
+}
+"""of a record: heading and number of decimals"""
 
 
 @dataclass(frozen=True)
@@ -322,7 +326,7 @@ def _commit() -> str:
 
 
 def summary(records: Sequence[dict[str, Any]], key: str) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 of one run) of a J&F, or of a key of STABILITY."""
+    """Mean and sample standard deviation (0 of one run) of one of MEASURES."""
     values = [(record['jf'] | record['stability'])[key] for record in records]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -341,10 +345,10 @@ def differences(found: dict[Row, list[dict[str, Any]]]) -> list[str]:
             sentences.append(f'{row.label}: fewer than three seeds, no ordering is claimed')
             continue
         parts = []
-        for key in (*COLUMNS, *STABILITY):
+        for key, (heading, digits) in MEASURES.items():
             (mean, spread), (other, of_other) = summary(records, key), summary(found[reference], key)
             if abs(mean - other) > spread + of_other:
-                parts.append(f'{STABILITY.get(key, key)} {mean - other:+.{2 if key in STABILITY else 1}f}')
+                parts.append(f'{heading} {mean - other:+.{digits}f}')
         sentences.append(f'{row.label}: {", ".join(parts) or "no difference"}')
     return [
         f'Differences from "{reference.label}" that exceed the sum of the two standard deviations:',
@@ -362,8 +366,8 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
         'variance of J and of J&F over the frames of a video, as in Figure 4. Paper: J&F on Ref-YouTube-VOS as the paper prints it',
         '(ReferFormer: its README), not measured here.',
         '',
-        '| | seeds | ' + ' | '.join((*COLUMNS, *STABILITY.values())) + ' | minutes | parameters | paper |',
-        '|---|---:|' + '---:|' * (len(COLUMNS) + 5),
+        '| | seeds | ' + ' | '.join(heading for heading, _ in MEASURES.values()) + ' | minutes | parameters | paper |',
+        '|---|---:|' + '---:|' * (len(MEASURES) + 3),
     ]
     with (out / f'table_{name}.csv').open('w', newline='') as stream:
         writer = csv.writer(stream)
@@ -371,14 +375,14 @@ def write_table(name: str, title: str, found: dict[Row, list[dict[str, Any]]], o
             [
                 'row',
                 'seeds',
-                *(f'{key}_{part}' for key in (*COLUMNS, *STABILITY) for part in ('mean', 'std')),
+                *(f'{key}_{part}' for key in MEASURES for part in ('mean', 'std')),
                 'minutes',
                 'parameters',
                 'paper',
             ]
         )
         for row, records in found.items():
-            values = [(*summary(records, key), 2 if key in STABILITY else 1) for key in (*COLUMNS, *STABILITY)]
+            values = [(*summary(records, key), digits) for key, (_, digits) in MEASURES.items()]
             minutes = statistics.mean(record['training_minutes'] for record in records)
             parameters = records[0]['parameters']
             paper = '' if row.paper is None else f'{row.paper:.1f}'
