@@ -22,10 +22,28 @@ DEPENDENCIES = {
     'mmdet': '>=3.3.0,<3.4',
     'mmaction2': '>=1.2.0,<1.3',
 }
-_REBUILD_MMCV = (
-    'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
-    f'"mmcv{DEPENDENCIES["mmcv"]}"'
-)
+# OneDL's maintained forks: other distributions of the same modules. mmaction2 has none; `mmsoc.models.backbones` makes
+# 1.2 accept the fork of mmcv.
+FORKS = {
+    'mmengine': ('onedl-mmengine', '>=0.10.12,<0.11'),
+    'mmcv': ('onedl-mmcv', '>=2.3.6,<2.4'),
+    'mmdet': ('onedl-mmdetection', '>=3.5.1,<3.6'),
+}
+
+
+def _installed(distribution: str) -> str | None:
+    """The version of a distribution; None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def dependencies() -> dict[str, str]:
+    """The supported versions by distribution: with OneDL's forks if one of them is installed, else `DEPENDENCIES`."""
+    if not any(_installed(fork) for fork, _ in FORKS.values()):
+        return DEPENDENCIES
+    return dict(FORKS.get(name, (name, expected)) for name, expected in DEPENDENCIES.items())
 
 
 def _faults() -> list[str]:
@@ -33,17 +51,27 @@ def _faults() -> list[str]:
     from packaging.specifiers import SpecifierSet
 
     found = []
+    needed = dependencies()
+    mmcv_name = 'mmcv' if 'mmcv' in needed else FORKS['mmcv'][0]
+    rebuild_mmcv = (
+        'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
+        f'"{mmcv_name}{needed[mmcv_name]}"'
+    )
     if not SpecifierSet(PYTHON_RANGE).contains(platform.python_version(), prereleases=True):
         found.append(
             f'python: found {platform.python_version()}, expected {PYTHON_RANGE}; '
             'remedy: conda create -n mmsoc python=3.11'
         )
-    for name, expected in DEPENDENCIES.items():
-        remedy = _REBUILD_MMCV if name == 'mmcv' else f'pip install "{name}{expected}"'
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            version = None
+    if needed is not DEPENDENCIES:
+        beside = [name for name in FORKS if _installed(name) is not None]
+        if beside:
+            found.append(
+                f"{', '.join(beside)}: installed beside OneDL's forks, which have the same modules; remedy: pip uninstall "
+                f'{" ".join(beside)} {" ".join(fork for fork, _ in FORKS.values())}, then install one stack'
+            )
+    for name, expected in needed.items():
+        remedy = rebuild_mmcv if name == mmcv_name else f'pip install "{name}{expected}"'
+        version = _installed(name)
         if version is None:
             found.append(f'{name}: not installed, expected {expected}; remedy: {remedy}')
         elif not SpecifierSet(expected).contains(version, prereleases=True):
@@ -55,7 +83,7 @@ def _faults() -> list[str]:
     ):
         found.append(
             'mmcv: installed without its compiled ops (no mmcv/_ext*), expected a build with them; '
-            f'remedy: pip uninstall mmcv-lite; {_REBUILD_MMCV}'
+            f'remedy: pip uninstall mmcv-lite; {rebuild_mmcv}'
         )
     return found
 

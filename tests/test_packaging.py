@@ -23,11 +23,41 @@ def requirements(name):
     return {Requirement(line).name: Requirement(line).specifier for line in lines if line}
 
 
+ORIGINALS = {'torch': '2.13.0', 'mmengine': '0.10.7', 'mmcv': '2.1.0', 'mmdet': '3.3.0', 'mmaction2': '1.2.0'}
+ONEDL = {
+    'torch': '2.13.0',
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
+    'mmaction2': '1.2.0',
+}
+
+
+@pytest.fixture
+def distributions(monkeypatch):
+    """A function that sets the installed distributions and their versions."""
+
+    def install(versions):
+        def version(name):
+            if name not in versions:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(importlib.metadata, 'version', version)
+
+    return install
+
+
 def test_versions_agree():
     listed = {**requirements('build'), **requirements('mminstall')}
     assert {name: SpecifierSet(text) for name, text in mmsoc.DEPENDENCIES.items()} == {
         name: listed[name] for name in mmsoc.DEPENDENCIES
     }
+    forks = requirements('build') | requirements('onedl')
+    assert {name: SpecifierSet(text) for name, text in mmsoc.FORKS.values()} == {
+        name: specifier for name, specifier in forks.items() if name.startswith('onedl-')
+    }
+    assert forks['mmaction2'] == listed['mmaction2']
     assert f"python_requires='{mmsoc.PYTHON_RANGE}'" in (ROOT / 'setup.py').read_text()
     assert mmsoc.__version__ == '0.1.0'
 
@@ -40,9 +70,8 @@ def test_this_environment_fits():
     'name, version',
     [('torch', '1.13.1'), ('mmengine', '0.9.0'), ('mmcv', '2.2.0'), ('mmdet', '2.28.0'), ('mmaction2', '0.24.0')],
 )
-def test_other_version_is_named(monkeypatch, name, version):
-    real = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, 'version', lambda asked: version if asked == name else real(asked))
+def test_other_version_is_named(distributions, name, version):
+    distributions(ORIGINALS | {name: version})
     with pytest.raises(ImportError) as error:
         mmsoc._check()
     message = str(error.value)
@@ -50,18 +79,30 @@ def test_other_version_is_named(monkeypatch, name, version):
     assert f'"{name}{mmsoc.DEPENDENCIES[name]}"' in message and 'tools/setup_env.sh' in message
 
 
-def test_local_and_prerelease_versions_fit(monkeypatch):
-    real = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, 'version', lambda asked: '2.6.0+cu124' if asked == 'torch' else real(asked))
+def test_local_and_prerelease_versions_fit(distributions):
+    distributions(ORIGINALS | {'torch': '2.6.0+cu124', 'mmengine': '0.10.8rc1'})
     assert mmsoc._faults() == []
 
 
-def test_absent_package_and_old_python_are_named(monkeypatch):
+def test_forks_fit(distributions):
+    distributions(ONEDL)
+    assert mmsoc._faults() == []
+    assert list(mmsoc.dependencies()) == list(ONEDL)
+    distributions(ONEDL | {'onedl-mmcv': '2.2.0', 'mmaction2': '1.1.0'})
+    mmcv, mmaction = mmsoc._faults()
+    assert mmcv.startswith('onedl-mmcv: found 2.2.0, expected >=2.3.6,<2.4; remedy: MMCV_WITH_OPS=1 pip install')
+    assert mmcv.endswith('"onedl-mmcv>=2.3.6,<2.4"') and mmaction.startswith('mmaction2: found 1.1.0')
 
-    def absent(name):
-        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(importlib.metadata, 'version', absent)
+def test_forks_beside_originals_are_named(distributions):
+    distributions(ORIGINALS | {'onedl-mmcv': '2.3.6'})
+    faults = mmsoc._faults()
+    assert [fault.split(':')[0] for fault in faults] == ['mmengine, mmcv, mmdet', 'onedl-mmengine', 'onedl-mmdetection']
+    assert "installed beside OneDL's forks" in faults[0] and 'pip uninstall mmengine mmcv mmdet onedl-mmengine' in faults[0]
+
+
+def test_absent_package_and_old_python_are_named(distributions, monkeypatch):
+    distributions({})
     monkeypatch.setattr(platform, 'python_version', lambda: '3.8.18')
     faults = mmsoc._faults()
     assert len(faults) == 6 and faults[0].startswith('python: found 3.8.18, expected >=3.10,<3.14')

@@ -1,7 +1,8 @@
 """Checks that this Python has everything mmsoc needs: ``python tools/check_env.py``
 
 Compares ``requirements/*.txt`` (the only list of versions) with the installed packages, and imports those that may be
-installed but broken: the compiled ops of mmcv, and OpenCV. Exit status 0 if there is no fault, else 1 with one line per
+installed but broken: the compiled ops of mmcv, and OpenCV. Where one of OneDL's forks is installed, ``onedl.txt``
+takes the place of ``mminstall.txt``. Exit status 0 if there is no fault, else 1 with one line per
 fault on standard error. Slow but working parts are noted on standard error, with status 0. To report faults it needs
 only the standard library.
 """
@@ -22,6 +23,20 @@ DEFAULT_SETS = ('build', 'mminstall', 'runtime', 'tests')
 SAME_MODULE = {'opencv-python': ('opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')}
 
 
+STACKS = {'openmmlab': 'mminstall', 'onedl': 'onedl'}  # each names the same modules in other distributions
+
+
+def installed(distribution):
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed_stack():
+    return 'onedl' if any(map(installed, ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'))) else 'openmmlab'
+
+
 def requirement_lines(name):
     for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines():
         line = line.split('#')[0].strip()
@@ -29,18 +44,21 @@ def requirement_lines(name):
             yield line
 
 
-def faults(sets):
+def faults(sets, stack):
     try:
         from packaging.requirements import Requirement
     except ImportError:
         return ['packaging is not installed']
     found = []
-    for name in sets:
+    if stack == 'onedl' and 'mminstall' in sets:
+        for name in ('mmengine', 'mmcv', 'mmdet'):
+            if installed(name):
+                found.append(f"{name}: installed beside OneDL's forks, one of which has the same modules")
+    for name in (STACKS[stack] if name == 'mminstall' else name for name in sets):
         for line in requirement_lines(name):
             requirement = Requirement(line)
-            try:
-                version = metadata.version(requirement.name)
-            except metadata.PackageNotFoundError:
+            version = installed(requirement.name)
+            if version is None:
                 found.append(f'{line}: not installed (requirements/{name}.txt)')
                 continue
             if not requirement.specifier.contains(version, prereleases=True):
@@ -82,7 +100,8 @@ def notes():
     seen = 'PyTorch sees a GPU' if torch.cuda.is_available() else f'PyTorch is a build for CUDA {cuda}'
     release = nvcc_release()
     nvcc = f'the nvcc here is of CUDA {release}' if release else 'there is no nvcc here'
-    mmcv = next(line for line in requirement_lines('mminstall') if re.match(r'mmcv\b', line))
+    lines = requirement_lines(STACKS[installed_stack()])
+    mmcv = next(line for line in lines if re.match(r'(onedl-)?mmcv\b', line))
     return [
         f'{seen}, but mmcv was built without CUDA ops: on a GPU, deformable attention falls back to PyTorch sampling, '
         'which gives the same numbers but takes more time and memory',
@@ -95,8 +114,11 @@ def notes():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sets', nargs='*', default=DEFAULT_SETS, help='names of files in requirements/ (without .txt)')
+    parser.add_argument(
+        '--stack', choices=list(STACKS), default=installed_stack(), help='OpenMMLab packages, or forks of them (default: as installed)'
+    )
     args = parser.parse_args()
-    found = faults(args.sets)
+    found = faults(args.sets, args.stack)
     for fault in found:
         print(fault, file=sys.stderr)
     if not found and 'mminstall' in args.sets:

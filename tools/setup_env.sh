@@ -9,6 +9,7 @@
 # Environment:
 #   MMSOC_PYTHON  the Python that makes .venv (default: the first of python3, python3.12 ... that fits)
 #   MMSOC_TORCH   what to install as torch (default: torch==2.13.0), e.g. "torch==2.11.0"
+#   MMSOC_STACK   openmmlab, or onedl: OneDL's maintained forks of mmengine, mmcv and mmdet (default: what .venv has, else openmmlab)
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -24,11 +25,24 @@ die() { printf '[setup] ERROR: %s\n' "$1" >&2; shift; for line in "$@"; do print
 fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
 # `check_env.py` of a Python: succeeds if that has everything, with its notes (what works but is slow) in NOTES.
-has_everything() { NOTES="$("$1" "$ROOT/tools/check_env.py" 2>&1 >/dev/null)"; }
+has_everything() { NOTES="$("$1" "$ROOT/tools/check_env.py" ${MMSOC_STACK:+--stack "$MMSOC_STACK"} 2>&1 >/dev/null)"; }
 say_notes() { local line; while IFS= read -r line; do case "$line" in note:*) say "WARNING: ${line#note: }" ;; esac; done <<<"$NOTES"; }
 
 # Hash of what the environment is made from: a change of requirements/ makes the next run look again.
 fingerprint() { cat "$ROOT"/requirements/*.txt <(echo "$TORCH") | cksum | cut -d' ' -f1; }
+
+has_distribution() { compgen -G "$VENV/lib/python*/site-packages/${1//-/_}-*.dist-info" >/dev/null; }
+
+case "${MMSOC_STACK:-}" in
+  onedl | openmmlab) STACK="$MMSOC_STACK" ;;
+  '') if has_distribution onedl-mmcv; then STACK=onedl; else STACK=openmmlab; fi ;;
+  *) die "MMSOC_STACK=$MMSOC_STACK: expected openmmlab or onedl" ;;
+esac
+if [ "$STACK" = onedl ]; then
+  STACK_FILE="$ROOT/requirements/onedl.txt"; OTHERS=(mmengine mmcv mmdet)
+else
+  STACK_FILE="$ROOT/requirements/mminstall.txt"; OTHERS=(onedl-mmengine onedl-mmcv onedl-mmdetection)
+fi
 
 # --- 1. the active Python, if it has everything
 if [ -z "${MMSOC_PYTHON:-}" ]; then
@@ -152,7 +166,7 @@ PYTHON
 mmcv_works() { "$PY" -c 'import mmcv.ops' 2>>"$LOG"; }
 mmcv_has_cuda() { "$PY" -c 'import mmcv.ops as o, sys; sys.exit("not available" in str(o.get_compiling_cuda_version()))' 2>>"$LOG"; }
 
-grep_requirement() { grep -E "^$1\b" "$ROOT/requirements/mminstall.txt"; }
+MMCV="$(grep -E '^(onedl-)?mmcv\b' "$STACK_FILE")"
 
 # opencv-python needs libGL, which a bare server lacks; the three OpenCV wheels share one cv2 folder, so the headless one goes on top.
 without_display() {
@@ -161,19 +175,23 @@ without_display() {
 
 step "torch ($TORCH)" pip_install "$TORCH"
 step "build tools" pip_install -r "$ROOT/requirements/build.txt"
+# The other stack has the same modules: uninstalling it later would remove this one's files.
+for name in "${OTHERS[@]}"; do
+  if has_distribution "$name"; then step "removing $name" "$PY" -m pip uninstall --yes "$name"; fi
+done
 KIND="$(build_env)" || die "torch was installed but does not start" "the whole log: $LOG"
 step "mmcv with compiled ops ($(eval "$KIND" >/dev/null; echo "$MMCV_KIND"))" \
   bash -c "$KIND
-    \"$PY\" -m pip install --disable-pip-version-check --no-build-isolation '$(grep_requirement mmcv)'"
+    \"$PY\" -m pip install --disable-pip-version-check --no-build-isolation '$MMCV'"
 without_display  # mmcv imports OpenCV
 # pip caches the wheel by version only: it may be one built for another torch, or without CUDA.
 if ! mmcv_works || { [[ "$KIND" == *FORCE_CUDA=1* ]] && ! mmcv_has_cuda; }; then
   step "mmcv again (the cached wheel was built for another torch)" \
     bash -c "$KIND
-      \"$PY\" -m pip install --disable-pip-version-check --no-build-isolation --no-cache-dir --force-reinstall --no-deps '$(grep_requirement mmcv)'"
+      \"$PY\" -m pip install --disable-pip-version-check --no-build-isolation --no-cache-dir --force-reinstall --no-deps '$MMCV'"
   mmcv_works || die "mmcv was built but its ops cannot be imported" "the whole log: $LOG"
 fi
-step "mmengine, mmdet, mmaction2" pip_install -r "$ROOT/requirements/mminstall.txt"
+step "mmengine, mmdet, mmaction2" pip_install -r "$STACK_FILE"
 step "runtime and test packages" pip_install -r "$ROOT/requirements/runtime.txt" -r "$ROOT/requirements/optional.txt" -r "$ROOT/requirements/demo.txt" -r "$ROOT/requirements/tests.txt"
 without_display
 [ ! -f "$ROOT/setup.py" ] || step "mmsoc itself (editable)" pip_install --no-build-isolation --no-deps -e "$ROOT"

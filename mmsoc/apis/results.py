@@ -208,7 +208,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the packages that determine its results."""
-    names = (*mmsoc.DEPENDENCIES, 'transformers', 'av', 'numpy')
+    names = (*mmsoc.dependencies(), 'transformers', 'av', 'numpy')
     return dict(
         mmsoc=mmsoc.__version__, python=platform.python_version(), **{name: metadata.version(name) for name in names}
     )

@@ -1,5 +1,6 @@
-"""tools/check_env.py says what works but is slow: a GPU whose mmcv was built for CPUs."""
+"""tools/check_env.py lists what is missing, and says what works but is slow: a GPU whose mmcv was built for CPUs."""
 
+import importlib.metadata
 import runpy
 import sys
 
@@ -21,7 +22,7 @@ def check(monkeypatch, capsys):
         monkeypatch.setattr(torch.version, 'cuda', cuda)
         monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: mmcv_cuda)
         script = runpy.run_path(str(SCRIPT))
-        monkeypatch.setitem(script['main'].__globals__, 'faults', lambda sets: [])
+        monkeypatch.setitem(script['main'].__globals__, 'faults', lambda sets, stack: [])
         if 'nvcc_release' in script:
             monkeypatch.setitem(script['main'].__globals__, 'nvcc_release', lambda: nvcc)
         monkeypatch.setattr(sys, 'argv', [str(SCRIPT)])
@@ -50,3 +51,29 @@ def test_mmcv_without_cuda_ops_is_a_note(check, gpu, cuda, nvcc, words):
 )
 def test_nothing_to_note(check, gpu, cuda, mmcv_cuda):
     assert check(gpu, cuda, mmcv_cuda) == (0, '')
+
+
+@pytest.mark.parametrize(
+    'stack, versions, faults',
+    [
+        (None, {'mmcv': '2.1.0', 'mmengine': '0.10.7', 'mmdet': '3.3.0'}, []),
+        (None, {'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12', 'onedl-mmdetection': '3.5.1'}, []),
+        ('onedl', {'mmcv': '2.1.0'}, ['mmcv: installed beside', 'onedl-mmengine>=', 'onedl-mmcv>=', 'onedl-mmdetection>=']),
+        ('openmmlab', {'onedl-mmcv': '2.3.6', 'mmengine': '0.10.7', 'mmdet': '3.3.0'}, ['mmcv>=2.1.0,<2.2: not installed']),
+        (None, {'onedl-mmcv': '2.2.0', 'onedl-mmengine': '0.10.12'}, ['onedl-mmcv>=', 'onedl-mmdetection>=']),
+    ],
+)
+def test_stacks(monkeypatch, capsys, stack, versions, faults):
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    versions = versions | {'mmaction2': '1.2.0'}
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+    monkeypatch.setattr(sys, 'argv', [str(SCRIPT), 'mminstall', *(['--stack', stack] if stack else [])])
+    status = runpy.run_path(str(SCRIPT))['main']()
+    said = capsys.readouterr().err.splitlines()
+    assert status == bool(faults) and len(said) == len(faults), said
+    for line, start in zip(said, faults, strict=True):
+        assert line.startswith(start)

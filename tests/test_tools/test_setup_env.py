@@ -156,6 +156,49 @@ def test_active_python_is_used_if_it_has_everything(machine):
     assert not (machine.root / '.venv').exists()
 
 
+def test_unknown_stack(machine):
+    machine.refuses('MMSOC_STACK=mmlab: expected openmmlab or onedl', MMSOC_STACK='mmlab')
+
+
+@pytest.mark.parametrize(
+    'stack, others, wanted, removed',
+    [
+        ('onedl', ('mmcv-2.1.0', 'mmdet-3.3.0'), 'onedl-mmcv>=', ['mmcv', 'mmdet']),
+        ('openmmlab', ('onedl_mmcv-2.3.6', 'onedl_mmengine-0.10.12'), 'mmcv>=', ['onedl-mmengine', 'onedl-mmcv']),
+        ('', ('onedl_mmcv-2.3.6',), 'onedl-mmcv>=', []),
+        ('', (), 'mmcv>=', []),
+    ],
+)
+def test_stack_replaces_the_other(machine, tmp_path, stack, others, wanted, removed):
+    """What is asked of pip in a .venv that has parts of a stack."""
+    calls = tmp_path / 'calls'
+    machine.venv_whose_pip('exit 0')
+    python = machine.bin / 'pip_python'
+    python.write_text(
+        python.read_text().replace(
+            'case "$*" in',
+            f'echo "$*" >> "{calls}"; case "$*" in "- "*|-) echo "export FORCE_CUDA=0; MMCV_KIND=CPU" ;; *check_env.py*) '
+            f'grep -q "mmsoc itself\\|-e {machine.root}" "{calls}"; exit $? ;;',
+        )
+    )
+    for name in others:
+        (machine.root / f'.venv/lib/python3.11/site-packages/{name}.dist-info').mkdir(parents=True)
+    result = machine.run(**({'MMSOC_STACK': stack} if stack else {}))
+    asked = calls.read_text().splitlines()
+    assert [line.split()[-1] for line in asked if 'pip uninstall' in line] == removed, result
+    (mmcv,) = {line.split()[-1] for line in asked if '--no-build-isolation' in line and 'mmcv' in line}
+    assert mmcv.startswith(wanted)
+    file = 'onedl' if wanted.startswith('onedl') else 'mminstall'
+    assert any(line.endswith(f'requirements/{file}.txt') for line in asked)
+
+
+def test_active_python_with_the_other_stack_is_not_used(machine):
+    machine.python('*"check_env.py --stack onedl"*) exit 1 ;; *check_env.py*) exit 0 ;;', name='python')
+    assert machine.run().returncode == 0
+    machine.venv_whose_pip("echo 'the first step'; exit 1")
+    machine.refuses('the first step', MMSOC_STACK='onedl')
+
+
 def test_second_run_uses_the_environment(machine):
     python = machine.venv_that_is_ready()
     result = machine.run()

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import mmaction
+import mmcv
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from mmaction.registry import MODELS as MMACTION_MODELS
 from mmengine.logging import print_log
+from mmengine.utils import digit_version
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +25,17 @@ from mmsoc.utils.errors import UserError
 from mmsoc.weights import WeightsNotFoundError, load_checkpoint
 
 
+def _import_mmaction() -> ModuleType:
+    """mmaction2, which refuses mmcv 2.2 and newer at import. What is used of it works with OneDL's fork, mmcv 2.3."""
+    version = mmcv.__version__
+    if digit_version(version) >= digit_version('2.2'):
+        mmcv.__version__ = '2.1.0'
+    try:
+        return importlib.import_module('mmaction')
+    finally:
+        mmcv.__version__ = version
+
+
 def _load_mmaction_swin() -> ModuleType:
     """mmaction2's ``swin`` module, without importing ``mmaction.models``.
 
@@ -33,19 +44,21 @@ def _load_mmaction_swin() -> ModuleType:
     registering a name twice is an error: so an already imported module is reused, and one loaded here leaves the
     registry unchanged, so that all of mmaction2 can be imported later.
     """
+    mmaction = _import_mmaction()
+    registry = importlib.import_module('mmaction.registry').MODELS
     name = 'mmaction.models.backbones.swin'
     if name in sys.modules:
         return sys.modules[name]
-    registered = MMACTION_MODELS.module_dict.get('SwinTransformer3D')
+    registered = registry.module_dict.get('SwinTransformer3D')
     if registered is not None:
         return sys.modules[registered.__module__]
-    path = Path(mmaction.__file__).parent / 'models' / 'backbones' / 'swin.py'
+    path = Path(mmaction.__path__[0]) / 'models' / 'backbones' / 'swin.py'
     spec = importlib.util.spec_from_file_location('mmsoc.models.backbones._mmaction_swin', path)
     assert spec is not None and spec.loader is not None, f'{path} is not a Python file'
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    MMACTION_MODELS.module_dict.pop('SwinTransformer3D')
+    registry.module_dict.pop('SwinTransformer3D')
     return module
 
 
