@@ -98,7 +98,10 @@ def test_forks_beside_originals_are_named(distributions):
     distributions(ORIGINALS | {'onedl-mmcv': '2.3.6'})
     faults = mmsoc._faults()
     assert [fault.split(':')[0] for fault in faults] == ['mmengine, mmcv, mmdet', 'onedl-mmengine', 'onedl-mmdetection']
-    assert "installed beside OneDL's forks" in faults[0] and 'pip uninstall mmengine mmcv mmdet onedl-mmengine' in faults[0]
+    assert (
+        "installed beside OneDL's forks" in faults[0]
+        and 'pip uninstall mmengine mmcv mmdet onedl-mmengine' in faults[0]
+    )
 
 
 def test_absent_package_and_old_python_are_named(distributions, monkeypatch):

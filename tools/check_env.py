@@ -115,7 +115,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sets', nargs='*', default=DEFAULT_SETS, help='names of files in requirements/ (without .txt)')
     parser.add_argument(
-        '--stack', choices=list(STACKS), default=installed_stack(), help='OpenMMLab packages, or forks of them (default: as installed)'
+        '--stack',
+        choices=list(STACKS),
+        default=installed_stack(),
+        help="OpenMMLab's packages or OneDL's forks (default: as installed)",
     )
     args = parser.parse_args()
     found = faults(args.sets, args.stack)

@@ -191,7 +191,7 @@ if ! mmcv_works || { [[ "$KIND" == *FORCE_CUDA=1* ]] && ! mmcv_has_cuda; }; then
       \"$PY\" -m pip install --disable-pip-version-check --no-build-isolation --no-cache-dir --force-reinstall --no-deps '$MMCV'"
   mmcv_works || die "mmcv was built but its ops cannot be imported" "the whole log: $LOG"
 fi
-step "mmengine, mmdet, mmaction2" pip_install -r "$STACK_FILE"
+step "$([ "$STACK" = onedl ] && echo "OneDL's forks of mmengine and mmdet; mmaction2" || echo "mmengine, mmdet, mmaction2")" pip_install -r "$STACK_FILE"
 step "runtime and test packages" pip_install -r "$ROOT/requirements/runtime.txt" -r "$ROOT/requirements/optional.txt" -r "$ROOT/requirements/demo.txt" -r "$ROOT/requirements/tests.txt"
 without_display
 [ ! -f "$ROOT/setup.py" ] || step "mmsoc itself (editable)" pip_install --no-build-isolation --no-deps -e "$ROOT"

@@ -58,8 +58,16 @@ def test_nothing_to_note(check, gpu, cuda, mmcv_cuda):
     [
         (None, {'mmcv': '2.1.0', 'mmengine': '0.10.7', 'mmdet': '3.3.0'}, []),
         (None, {'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12', 'onedl-mmdetection': '3.5.1'}, []),
-        ('onedl', {'mmcv': '2.1.0'}, ['mmcv: installed beside', 'onedl-mmengine>=', 'onedl-mmcv>=', 'onedl-mmdetection>=']),
-        ('openmmlab', {'onedl-mmcv': '2.3.6', 'mmengine': '0.10.7', 'mmdet': '3.3.0'}, ['mmcv>=2.1.0,<2.2: not installed']),
+        (
+            'onedl',
+            {'mmcv': '2.1.0'},
+            ['mmcv: installed beside', 'onedl-mmengine>=', 'onedl-mmcv>=', 'onedl-mmdetection>='],
+        ),
+        (
+            'openmmlab',
+            {'onedl-mmcv': '2.3.6', 'mmengine': '0.10.7', 'mmdet': '3.3.0'},
+            ['mmcv>=2.1.0,<2.2: not installed'],
+        ),
         (None, {'onedl-mmcv': '2.2.0', 'onedl-mmengine': '0.10.12'}, ['onedl-mmcv>=', 'onedl-mmdetection>=']),
     ],
 )
