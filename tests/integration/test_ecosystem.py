@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import mmaction
+import mmcv
 import numpy as np
 import pytest
 
@@ -304,15 +305,26 @@ def theirs_alone(run, users_mmaction, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def theirs_after_ours(run, users_mmaction, theirs_alone, tmp_path_factory):
+    """The same, but that mmsoc makes mmaction2 accept the mmcv of OneDL's fork."""
+    if not mmcv.__version__.startswith('2.3'):
+        return theirs_alone
+    accepted = 'import mmcv\nmmcv.__version__ = "2.1.0"\n' + THEIRS
+    return run('-c', accepted, cwd=tmp_path_factory.mktemp('accepted'), path=users_mmaction).splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
 def ours_alone(run, tmp_path_factory):
     return run('-c', OURS, cwd=tmp_path_factory.mktemp('ours')).splitlines()[-1]
 
 
 @pytest.mark.parametrize('order', ['mmaction first', 'mmsoc first'])
-def test_beside_the_user_s_own_mmaction2(run, tmp_path, users_mmaction, theirs_alone, ours_alone, order):
+def test_beside_the_user_s_own_mmaction2(
+    run, tmp_path, users_mmaction, theirs_alone, theirs_after_ours, ours_alone, order
+):
     """What the user's import does is what it does without mmsoc, and mmsoc's backbone works in any case."""
     programs = [THEIRS, OURS] if order == 'mmaction first' else [OURS, THEIRS]
-    expected = [theirs_alone, ours_alone] if order == 'mmaction first' else [ours_alone, theirs_alone]
+    expected = [theirs_alone, ours_alone] if order == 'mmaction first' else [ours_alone, theirs_after_ours]
     assert run('-c', ''.join(programs), cwd=tmp_path, path=users_mmaction).splitlines()[-2:] == expected
 
 

@@ -42,7 +42,7 @@ def check(monkeypatch, capsys):
 def test_mmcv_without_cuda_ops_is_a_note(check, gpu, cuda, nvcc, words):
     status, said = check(gpu, cuda, 'not available', nvcc)
     assert status == 0
-    for word in ('note: ', *words, 'mmcv was built without CUDA ops', 'FORCE_CUDA=1 MMCV_WITH_OPS=1', '"mmcv>='):
+    for word in ('note: ', *words, 'mmcv was built without CUDA ops', 'FORCE_CUDA=1 MMCV_WITH_OPS=1', 'mmcv>='):
         assert word in said, f'{word!r} not in\n{said}'
 
 
