@@ -54,7 +54,12 @@ setup(
     cmdclass=dict(build_py=BuildWithMim),
     # torch and the OpenMMLab packages are not here: pip cannot build mmcv unattended (see tools/setup_env.sh).
     install_requires=requirements('runtime'),
-    extras_require={**EXTRAS, 'all': requirements('runtime') + [line for lines in EXTRAS.values() for line in lines]},
+    # OneDL's forks have the same modules as the packages of `mminstall`: not in `all`.
+    extras_require={
+        **EXTRAS,
+        'onedl': requirements('onedl'),
+        'all': requirements('runtime') + [line for lines in EXTRAS.values() for line in lines],
+    },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3',

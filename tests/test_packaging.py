@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,7 @@ def test_pip_install(tmp_path):
     (metadata,) = (tmp_path / 'site').glob('mmsoc-*.dist-info/METADATA')
     text = metadata.read_text()
     assert 'Version: 0.1.0' in text and 'Requires-Dist: transformers>=4.36' in text
-    for extra in ('mminstall', 'optional', 'tests', 'all'):
+    for extra in ('mminstall', 'onedl', 'optional', 'tests', 'all'):
         assert f'Provides-Extra: {extra}' in text
+    assert not re.search("Requires-Dist: onedl.*extra == 'all'", text.replace('"', "'"))
     assert 'Apache License' in (ROOT / 'LICENSE').read_text() and 'The mmsoc authors' in (ROOT / 'LICENSE').read_text()

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from mmengine.config import Config
@@ -161,6 +162,41 @@ def test_a_worker_that_is_killed_is_replaced(videos, weights, tmp_path):
             os.kill(pids[0], signal.SIGKILL)
     assert {name: outcome.status for name, outcome in found.items()} == dict(a='done', b='done', d='done')
     assert len(pids) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_worker_on_ray_that_is_killed_is_replaced(videos, weights, tmp_path):
+    ray = pytest.importorskip('ray')
+    ray.init('local', num_cpus=2, log_to_driver=False, include_dashboard=False)
+    try:
+        found = {}
+        tasks = [archive.Task(str(video), ('a red car', 'the dog')) for video in videos]
+        tasks += [archive.Task(str(video), (f'sentence {number}',)) for video in videos[:2] for number in range(6)]
+        load = dict(weights=weights, device='cpu')
+        killed = []
+        for outcome in archive.run_on_ray(tasks, tmp_path / 'out', load, dict(formats=['png']), workers=2):
+            assert outcome.task not in found
+            found[outcome.task] = outcome
+            if not killed:
+                killed = [process for process in psutil.process_iter(['cmdline']) if is_ray_actor(process)]
+                os.kill(killed[0].pid, signal.SIGKILL)
+        assert len(killed) == 2
+    finally:
+        ray.shutdown()
+    assert set(found) == set(tasks)
+    assert [task.video for task, outcome in found.items() if outcome.status != 'done'] == [
+        str(tmp_path / 'videos/c.mp4')
+    ]
+    inferencer = SOCInferencer(weights=weights, device='cpu', show_progress=False)
+    for number, task in enumerate(tasks):
+        if found[task].status == 'done':
+            inferencer(task.video, list(task.texts), out_dir=tmp_path / str(number))
+            assert masks_of(tmp_path / 'out' / task.folder) == masks_of(tmp_path / str(number)) != {}
+
+
+def is_ray_actor(process):
+    return bool(process.info['cmdline']) and process.info['cmdline'][0].startswith('ray::Actor')
 
 
 def test_a_full_disk_ends_the_run(monkeypatch, tmp_path):
