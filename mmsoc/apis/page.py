@@ -38,6 +38,7 @@ ABOUT_SOC_MINI = (
 CSS = """
 #status {min-height: 4em}
 #status i {display: inline-block; width: 1em; height: 1em; margin-right: .5em; border-radius: 3px; vertical-align: -.1em}
+#samples td {white-space: pre-line}
 """
 
 
@@ -302,7 +303,12 @@ def build_page(page: Page) -> gr.Blocks:
                 with gr.Row():
                     start = gr.Button('Segment', variant='primary', elem_id='start')
                     stop = gr.Button('Stop', variant='stop', elem_id='stop')
-                gr.Examples([[str(path), '\n'.join(texts)] for path, texts in samples], [video, text], label='Samples')
+                gr.Examples(
+                    [[str(path), '\n'.join(texts)] for path, texts in samples],
+                    [video, text],
+                    label='Samples',
+                    elem_id='samples',
+                )
             with gr.Column():
                 status = gr.HTML(elem_id='status')
                 overlay = gr.Video(label='Result', interactive=False, autoplay=True, height=300, elem_id='overlay')
@@ -312,9 +318,10 @@ def build_page(page: Page) -> gr.Blocks:
                     x='time',
                     y='score',
                     color='sentence',
-                    x_title='seconds',
+                    x_title=' ',  # cut off without a legend
                     y_lim=[0, 1],
-                    label='Score of each sentence over time',
+                    label='Score of each sentence over time (seconds)',
+                    colors_in_legend=[],  # the status has the colors; whole sentences do not fit here
                     height=220,
                     visible=False,
                     elem_id='curve',
