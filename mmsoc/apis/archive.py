@@ -265,15 +265,16 @@ def _work(connection: Connection, out: str, load: dict, call: dict, threads: int
     except Exception as error:  # as text: not every exception can be sent
         connection.send(f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error))
         return
-    connection.send(None)  # ready
-    while (task := connection.recv()) is not None:
-        try:
-            connection.send(segment(task))
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            connection.send(str(error))
-            return
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is dead
+        connection.send(None)  # ready
+        while (task := connection.recv()) is not None:
+            try:
+                connection.send(segment(task))
+            except OSError as error:
+                if error.errno not in DISK_ERRORS:
+                    raise
+                connection.send(str(error))
+                return
 
 
 class _Worker:

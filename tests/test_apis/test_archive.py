@@ -215,6 +215,23 @@ def test_a_full_disk_ends_the_run(monkeypatch, tmp_path):
     assert sent == [None, "[Errno 28] No space left on device: 'mask.png'"]
 
 
+@pytest.mark.parametrize('fault', [EOFError, BrokenPipeError, ConnectionResetError])
+def test_a_worker_whose_parent_is_killed_ends_without_a_traceback(monkeypatch, tmp_path, fault):
+    monkeypatch.setattr(archive, 'Segmenter', lambda *args: lambda task: archive.Outcome(task, 'done'))
+    monkeypatch.setattr(archive.signal, 'signal', lambda *_: None)
+
+    def send(message):
+        if message is not None:
+            raise fault
+
+    def recv():
+        if fault is EOFError:
+            raise fault
+        return archive.Task('a.mp4', ('x',))
+
+    archive._work(SimpleNamespace(send=send, recv=recv), str(tmp_path), {}, {}, threads=torch.get_num_threads())
+
+
 def test_the_summary(tmp_path):
     done = archive.Outcome(archive.Task('a.mp4', ('x', 'y')), 'done', 1.5, 3, [0.25, 0.5])
     broken = archive.Outcome(archive.Task('b.mp4', ('z',)), 'broken', reason='no video')
