@@ -276,7 +276,7 @@ def _from_hub(key: str, name: str, files: Sequence[str]) -> Iterator[Finding]:
         'error' if offline else 'note',
         f'{key}: {name} is not in the cache of the Hugging Face hub'
         + (', and HF_HUB_OFFLINE is set' if offline else ' and is downloaded first'),
-        f'huggingface-cli download {name}, or a local folder: --cfg-options model.text_encoder.pretrained=FOLDER',
+        f'hf download {name}, or a local folder: --cfg-options model.text_encoder.pretrained=FOLDER',
     )
 
 
