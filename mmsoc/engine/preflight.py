@@ -414,7 +414,8 @@ def _batch(cfg: Config, processes: int) -> Iterator[Finding]:
     if base and batch != base and not (cfg.get('auto_scale_lr') or {}).get('enable'):
         yield Finding(
             'warning',
-            f'{processes} {"process" if processes == 1 else "processes"} x batch_size {loader.get("batch_size")} = {batch}, but the learning rate is for {base}',
+            f'{processes} process{"es" if processes > 1 else ""} x batch_size {loader.get("batch_size")} = {batch}, but the '
+            f'learning rate is for {base}',
             '--auto-scale-lr scales it',
         )
 
