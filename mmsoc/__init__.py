@@ -12,11 +12,11 @@ from pathlib import Path
 from .version import __version__
 
 # The same ranges as in setup.py and requirements/*.txt (a test compares them).
-# torch < 2.14: mmcv 2.1 does not build with later versions. mmcv < 2.2: mmdet 3.3 and mmaction2 1.2 refuse later
-# versions.
+# torch < 2.15: the newest that was tried; from 2.14 on, mmcv needs tools/cxx20.sh to build. mmcv < 2.2: mmdet 3.3 and
+# mmaction2 1.2 refuse later versions.
 PYTHON_RANGE = '>=3.10,<3.14'
 DEPENDENCIES = {
-    'torch': '>=2.1,<2.14',
+    'torch': '>=2.1,<2.15',
     'mmengine': '>=0.10.7,<0.11',
     'mmcv': '>=2.1.0,<2.2',
     'mmdet': '>=3.3.0,<3.4',

@@ -102,10 +102,12 @@ def notes():
     nvcc = f'the nvcc here is of CUDA {release}' if release else 'there is no nvcc here'
     lines = requirement_lines(STACKS[installed_stack()])
     mmcv = next(line for line in lines if re.match(r'(onedl-)?mmcv\b', line))
+    needs_cxx20 = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14)
+    cxx = f'CXX={ROOT / "tools" / "cxx20.sh"} ' if needs_cxx20 else ''
     return [
         f'{seen}, but mmcv was built without CUDA ops: on a GPU, deformable attention falls back to PyTorch sampling, '
         'which gives the same numbers but takes more time and memory',
-        f"remedy: install the CUDA toolkit (nvcc) {cuda}, PyTorch's version ({nvcc}), then build mmcv again: FORCE_CUDA=1 "
+        f"remedy: install the CUDA toolkit (nvcc) {cuda}, PyTorch's version ({nvcc}), then build mmcv again: {cxx}FORCE_CUDA=1 "
         f'MMCV_WITH_OPS=1 {sys.executable} -m pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
         f'"{mmcv}"',
     ]

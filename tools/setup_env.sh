@@ -141,14 +141,17 @@ pip_install() { "$PY" -m pip install --disable-pip-version-check "$@"; }
 
 # CUDA ops only where torch's CUDA and nvcc agree (a CPU torch beside an nvcc is common, and the reverse).
 build_env() {
-  "$PY" - <<'PYTHON'
-import os, re, shutil, subprocess, torch
+  "$PY" - "$ROOT/tools" "$COMPILER" <<'PYTHON'
+import os, re, shlex, shutil, subprocess, sys, torch
 nvcc = shutil.which('nvcc') or (os.path.join(os.environ['CUDA_HOME'], 'bin', 'nvcc') if os.environ.get('CUDA_HOME') else None)
 release = None
 if nvcc and os.path.exists(nvcc):
     found = re.search(r'release (\d+\.\d+)', subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout)
     release = found and found.group(1)
 print('export MMCV_WITH_OPS=1')
+if tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14):
+    # By PATH: CXX with a space in it would be two words.
+    print('export PATH={}:"$PATH" CXX=cxx20.sh MMSOC_CXX={}'.format(*map(shlex.quote, sys.argv[1:])))
 if torch.version.cuda and release == torch.version.cuda:
     print('export FORCE_CUDA=1')
     if not torch.cuda.is_available() and not os.environ.get('TORCH_CUDA_ARCH_LIST'):

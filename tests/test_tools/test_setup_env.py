@@ -192,6 +192,27 @@ def test_stack_replaces_the_other(machine, tmp_path, stack, others, wanted, remo
     assert any(line.endswith(f'requirements/{file}.txt') for line in asked)
 
 
+def test_mmcv_is_compiled_as_cxx20_for_newer_torch(machine, tmp_path):
+    """PyTorch 2.14 requires C++20, and mmcv's setup.py passes -std=c++17."""
+    shutil.copy(TOOLS / 'cxx20.sh', machine.root / 'tools')
+    (tmp_path / 'fakes' / 'torch').mkdir(parents=True)
+    (tmp_path / 'fakes' / 'torch' / '__init__.py').write_text(
+        'import os, types\n__version__ = os.environ["FAKE_TORCH"]\nversion = types.SimpleNamespace(cuda=None)\n'
+    )
+    machine.program('g++', 'printf "%s\\n" "$@" >> "$COMPILED"; exit 0')
+    machine.venv_whose_pip('[[ "$*" != *" mmcv>="* ]] || ${CXX:-g++} -O2 -std=c++17 "a b.cpp"; exit 0')
+    python = machine.bin / 'pip_python'
+    python.write_text(
+        python.read_text().replace('exit 0 ;; *"pip', f'exit 0 ;; "- "*) exec "{sys.executable}" "$@" ;; *"pip')
+    )
+    (machine.bin / 'env').symlink_to(shutil.which('env'))
+    for version, expected in (('2.13.0', '-std=c++17'), ('2.14.1', '-std=c++20')):
+        compiled = tmp_path / version
+        shutil.rmtree(machine.root / '.venv', ignore_errors=True)
+        result = machine.run(FAKE_TORCH=version, COMPILED=str(compiled), PYTHONPATH=str(tmp_path / 'fakes'))
+        assert ['-O2', expected, 'a b.cpp'] == compiled.read_text().splitlines()[-3:], result
+
+
 def test_active_python_with_the_other_stack_is_not_used(machine):
     machine.python('*"check_env.py --stack onedl"*) exit 1 ;; *check_env.py*) exit 0 ;;', name='python')
     assert machine.run().returncode == 0
