@@ -103,7 +103,8 @@ def notes():
     lines = requirement_lines(STACKS[installed_stack()])
     mmcv = next(line for line in lines if re.match(r'(onedl-)?mmcv\b', line))
     needs_cxx20 = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14)
-    cxx = f'CXX={ROOT / "tools" / "cxx20.sh"} ' if needs_cxx20 else ''
+    cxx20 = ROOT / 'tools' / 'cxx20.sh'
+    cxx = f'CXX={cxx20} PYTORCH_NVCC="env MMSOC_CXX=nvcc {cxx20}" ' if needs_cxx20 else ''
     return [
         f'{seen}, but mmcv was built without CUDA ops: on a GPU, deformable attention falls back to PyTorch sampling, '
         'which gives the same numbers but takes more time and memory',
