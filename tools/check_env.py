@@ -2,9 +2,9 @@
 
 Compares ``requirements/*.txt`` (the only list of versions) with the installed packages, and imports those that may be
 installed but broken: the compiled ops of mmcv, and OpenCV. Where one of OneDL's forks is installed, ``onedl.txt``
-takes the place of ``mminstall.txt``. Exit status 0 if there is no fault, else 1 with one line per
-fault on standard error. Slow but working parts are noted on standard error, with status 0. To report faults it needs
-only the standard library.
+takes the place of ``mminstall.txt``. Exit status 0 if there is no fault, else 1 with one line per fault on standard
+error. Slow but working parts are noted on standard error, with status 0. To report faults it needs only the standard
+library.
 """
 
 import argparse
@@ -21,9 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_SETS = ('build', 'mminstall', 'runtime', 'tests')
 # Distributions with several names that share one importable module.
 SAME_MODULE = {'opencv-python': ('opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')}
-
-
-STACKS = {'openmmlab': 'mminstall', 'onedl': 'onedl'}  # each names the same modules in other distributions
+# Sets of distributions that share modules.
+STACKS = {'openmmlab': 'mminstall', 'onedl': 'onedl'}
 
 
 def installed(distribution):
@@ -33,15 +32,21 @@ def installed(distribution):
         return None
 
 
-def installed_stack():
-    return 'onedl' if any(map(installed, ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'))) else 'openmmlab'
-
-
 def requirement_lines(name):
     for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines():
         line = line.split('#')[0].strip()
         if line:
             yield line
+
+
+def names_only_in(name, other):
+    """The distributions of one set that the other does not have, in the order of the file."""
+    names, others = ([re.match(r'[\w-]+', line)[0] for line in requirement_lines(key)] for key in (name, other))
+    return [key for key in names if key not in others]
+
+
+def installed_stack():
+    return 'onedl' if any(map(installed, names_only_in('onedl', 'mminstall'))) else 'openmmlab'
 
 
 def faults(sets, stack):
@@ -51,9 +56,8 @@ def faults(sets, stack):
         return ['packaging is not installed']
     found = []
     if stack == 'onedl' and 'mminstall' in sets:
-        for name in ('mmengine', 'mmcv', 'mmdet'):
-            if installed(name):
-                found.append(f"{name}: installed beside OneDL's forks, one of which has the same modules")
+        for name in filter(installed, names_only_in('mminstall', 'onedl')):
+            found.append(f"{name}: installed beside OneDL's forks, one of which has the same modules")
     for name in (STACKS[stack] if name == 'mminstall' else name for name in sets):
         for line in requirement_lines(name):
             requirement = Requirement(line)
@@ -89,6 +93,11 @@ def nvcc_release():
     return found and found.group(1)
 
 
+def needs_cxx20(torch_version):
+    """Whether mmcv has to be compiled by tools/cxx20.sh."""
+    return tuple(map(int, torch_version.split('.')[:2])) >= (2, 14)
+
+
 def notes():
     """Parts of this environment that work but are slow; only meaningful without `faults`."""
     import torch
@@ -102,13 +111,12 @@ def notes():
     nvcc = f'the nvcc here is of CUDA {release}' if release else 'there is no nvcc here'
     lines = requirement_lines(STACKS[installed_stack()])
     mmcv = next(line for line in lines if re.match(r'(onedl-)?mmcv\b', line))
-    needs_cxx20 = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14)
-    cxx20 = ROOT / 'tools' / 'cxx20.sh'
-    cxx = f'CXX={cxx20} PYTORCH_NVCC="env MMSOC_CXX=nvcc {cxx20}" ' if needs_cxx20 else ''
+    cxx = f'PATH="{ROOT}/tools:$PATH" CXX=cxx20.sh PYTORCH_NVCC="env MMSOC_CXX=nvcc cxx20.sh" '
     return [
         f'{seen}, but mmcv was built without CUDA ops: on a GPU, deformable attention falls back to PyTorch sampling, '
         'which gives the same numbers but takes more time and memory',
-        f"remedy: install the CUDA toolkit (nvcc) {cuda}, PyTorch's version ({nvcc}), then build mmcv again: {cxx}FORCE_CUDA=1 "
+        f"remedy: install the CUDA toolkit (nvcc) {cuda}, PyTorch's version ({nvcc}), then build mmcv again: "
+        f'{cxx if needs_cxx20(torch.__version__) else ""}FORCE_CUDA=1 '
         f'MMCV_WITH_OPS=1 {sys.executable} -m pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
         f'"{mmcv}"',
     ]

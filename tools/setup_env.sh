@@ -149,13 +149,14 @@ if nvcc and os.path.exists(nvcc):
     found = re.search(r'release (\d+\.\d+)', subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout)
     release = found and found.group(1)
 print('export MMCV_WITH_OPS=1')
-needs_cxx20 = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 14)
-if needs_cxx20:
+sys.path.insert(0, sys.argv[1])
+from check_env import needs_cxx20
+if needs_cxx20(torch.__version__):
     # By PATH: CXX with a space in it would be two words.
     print('export PATH={}:"$PATH" CXX=cxx20.sh MMSOC_CXX={}'.format(*map(shlex.quote, sys.argv[1:])))
 if torch.version.cuda and release == torch.version.cuda:
     print('export FORCE_CUDA=1')
-    if needs_cxx20:
+    if needs_cxx20(torch.__version__):
         print('export PYTORCH_NVCC={}'.format(shlex.quote(f'env MMSOC_CXX={shlex.quote(nvcc)} cxx20.sh')))
     if not torch.cuda.is_available() and not os.environ.get('TORCH_CUDA_ARCH_LIST'):
         print('export TORCH_CUDA_ARCH_LIST="7.0;8.0;8.6;9.0"' if int(release.split('.')[0]) < 13 else 'export TORCH_CUDA_ARCH_LIST="8.0;8.6;9.0"')

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -219,3 +221,16 @@ def test_an_image_backbone_in_its_place(seeded):
     maps = backbone(clip)
     assert [tuple(level.shape) for level in maps] == [(6, 64, 8, 16), (6, 128, 4, 8), (6, 256, 2, 4), (6, 512, 1, 2)]
     assert torch.allclose(backbone(clip[1:])[3], maps[3][3:], atol=1e-5)
+
+
+def test_mmaction2_beside_a_newer_mmcv():
+    """OneDL's fork of mmcv is 2.3, and mmaction2 1.2 refuses 2.2 and newer at import."""
+    code = (
+        'import mmcv, mmdet\n'  # the original mmdet refuses it too
+        'mmcv.__version__ = "2.3.6"\n'
+        'from mmsoc.models import VideoSwin\n'
+        'import mmaction\n'
+        'assert mmcv.__version__ == "2.3.6"\n'
+        'assert sum(p.numel() for p in VideoSwin(arch="tiny").parameters()) > 1e6\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
