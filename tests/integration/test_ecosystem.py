@@ -1,5 +1,6 @@
 """mmsoc inside other OpenMMLab projects: from an installed wheel, in folders outside the repository, through the shipped tools."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,7 +10,6 @@ import textwrap
 from pathlib import Path
 
 import cv2
-import mmaction
 import numpy as np
 import pytest
 
@@ -274,7 +274,11 @@ def users_mmaction(request, tmp_path_factory):
         return []
     folder = tmp_path_factory.mktemp('users')
     copy = folder / 'mmaction'
-    shutil.copytree(Path(mmaction.__file__).parent, copy, ignore=shutil.ignore_patterns('.mim', '__pycache__'))
+    shutil.copytree(
+        Path(importlib.util.find_spec('mmaction').origin).parent,
+        copy,
+        ignore=shutil.ignore_patterns('.mim', '__pycache__'),
+    )
     models = copy / 'models' / '__init__.py'
     lines = ['from .backbones.swin import SwinTransformer3D', 'from .backbones.c3d import C3D']
     models.write_text(
