@@ -319,7 +319,7 @@ def measure_speed(args, steps: Steps) -> None:
         + (f' (of {fewest:,} clips, the fewest that was measured: it will be less)' if clips < fewest / 1.2 else '')
         + ': '
         + ', '.join(f'{family} {value:.0f}' for family, value in expected.items())
-        + ' (measured in single runs: yours may end a few points lower)'
+        + ' (measured in single runs: yours may end up to 6 points lower)'
     )
     needed = args.recipe.clips_for(GOOD)
     if expected['appearance'] < GOOD and needed < math.inf:
